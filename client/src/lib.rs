@@ -1,0 +1,1 @@
+//! The SDK: routing, batching, retries.

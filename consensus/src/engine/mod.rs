@@ -1,0 +1,1 @@
+//! The storage engine: reads, and batches that leave as data.

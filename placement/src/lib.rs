@@ -1,0 +1,1 @@
+//! The placement driver: regions, stores, timestamps, scheduling.

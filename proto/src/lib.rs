@@ -1,0 +1,1 @@
+//! Wire messages of Quorate and the domain types parsed from them.

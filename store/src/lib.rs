@@ -1,0 +1,1 @@
+//! The store node: many regions on one engine.
