@@ -2,6 +2,11 @@
 //!
 //! A *group* is one Raft group; a *shard* is the set of groups that one worker
 //! thread steps; a *node* is a process that hosts peers of groups. Everything
-//! that decides is a plain value without IO (see `docs/ARCHITECTURE.md`).
+//! that decides is a plain value without IO (see `docs/ARCHITECTURE.md`); only
+//! [`node`], the production shell, knows threads, sockets and clocks.
 
 pub mod engine;
+pub mod node;
+pub mod shard;
+pub mod time;
+pub mod view;

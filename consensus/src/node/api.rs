@@ -1,0 +1,87 @@
+//! What a process plugs into the production shell: its state machine, its answers, its addresses.
+
+use bytes::Bytes;
+use quorate_proto::{LogIndex, NodeId, RegionId, Term};
+
+use crate::engine::EngineError;
+use crate::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup, Reply};
+
+/// Where an applied batch left a group.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// The group.
+    pub group: RegionId,
+    /// Last applied entry.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+}
+
+/// What applying led to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// One for each group that advanced.
+    pub progress: Vec<Progress>,
+    /// Groups to host from now on: split off.
+    pub created: Vec<NewGroup>,
+}
+
+/// A consistent picture of a group's state machine, ready to be sent.
+pub struct SnapshotSource {
+    /// Last applied entry in it.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// The members at that entry.
+    pub members: Vec<Member>,
+    /// First key of its data.
+    pub start: Bytes,
+    /// First key beyond; empty: no bound.
+    pub end: Bytes,
+    /// What the receiving state machine needs beside the data.
+    pub state: Bytes,
+    /// The engine as it was then.
+    pub reader: Box<dyn crate::engine::Reader + Send>,
+}
+
+/// The replicated state machine of all groups of a process. It runs on the apply thread.
+pub trait Machine: Send + 'static {
+    /// Names a request.
+    type Token: Send + 'static;
+
+    /// Applies entries in order, writes data and applied index in one batch each (unsynced: the
+    /// log replays it), answers the tokens.
+    ///
+    /// # Errors
+    /// An error of the engine stops the process.
+    fn apply(&mut self, tasks: Vec<ApplyTask<Self::Token>>) -> Result<Outcome, EngineError>;
+
+    /// A picture of the group as applied now; `None` where it is not hosted any more.
+    ///
+    /// # Errors
+    /// An error of the engine stops the process.
+    fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError>;
+
+    /// Replaces a group's data by a received snapshot, safe against a crash at any step:
+    /// `install.batch` together with an own `Installing` mark, synced; ingest; own state, synced.
+    /// Returns the members the snapshot names.
+    ///
+    /// # Errors
+    /// An error of the engine stops the process.
+    fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError>;
+}
+
+/// Who hears of requests that end without an applied entry. Called on worker threads: must not block.
+pub trait Replies<T>: Send + Sync + 'static {
+    /// The answer to the request that `token` names.
+    fn reply(&self, token: T, reply: Reply);
+    /// Leadership of a group changed.
+    fn leader_changed(&self, change: LeaderChange);
+}
+
+/// Where processes are found.
+pub trait Addresses: Send + Sync + 'static {
+    /// `HOST:PORT` of a process, where known.
+    fn address(&self, node: NodeId) -> Option<String>;
+}
+

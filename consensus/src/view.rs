@@ -1,0 +1,139 @@
+//! What a group's worker publishes for other threads: leadership, lease, progress.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quorate_proto::{LogIndex, PeerId, RegionId, Term};
+
+use crate::time::Instant;
+
+/// Atomic state of one local peer: written by the worker that owns the group, read by anybody.
+///
+/// A lease read takes a [`Lease`] first, reads the engine, and asks [`GroupView::still_holds`]
+/// with a fresh clock afterwards: between the two, leadership may have gone, the process may
+/// have been paused, or the region may have been split.
+#[derive(Debug)]
+pub struct GroupView {
+    group: RegionId,
+    peer: PeerId,
+    term: AtomicU64,
+    leader: AtomicU64,
+    lease_until: AtomicU64,
+    renew_at: AtomicU64,
+    generation: AtomicU64,
+    committed: AtomicU64,
+    applied: AtomicU64,
+    asleep: AtomicU64,
+}
+
+/// Proof that at some moment the local peer could serve linearizable reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    generation: u64,
+    /// True where it lapses soon: send [`crate::shard::Event::RenewLease`]. Set for one caller
+    /// per lapse only.
+    pub renew: bool,
+}
+
+impl GroupView {
+    /// A view of a peer that knows nothing yet.
+    pub fn new(group: RegionId, peer: PeerId) -> Arc<Self> {
+        Arc::new(Self {
+            group,
+            peer,
+            term: AtomicU64::new(0),
+            leader: AtomicU64::new(0),
+            lease_until: AtomicU64::new(0),
+            renew_at: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            asleep: AtomicU64::new(0),
+        })
+    }
+    /// The group.
+    pub fn group(&self) -> RegionId {
+        self.group
+    }
+    /// The local peer.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+    /// The peer's term.
+    pub fn term(&self) -> Term {
+        Term(self.term.load(Ordering::Acquire))
+    }
+    /// Who leads the group, where known.
+    pub fn leader(&self) -> Option<PeerId> {
+        match self.leader.load(Ordering::Acquire) {
+            0 => None,
+            leader => Some(PeerId(leader)),
+        }
+    }
+    /// True where the local peer leads.
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.peer)
+    }
+    /// Last index known to be committed.
+    pub fn committed(&self) -> LogIndex {
+        LogIndex(self.committed.load(Ordering::Acquire))
+    }
+    /// Last index applied.
+    pub fn applied(&self) -> LogIndex {
+        LogIndex(self.applied.load(Ordering::Acquire))
+    }
+    /// True where the group sleeps (no ticks, no heartbeats of its own).
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed) != 0
+    }
+    /// The lease, if it is valid at `now`.
+    pub fn lease(&self, now: Instant) -> Option<Lease> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let until = self.lease_until.load(Ordering::Acquire);
+        if now.0 >= until {
+            return None;
+        }
+        let at = self.renew_at.load(Ordering::Relaxed);
+        let renew = now.0 >= at
+            && self
+                .renew_at
+                .compare_exchange(at, u64::MAX, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        Some(Lease { generation, renew })
+    }
+    /// True where `lease` still holds at `now`, read after the data was read.
+    pub fn still_holds(&self, lease: Lease, now: Instant) -> bool {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        now.0 < self.lease_until.load(Ordering::Acquire)
+            && self.generation.load(Ordering::Acquire) == lease.generation
+    }
+
+    /// Owner only: a lease that lasts until `until`; `renew_at` is when a reader should ask for more.
+    pub fn grant(&self, until: Instant, renew_at: Instant) {
+        self.renew_at.store(renew_at.0, Ordering::Relaxed);
+        self.lease_until.store(until.0, Ordering::Release);
+    }
+    /// Owner only: no lease from now on, and those handed out are void.
+    pub fn revoke(&self) {
+        self.lease_until.store(0, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+    /// Owner only: term and leader.
+    pub fn set_leader(&self, term: Term, leader: Option<PeerId>) {
+        self.term.store(term.0, Ordering::Release);
+        self.leader.store(leader.map_or(0, PeerId::get), Ordering::Release);
+    }
+    /// Owner only: commit index.
+    pub fn set_committed(&self, index: LogIndex) {
+        self.committed.store(index.0, Ordering::Release);
+    }
+    /// Owner only: applied index.
+    pub fn set_applied(&self, index: LogIndex) {
+        self.applied.store(index.0, Ordering::Release);
+    }
+    /// Owner only: asleep or awake.
+    pub fn set_asleep(&self, asleep: bool) {
+        self.asleep.store(u64::from(asleep), Ordering::Relaxed);
+    }
+}
