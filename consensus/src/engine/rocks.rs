@@ -113,8 +113,8 @@ impl RocksEngine {
     /// # Errors
     /// As [`Engine::write`].
     pub fn flush(&self) -> Result<(), EngineError> {
-        for cf in Cf::ALL {
-            let flushed = self.shared.database.flush_cf(&self.shared.family(cf));
+        for family in self.shared.families.iter().chain([&self.shared.default]) {
+            let flushed = self.shared.database.flush_cf(family);
             flushed.map_err(|error| {
                 self.shared.poison(EngineError::from_rocks("flushing memtables", &error))
             })?;
