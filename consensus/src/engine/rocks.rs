@@ -25,7 +25,7 @@ use super::{
 /// Bytes that RocksDB adds to a change of a batch, at most: tag, family and two lengths.
 const OP_OVERHEAD: usize = 12;
 /// Entries that [`Engine::approximate_size`] counts one by one before it asks for estimates.
-const COUNTED_ENTRIES: usize = 512;
+const COUNTED_ENTRIES: usize = 256;
 
 /// A sorted store on disk. Clones are handles of the same engine; the folder is released with the
 /// last of them and of their snapshots.

@@ -142,6 +142,42 @@ fn a_flush_and_an_ingest_do_not_hide_the_loss() {
     assert!(matches!(error, EngineError::LostWrites { .. }), "{error}");
 }
 
+/// A recycled log ends in records of its former life, which recovery must neither replay nor take
+/// for damage.
+#[test]
+fn recycled_logs_recover_to_their_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path()).unwrap();
+    let mut number = 0;
+    for round in 0..12 {
+        for _ in 0..40 {
+            let mut batch = WriteBatch::new();
+            for _ in 0..100 {
+                batch.append(entry(number));
+                number += 1;
+            }
+            engine.write(batch).unwrap();
+        }
+        engine.write_synced(entry(number)).unwrap();
+        number += 1;
+        if round % 3 == 2 {
+            let killed = copy(folder.path());
+            let restarted = open(killed.path()).unwrap();
+            assert!((0..number).step_by(37).all(|number| has(&restarted, number)), "{round}");
+            assert!(has(&restarted, number - 1));
+        }
+    }
+    let report = fs::read_to_string(folder.path().join("db/LOG")).unwrap();
+    assert!(report.contains("from recycle list"), "the test is too short to recycle a log");
+    let damaged = copy(folder.path());
+    flip(&log_file(damaged.path()), 100);
+    let error = open(damaged.path()).err().expect("the last log is damaged");
+    assert!(
+        matches!(error, EngineError::LostWrites { .. } | EngineError::Corrupt { .. }),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_damaged_or_missing_sync_number_is_no_alarm() {
     let folder = tempfile::tempdir().unwrap();
