@@ -20,3 +20,22 @@
 //!
 //! A read: [`ReadPath::admit`] → [`ReadPath::get`] → [`ReadPath::confirm`].
 
+pub mod applier;
+pub mod command;
+pub mod directory;
+pub mod error;
+pub mod keys;
+pub mod machine;
+pub mod read;
+pub mod recover;
+pub mod report;
+pub mod snapshot;
+pub mod split;
+
+pub use applier::{Answer, Answered, Applier};
+pub use directory::{Admitted, Directory, LocalRegion, PeerAdmission, State};
+pub use error::RegionError;
+pub use machine::{Answers, StoreMachine};
+pub use read::{Pass, ReadAdmission, ReadError, ReadPath, Scan, Unconfirmed};
+pub use report::Reporter;
+pub use split::{SplitOptions, SplitPlan};
