@@ -170,7 +170,11 @@ fn encode_writes<I>(
     if items.len() > MAX_BATCH_ITEMS {
         return Err(CommandError::TooManyItems(items.len()));
     }
-    let header = [(tag::VERSION, stamp.version), (tag::CONF_VER, stamp.conf_ver), (tag::TIME_MS, stamp.time_ms)];
+    let header = [
+        (tag::VERSION, stamp.version),
+        (tag::CONF_VER, stamp.conf_ver),
+        (tag::TIME_MS, stamp.time_ms),
+    ];
     let mut length = 0;
     for (_, number) in header {
         length += if number == 0 { 0 } else { 1 + encoded_len_varint(number) };

@@ -51,7 +51,8 @@ pub fn apply_state(region: RegionId) -> Bytes {
 /// The stored bytes cannot be read or parsed, or a later version wrote them.
 pub fn read_ident(reader: &dyn Reader) -> Result<Option<StoreIdent>, EngineError> {
     let Some(bytes) = reader.get(Cf::Meta, IDENT)? else { return Ok(None) };
-    let ident = StoreIdent::decode(bytes).map_err(|error| corrupt("the store's identity", &error))?;
+    let ident =
+        StoreIdent::decode(bytes).map_err(|error| corrupt("the store's identity", &error))?;
     if ident.format > FORMAT {
         let path = "this store's folder".to_owned();
         return Err(EngineError::Newer { path, found: ident.format, supported: FORMAT });

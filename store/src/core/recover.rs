@@ -114,7 +114,8 @@ impl Applier {
                         | EngineError::Newer { .. }
                         | EngineError::LostWrites { .. }
                         | EngineError::Closed
-                        | EngineError::Unordered { .. }) => error,
+                        | EngineError::Unordered { .. }
+                        | EngineError::BadStaged { .. }) => error,
                     }
                 })?;
                 Ok(Some(self.host(local, region, &applied)))

@@ -74,10 +74,8 @@ impl Applier {
     /// None so far; an engine may have some.
     pub fn snapshot(&self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
         let Some(slot) = self.slots.get(&group) else { return Ok(None) };
-        let state = SnapshotState {
-            region: Some(slot.region.as_ref().into()),
-            time_ms: slot.time_ms,
-        };
+        let state =
+            SnapshotState { region: Some(slot.region.as_ref().into()), time_ms: slot.time_ms };
         Ok(Some(SnapshotSource {
             index: slot.index,
             term: slot.term,

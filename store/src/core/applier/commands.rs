@@ -60,10 +60,10 @@ impl<T> Work<T> {
         for write in command.writes {
             self.write(write, written);
         }
-        if let Some(range) = command.delete_range {
-            if let Err(refused) = self.delete_range(&slot.region, engine, range, written)? {
-                return Ok(Err(refused));
-            }
+        if let Some(range) = command.delete_range
+            && let Err(refused) = self.delete_range(&slot.region, engine, range, written)?
+        {
+            return Ok(Err(refused));
         }
         match command.split {
             Some(split) => self.split(slot, directory, command.conf_ver, split),

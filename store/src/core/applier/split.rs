@@ -9,7 +9,7 @@ use quorate_proto::wire::command::{ApplyState, Split};
 use quorate_proto::{Epoch, KeyRange, LogIndex, Peer, PeerId, Region, RegionId, Term};
 
 use super::{Slot, Work};
-use crate::core::directory::{Directory, State, new_group};
+use crate::core::directory::{Directory, LocalRegion, State, new_group};
 use crate::core::error::RegionError;
 use crate::core::keys;
 use crate::core::snapshot::serving;
@@ -78,7 +78,7 @@ impl Division {
         let regions: Vec<Arc<Region>> =
             self.children.iter().map(|(region, _)| Arc::clone(region)).collect();
         let locals = directory.split(&slot.local, self.rest, self.children);
-        let host = |(local, region): (_, Arc<Region>)| {
+        let host = |(local, region): (Arc<LocalRegion>, Arc<Region>)| {
             let group = new_group(&local, &region, at, campaign);
             created.push(Slot::new(local, region, &self.applied));
             group

@@ -12,6 +12,7 @@ mod admit;
 mod local;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -116,7 +117,7 @@ impl Directory {
     /// The region with data whose range has the key.
     pub fn find(&self, key: &[u8]) -> Option<Arc<LocalRegion>> {
         let order = self.order.read();
-        let (_, local) = order.ranges.range::<[u8], _>(..=key).next_back()?;
+        let (_, local) = order.ranges.range::<[u8], _>(up_to(key)).next_back()?;
         let inside = local.state().region().is_some_and(|region| region.range.contains(key));
         inside.then(|| Arc::clone(local))
     }
@@ -143,11 +144,7 @@ impl Directory {
     }
 
     /// Takes in a region with data: found at start, or one of the first.
-    pub(super) fn insert(
-        &self,
-        peer: PeerId,
-        state: State,
-    ) -> Result<Arc<LocalRegion>, Conflict> {
+    pub(super) fn insert(&self, peer: PeerId, state: State) -> Result<Arc<LocalRegion>, Conflict> {
         let region = state.region().cloned().expect("what is inserted has a region");
         let mut order = self.order.write();
         order.check_free(&region)?;
@@ -247,7 +244,7 @@ impl Directory {
 impl Order {
     /// A region with data that shares a key with `range`, other than `except`.
     fn overlapping(&self, range: &KeyRange, except: RegionId) -> Option<RegionId> {
-        let below = self.ranges.range::<[u8], _>(..=range.start.as_ref()).next_back();
+        let below = self.ranges.range::<[u8], _>(up_to(&range.start)).next_back();
         let above = self.ranges.range::<Bytes, _>(&range.start..).map(|(_, local)| local);
         below
             .into_iter()
@@ -255,9 +252,7 @@ impl Order {
             // Those that begin inside; with `except` among them, one more decides.
             .chain(above.take(2))
             .filter(|local| local.id() != except)
-            .find(|local| {
-                local.state().region().is_some_and(|other| other.range.overlaps(range))
-            })
+            .find(|local| local.state().region().is_some_and(|other| other.range.overlaps(range)))
             .map(|local| local.id())
     }
 
@@ -297,6 +292,11 @@ impl Order {
         }
         Ok(())
     }
+}
+
+/// Everything up to a key, itself included.
+fn up_to(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Unbounded, Bound::Included(key))
 }
 
 /// The members of a region's group.

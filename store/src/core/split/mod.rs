@@ -17,7 +17,7 @@ use quorate_proto::wire::placement::{AskSplitRequest, SplitIds};
 use quorate_proto::{Epoch, Region, RegionId, key};
 use thiserror::Error;
 
-pub use self::plan::{SplitPlan, plan_half, plan_split};
+pub use self::plan::{MAX_PARTS, SplitPlan, plan_half, plan_split};
 use super::command::{CommandError, split as split_command};
 use super::directory::{Admitted, LocalRegion};
 use super::error::RegionError;
