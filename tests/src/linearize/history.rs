@@ -91,7 +91,10 @@ impl<I, O> Pending<I, O> {
     pub fn ok_at(self, output: O, now: u64) {
         if let Some(operation) = &mut self.shared.slots()[self.slot] {
             let invoke = operation.invoke;
-            assert!(invoke <= now, "the clock ran backwards: invoked at {invoke}, answered at {now}");
+            assert!(
+                invoke <= now,
+                "the clock ran backwards: invoked at {invoke}, answered at {now}"
+            );
             operation.output = Some(output);
             operation.ret = now;
         }

@@ -29,6 +29,7 @@ pub mod jepsen;
 pub mod kv;
 pub mod register;
 mod search;
+mod seen;
 mod timeline;
 
 use std::fmt::Debug;
@@ -45,7 +46,7 @@ pub trait Model {
     /// What the object holds; equal states must behave the same for ever.
     type State: Clone + Eq + Hash + Debug;
     /// What a client asks for.
-    type Input: Debug;
+    type Input: Eq + Hash + Debug;
     /// What a client is told.
     type Output: Debug;
 
@@ -136,9 +137,9 @@ impl Verdict {
 
 /// Why a history was refused.
 ///
-/// Of all orders tried, the one that explains the most answers, and the
-/// operation that it cannot accommodate. The operation at fault is often that
-/// one, or one that it overlaps with.
+/// Of all orders tried, the one that explains the answers up to the latest
+/// moment, and the operation that blocks it there. If a single answer is wrong,
+/// and the history is right without it, then that operation is the one named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Illegal {
     /// The order, as indices into the history.

@@ -11,7 +11,7 @@ use super::Model;
 pub struct Register;
 
 /// What a client asks of a [`Register`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RegisterInput {
     /// The present value.
     Read,
@@ -78,7 +78,7 @@ pub struct KvModel {
 }
 
 /// What a client asks of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KvInput {
     /// The present value.
     Get,

@@ -6,17 +6,27 @@
 //! that the model accepts is lifted out of the list; a node without candidates
 //! left is given up, and its latest operation put back.
 //!
-//! Three cuts, each of which keeps the answer:
-//! - A pair of (placed operations, state) that was reached before is dead: had
-//!   it led to an order, the search would be over.
-//! - An operation of unknown outcome that changes nothing is not placed. An
-//!   order that contains it there stays an order without it.
+//! Operations of unknown outcome are what makes a search long: each may be
+//! placed anywhere or nowhere. So they come last among the candidates, and most
+//! of the cuts are about them. Each cut keeps the answer:
+//! - A node is dead if one with the same state and the same known operations
+//!   placed was reached before with no unknown ones but those placed here: what
+//!   completes this node completes that one. (The search visits a node once and
+//!   tries all its candidates. If an order exists, some visited node is nearest
+//!   to its end; the next node towards it is then visited, or gives way to a
+//!   visited node as near. Either is nearer: a contradiction.)
+//! - Of the unknown operations with equal input only the one called first is a
+//!   candidate. All are minimal if a later one is, and so they can be exchanged.
+//! - An unknown operation that changes nothing is not placed. An order that
+//!   contains it there stays an order without it.
 //! - An observer that is minimal and accepted is placed with no alternative
 //!   tried. In any order that exists it can move to the front: nothing has to
 //!   precede it, and no state changes by its moving.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 
+use super::seen::{Placed, Seen};
 use super::timeline::{Event, Node, OpId, Timeline};
 use super::{Model, OperationOf};
 
@@ -26,9 +36,11 @@ pub(super) enum Outcome {
     Ordered,
     /// Every order was refused; indices into the history.
     Refused {
-        /// The order that places the most operations with a known outcome.
+        /// The order that gets furthest in time before it is blocked, and of
+        /// several such the one with the most operations of known outcome and
+        /// the fewest of unknown.
         prefix: Vec<usize>,
-        /// The operation whose return stands in its way.
+        /// The operation whose return blocks it.
         stuck: usize,
     },
     /// The budget ran out.
@@ -57,11 +69,12 @@ enum Progress {
     OutOfBudget,
 }
 
-/// Which candidates of a node are being looked at.
+/// Which candidates of a node are being looked at, in this order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
     Observers,
-    Others,
+    Known,
+    Unknown,
 }
 
 /// One placed operation, and how to undo it.
@@ -72,13 +85,24 @@ struct Frame<S> {
     pass: Pass,
 }
 
+/// The order that got furthest, and what blocked it.
+struct Blocked {
+    by: OpId,
+    at: Node,
+    open: usize,
+    order: Vec<OpId>,
+}
+
 struct Search<'a, M: Model> {
     model: &'a M,
     ops: &'a [OperationOf<M>],
-    observer: Vec<bool>,
     timeline: Timeline,
+    /// By operation: when it is a candidate.
+    passes: Vec<Pass>,
+    /// By operation: the one before it with unknown outcome and equal input.
+    twins: Vec<Option<OpId>>,
     placed: Placed,
-    seen: HashSet<(Box<[u64]>, M::State)>,
+    seen: Seen<M::State>,
     stack: Vec<Frame<M::State>>,
     state: M::State,
     cursor: Node,
@@ -86,22 +110,29 @@ struct Search<'a, M: Model> {
     /// Operations with a known outcome that are not placed.
     open: usize,
     steps: u64,
-    /// The fewest that ever stayed open, the order of then, and what blocked it.
-    best: Option<(usize, Vec<OpId>, OpId)>,
+    best: Option<Blocked>,
 }
 
 impl<'a, M: Model> Search<'a, M> {
     fn new(model: &'a M, ops: &'a [OperationOf<M>]) -> Self {
         let timeline = Timeline::new(ops);
-        let observes = |&i: &usize| {
-            ops[i].output.as_ref().is_some_and(|output| model.observes(&ops[i].input, output))
+        let pass = |&i: &usize| match &ops[i].output {
+            None => Pass::Unknown,
+            Some(output) if model.observes(&ops[i].input, output) => Pass::Observers,
+            Some(_) => Pass::Known,
+        };
+        let mut latest = HashMap::new();
+        let twin = |(id, &i): (usize, &usize)| match &ops[i].output {
+            None => latest.insert(&ops[i].input, OpId(id)),
+            Some(_) => None,
         };
         Search {
             model,
             ops,
-            observer: timeline.indices().iter().map(observes).collect(),
+            passes: timeline.indices().iter().map(pass).collect(),
+            twins: timeline.indices().iter().enumerate().map(twin).collect(),
             placed: Placed::new(timeline.completed(), ops.len()),
-            seen: HashSet::new(),
+            seen: Seen::default(),
             stack: Vec::new(),
             state: model.initial(),
             cursor: timeline.first(),
@@ -118,35 +149,36 @@ impl<'a, M: Model> Search<'a, M> {
         let event = self.timeline.event(self.cursor);
         match (event.expect("an open operation has its return in the list"), self.pass) {
             (Event::Call(id), pass) => {
-                if self.observer[id.0] != (pass == Pass::Observers) {
-                    self.cursor = self.timeline.after(self.cursor);
+                let node = self.cursor;
+                self.cursor = self.timeline.after(node);
+                let twin_first = self.twins[id.0].is_some_and(|twin| !self.placed.contains(twin));
+                if self.passes[id.0] != pass || twin_first {
                     return Progress::Onward;
                 }
                 if self.steps >= budget {
                     return Progress::OutOfBudget;
                 }
-                self.try_place(id)
+                self.try_place(node, id)
             }
-            (Event::Return(_), Pass::Observers) => {
-                self.pass = Pass::Others;
-                self.cursor = self.timeline.first();
-                Progress::Onward
-            }
-            (Event::Return(id), Pass::Others) => {
-                if self.best.as_ref().is_none_or(|(open, ..)| self.open < *open) {
-                    let order = self.stack.iter().map(|frame| frame.id).collect();
-                    self.best = Some((self.open, order, id));
-                }
+            (Event::Return(_), Pass::Observers) => self.rewind(Pass::Known),
+            (Event::Return(_), Pass::Known) => self.rewind(Pass::Unknown),
+            (Event::Return(id), Pass::Unknown) => {
+                self.blocked(id);
                 self.retreat()
             }
         }
     }
 
-    /// Places the operation called at the cursor, if that leads somewhere new.
-    fn try_place(&mut self, id: OpId) -> Progress {
+    /// Goes back to the first event, to look for candidates of `pass`.
+    fn rewind(&mut self, pass: Pass) -> Progress {
+        self.pass = pass;
+        self.cursor = self.timeline.first();
+        Progress::Onward
+    }
+
+    /// Places `id`, called at `node`, if that leads somewhere new.
+    fn try_place(&mut self, node: Node, id: OpId) -> Progress {
         self.steps += 1;
-        let node = self.cursor;
-        self.cursor = self.timeline.after(node);
         let op = &self.ops[self.timeline.index(id)];
         let Some(after) = self.model.step(&self.state, &op.input, op.output.as_ref()) else {
             return Progress::Onward;
@@ -157,17 +189,17 @@ impl<'a, M: Model> Search<'a, M> {
                 "the model calls {:?} an observer, yet it changes the state",
                 op.input,
             ),
-            Pass::Others if op.output.is_none() && after == self.state => return Progress::Onward,
-            Pass::Others => {}
+            Pass::Unknown if after == self.state => return Progress::Onward,
+            Pass::Known | Pass::Unknown => {}
         }
 
         self.placed.insert(id);
-        if !self.seen.insert((self.placed.key(), after.clone())) {
+        if !self.seen.insert(&self.placed, &after) {
             self.placed.remove(id);
             // The fate of a node is the fate of its observer: both are dead.
             return match self.pass {
                 Pass::Observers => self.retreat(),
-                Pass::Others => Progress::Onward,
+                Pass::Known | Pass::Unknown => Progress::Onward,
             };
         }
         self.timeline.lift(node, id);
@@ -176,9 +208,21 @@ impl<'a, M: Model> Search<'a, M> {
         }
         let before = std::mem::replace(&mut self.state, after);
         self.stack.push(Frame { node, id, before, pass: self.pass });
-        self.pass = Pass::Observers;
-        self.cursor = self.timeline.first();
-        Progress::Onward
+        self.rewind(Pass::Observers)
+    }
+
+    /// Keeps the present order if none got as far. Nodes number events in time.
+    fn blocked(&mut self, by: OpId) {
+        let (at, open) = (self.cursor, self.open);
+        let placed = self.stack.len();
+        let further = |best: &Blocked| {
+            (at, Reverse(open), Reverse(placed))
+                > (best.at, Reverse(best.open), Reverse(best.order.len()))
+        };
+        if self.best.as_ref().is_none_or(further) {
+            let order = self.stack.iter().map(|frame| frame.id).collect();
+            self.best = Some(Blocked { by, at, open, order });
+        }
     }
 
     /// Undoes placements up to the latest one that has alternatives.
@@ -192,8 +236,8 @@ impl<'a, M: Model> Search<'a, M> {
             self.state = frame.before;
             match frame.pass {
                 Pass::Observers => {}
-                Pass::Others => {
-                    self.pass = Pass::Others;
+                Pass::Known | Pass::Unknown => {
+                    self.pass = frame.pass;
                     self.cursor = self.timeline.after(frame.node);
                     return Progress::Onward;
                 }
@@ -203,61 +247,10 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     fn refusal(self) -> Outcome {
-        let (_, order, stuck) = self.best.expect("a search that ends without an order was blocked");
+        let best = self.best.expect("a search that ends without an order was blocked");
         Outcome::Refused {
-            prefix: order.into_iter().map(|id| self.timeline.index(id)).collect(),
-            stuck: self.timeline.index(stuck),
-        }
-    }
-}
-
-/// The set of placed operations, a bit each.
-///
-/// Known and unknown outcomes have separate words. The known ones are placed
-/// roughly in the order of their calls, so all but a short window of their
-/// words is full or empty, and [`Placed::key`] is that window: its size follows
-/// from the concurrency of a history, not from its length.
-struct Placed {
-    words: Vec<u64>,
-    completed: usize,
-    completed_words: usize,
-}
-
-impl Placed {
-    fn new(completed: usize, total: usize) -> Placed {
-        let completed_words = completed.div_ceil(64);
-        let unknown_words = (total - completed).div_ceil(64);
-        Placed { words: vec![0; completed_words + unknown_words], completed, completed_words }
-    }
-
-    fn insert(&mut self, id: OpId) {
-        let (word, bit) = self.position(id);
-        self.words[word] |= bit;
-    }
-
-    fn remove(&mut self, id: OpId) {
-        let (word, bit) = self.position(id);
-        self.words[word] &= !bit;
-    }
-
-    /// Equal for equal sets only: the number of full words at the front, the
-    /// words up to the last that is not empty, all words of unknown outcomes.
-    fn key(&self) -> Box<[u64]> {
-        let (known, unknown) = self.words.split_at(self.completed_words);
-        let full = known.iter().take_while(|&&word| word == u64::MAX).count();
-        let empty = known[full..].iter().rev().take_while(|&&word| word == 0).count();
-        let window = &known[full..known.len() - empty];
-        let mut key = Vec::with_capacity(1 + window.len() + unknown.len());
-        key.push(full as u64);
-        key.extend_from_slice(window);
-        key.extend_from_slice(unknown);
-        key.into_boxed_slice()
-    }
-
-    fn position(&self, id: OpId) -> (usize, u64) {
-        match id.0.checked_sub(self.completed) {
-            None => (id.0 / 64, 1 << (id.0 % 64)),
-            Some(unknown) => (self.completed_words + unknown / 64, 1 << (unknown % 64)),
+            prefix: best.order.into_iter().map(|id| self.timeline.index(id)).collect(),
+            stuck: self.timeline.index(best.by),
         }
     }
 }

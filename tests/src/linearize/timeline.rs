@@ -12,8 +12,8 @@ use super::Operation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpId(pub(super) usize);
 
-/// A place in the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A place in the list; a greater one is later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Node(usize);
 
 /// What happens at a node.
