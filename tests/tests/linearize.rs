@@ -13,8 +13,8 @@ mod mutate;
 
 use std::collections::BTreeSet;
 
-use quorate_tests::linearize::kv::{KeyedInput, KvVerdict, check_kv, check_kv_within};
-use quorate_tests::linearize::register::{KvModel, KvOutput};
+use quorate_tests::linearize::kv::{KeyedInput, KvOperation, KvVerdict, check_kv, check_kv_within};
+use quorate_tests::linearize::register::{KvInput, KvModel, KvOutput};
 use quorate_tests::linearize::{Operation, Verdict, check, check_within};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -53,6 +53,12 @@ fn assert_agreement(seed: u64, history: &[KeyOperation]) -> bool {
     let verdict = check(&KvModel::default(), history);
     assert_eq!(verdict.is_linearizable(), expected, "seed {seed}: {verdict:?} for {history:#?}");
     assert_ne!(verdict.is_illegal(), expected, "seed {seed}: {verdict:?} for {history:#?}");
+    let keyed: Vec<_> = history.iter().cloned().map(|op| keyed("key", op)).collect();
+    match check_kv(&keyed) {
+        KvVerdict::Linearizable => assert!(expected, "seed {seed}: {history:#?}"),
+        KvVerdict::Illegal { why, .. } => assert!(!expected, "seed {seed}: {}", why.explanation),
+        KvVerdict::Unknown { .. } => panic!("seed {seed}: undecided"),
+    }
     expected
 }
 
@@ -116,20 +122,16 @@ fn names_the_operations_of_a_refusal() {
 }
 
 /// 10,000 operations of 16 clients on 50 keys, as one history.
-fn many_keys(unknown: u32) -> Vec<Operation<KeyedInput, KvOutput>> {
+fn many_keys(unknown: u32) -> Vec<KvOperation> {
     let clients =
         Simulated { clients: 16, operations: 10_000, latency: 40, unknown, all_kinds: true };
     let history = clients.run_on(50, &mut SmallRng::seed_from_u64(0x5eed));
-    history
-        .into_iter()
-        .map(|(key, op)| Operation {
-            client: op.client,
-            input: KeyedInput::new(format!("key{key:02}"), op.input),
-            output: op.output,
-            invoke: op.invoke,
-            ret: op.ret,
-        })
-        .collect()
+    history.into_iter().map(|(key, op)| keyed(&format!("key{key:02}"), op)).collect()
+}
+
+fn keyed(key: &str, op: KeyOperation) -> KvOperation {
+    let input = KeyedInput::new(key, op.input);
+    Operation { client: op.client, input, output: op.output, invoke: op.invoke, ret: op.ret }
 }
 
 #[test]
@@ -147,6 +149,39 @@ fn a_long_history_of_one_key_takes_few_steps() {
     let long = Simulated { operations: 20_000, clients: 8, ..BUSY };
     let history = long.run(&mut SmallRng::seed_from_u64(1));
     assert_eq!(check_within(&KvModel::default(), &history, 1_000_000), Verdict::Linearizable);
+}
+
+#[test]
+fn thousands_of_lost_writes_do_not_hide_a_violation() {
+    let one_at_a_time = Simulated { clients: 1, operations: 1_000, ..BUSY };
+    let mut history = one_at_a_time.run(&mut SmallRng::seed_from_u64(3));
+    let lost = |i: usize| KeyOperation {
+        client: 2 + i as u64,
+        input: KvInput::Put(format!("lost{i}").into_bytes()),
+        output: None,
+        invoke: i as u64,
+        ret: u64::MAX,
+    };
+    history.extend((0..5_000).map(lost));
+    let mut history: Vec<_> = history.into_iter().map(|op| keyed("key", op)).collect();
+    assert_eq!(check_kv_within(&history, 100_000), KvVerdict::Linearizable);
+
+    // One lost write is seen late, and then unseen.
+    let read = |value: &str, invoke| KeyOperation {
+        client: 1,
+        input: KvInput::Get,
+        output: Some(KvOutput::Value(Some(value.into()))),
+        invoke,
+        ret: invoke + 1,
+    };
+    history.push(keyed("key", read("lost7", 50_000)));
+    assert_eq!(check_kv_within(&history, 100_000), KvVerdict::Linearizable);
+    history.push(keyed("key", read("lost8", 50_010)));
+    assert_eq!(check_kv_within(&history, 100_000), KvVerdict::Linearizable);
+    history.push(keyed("key", read("lost7", 50_020)));
+    let verdict = check_kv_within(&history, 100_000);
+    let KvVerdict::Illegal { why, .. } = &verdict else { panic!("{verdict}") };
+    assert_eq!(why.stuck, history.len() - 1, "{verdict}");
 }
 
 #[test]

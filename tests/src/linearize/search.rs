@@ -17,8 +17,9 @@
 //!   visited node as near. Either is nearer: a contradiction.)
 //! - Of the unknown operations with equal input only the one called first is a
 //!   candidate. All are minimal if a later one is, and so they can be exchanged.
-//! - An unknown operation that changes nothing is not placed. An order that
-//!   contains it there stays an order without it.
+//! - An unknown operation that changes nothing is not placed, nor is any write
+//!   that hides an unknown one just placed. An order that contains the unknown
+//!   one there stays an order without it.
 //! - An observer that is minimal and accepted is placed with no alternative
 //!   tried. In any order that exists it can move to the front: nothing has to
 //!   precede it, and no state changes by its moving.
@@ -193,6 +194,10 @@ impl<'a, M: Model> Search<'a, M> {
             Pass::Known | Pass::Unknown => {}
         }
 
+        if self.pass != Pass::Observers && self.hides_unknown(id, &after) {
+            return Progress::Onward;
+        }
+
         self.placed.insert(id);
         if !self.seen.insert(&self.placed, &after) {
             self.placed.remove(id);
@@ -209,6 +214,18 @@ impl<'a, M: Model> Search<'a, M> {
         let before = std::mem::replace(&mut self.state, after);
         self.stack.push(Frame { node, id, before, pass: self.pass });
         self.rewind(Pass::Observers)
+    }
+
+    /// Whether the latest placement has an unknown outcome and `id`, which leads
+    /// to `after`, would lead there without it too.
+    fn hides_unknown(&mut self, id: OpId, after: &M::State) -> bool {
+        let Some(frame) = self.stack.last().filter(|frame| frame.pass == Pass::Unknown) else {
+            return false;
+        };
+        self.steps += 1;
+        let op = &self.ops[self.timeline.index(id)];
+        let without = self.model.step(&frame.before, &op.input, op.output.as_ref());
+        without.is_some_and(|without| without == *after)
     }
 
     /// Keeps the present order if none got as far. Nodes number events in time.
