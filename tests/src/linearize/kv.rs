@@ -113,7 +113,7 @@ pub fn check_kv_within(history: &[KvOperation], budget: u64) -> KvVerdict {
 
 /// Cuts a batch into one operation a key, over the interval of the batch.
 ///
-/// `answers` holds the answer of each input, in their order, or is `None` when
+/// The output holds the answer to each input, in their order, or is `None` when
 /// the outcome of the batch is unknown. A missing answer counts as unknown.
 pub fn parts(
     batch: Operation<Vec<KeyedInput>, Vec<KvOutput>>,

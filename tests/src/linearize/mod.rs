@@ -30,6 +30,8 @@ pub mod kv;
 pub mod register;
 mod search;
 mod seen;
+#[cfg(test)]
+mod seen_tests;
 mod timeline;
 
 use std::fmt::Debug;

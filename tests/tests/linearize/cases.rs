@@ -104,6 +104,29 @@ fn many_unknown_writes_do_not_explode() {
 }
 
 #[test]
+fn unknown_writes_beyond_one_word_of_bits_count_once_each() {
+    let mut history: Vec<Op> = (0..70).map(|i| write(i, 10, NEVER)).collect();
+    history.extend((0..70).map(|i| read(i, 20 * i as u64 + 20, 20 * i as u64 + 25)));
+    assert_eq!(check_within(&Register, &history, 100_000), Verdict::Linearizable);
+    for again in [0, 63, 64, 68] {
+        let mut history = history.clone();
+        history.push(read(again, 4_000, 4_001));
+        assert!(check(&Register, &history).is_illegal(), "{again} once more");
+    }
+}
+
+#[test]
+fn equal_unknown_writes_are_exchangeable() {
+    let mut history: Vec<Op> = (0..40).map(|i| write(7, i, NEVER)).collect();
+    for i in 0..40 {
+        history.extend([write(1, 100 + 20 * i, 105 + 20 * i), read(7, 110 + 20 * i, 115 + 20 * i)]);
+    }
+    assert_eq!(check_within(&Register, &history, 1_000), Verdict::Linearizable);
+    history.extend([write(1, 2_000, 2_001), read(7, 2_002, 2_003)]);
+    assert!(check_within(&Register, &history, 10_000).is_illegal(), "41 reads of 40 writes");
+}
+
+#[test]
 fn an_exhausted_budget_is_no_verdict() {
     let history = [write(1, 0, 1), read(1, 2, 3)];
     assert_eq!(check_within(&Register, &history, 1), Verdict::Unknown { steps: 1 });
