@@ -1,12 +1,16 @@
 //! How RocksDB is set up, and why.
 //!
-//! Measured with `examples/engine_bench.rs` on a busy machine of two cores, as ratios of CPU time
-//! per operation between runs that alternated:
-//! * Reusing log files: 0.82 of the CPU, and of the time, of a synced batch of one.
-//! * Insert hints for the log: 0.80 of a batch of 16 or 32 entries of many regions.
-//! * Pipelined writes: 1.05 to 1.1 alone, 1.1 to 1.3 with a thread that applies beside. Off.
-//! * Memtables of 64 MiB instead of 32: 0.8 for synced batches of 128, no difference otherwise.
-//! * The hyper clock cache instead of LRU: 0.9 of a read from files.
+//! Measured with `examples/engine_bench.rs` on two cores, as ratios between runs that alternated
+//! (medians; time on a quiet machine, CPU also on a busy one):
+//! * Reusing log files: 0.75 of the time and 0.72 of the CPU of a synced batch of 1, 0.68 of the
+//!   time of one of 16.
+//! * Insert hints for the log, entries of 100 regions: 0.83 of the time of a synced batch of 16,
+//!   0.74 of one of 128, and 0.8 of the CPU.
+//! * Pipelined writes: no difference alone; beside a thread that applies 0.9 of the time when
+//!   quiet, 1.3 when busy. Undecided, so off.
+//! * Memtables of 64 MiB instead of 32: 0.8 of the CPU of synced batches of 128, on the busy
+//!   machine only; no difference otherwise.
+//! * The hyper clock cache instead of LRU: 0.9 of the CPU of a read from files (busy).
 //! * No difference beyond noise: hash indexes in data blocks, filters in memtables. Left out.
 //!
 //! Of what a writing thread burns, the skip list takes a third, checksums a fifth as long as
