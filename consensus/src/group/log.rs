@@ -114,10 +114,6 @@ impl GroupLog {
         self.truncated.0
     }
 
-    pub(crate) fn last(&self) -> (u64, u64) {
-        self.last
-    }
-
     pub(crate) fn applied_index(&self) -> u64 {
         self.applied.0
     }

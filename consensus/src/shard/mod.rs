@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use api::{
     ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, Member, NewGroup,
-    Outgoing, Persist, Plane, Refusal, Reply,
+    Outgoing, Persist, Plane, Refusal, Reply, conf_of,
 };
 pub use options::RaftOptions;
 use quorate_proto::wire::peer::Envelope;
