@@ -52,6 +52,9 @@ pub struct Shard<T> {
     failed: Option<EngineError>,
 }
 
+/// A hosted group, and what it works with.
+type Found<'a, T> = (&'a mut Group<T>, GroupContext<'a>, &'a mut Effects<T>);
+
 /// Why a sleeping group is to be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wake {
@@ -201,11 +204,7 @@ impl<T> Shard<T> {
         (self.groups.len(), self.awake.len())
     }
 
-    fn find(
-        &mut self,
-        group: RegionId,
-        now: Instant,
-    ) -> Result<(&mut Group<T>, GroupContext<'_>, &mut Effects<T>), &mut Effects<T>> {
+    fn find(&mut self, group: RegionId, now: Instant) -> Result<Found<'_, T>, &mut Effects<T>> {
         match self.groups.get_mut(&group) {
             Some(group) => {
                 touch(&mut self.touched, group);
