@@ -15,4 +15,4 @@
 pub mod core;
 pub mod shell;
 
-pub use shell::{PlacementConfig, RunError, run};
+
