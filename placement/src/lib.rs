@@ -14,5 +14,3 @@
 
 pub mod core;
 pub mod shell;
-
-

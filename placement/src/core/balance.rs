@@ -47,8 +47,9 @@ impl BalanceLeader {
         let mut taken = std::collections::BTreeSet::new();
         let mut drafts = Vec::new();
         while drafts.len() < limit {
-            let movable =
-                |info: &RegionInfo| !view.busy.contains(&info.region.id) && !taken.contains(&info.region.id);
+            let movable = |info: &RegionInfo| {
+                !view.busy.contains(&info.region.id) && !taken.contains(&info.region.id)
+            };
             let Some((from, to, region)) = best_move(view, &counts, tolerated, movable) else {
                 break;
             };

@@ -187,8 +187,7 @@ impl Leader {
             let under_way = self.operators.iter().filter(transfer).count();
             let room = MAX_BALANCING.saturating_sub(under_way).min(self.operators.room());
             if room > 0 {
-                let view =
-                    ClusterView::of(&self.tree, known, &self.stores, &self.operators, now);
+                let view = ClusterView::of(&self.tree, known, &self.stores, &self.operators, now);
                 for draft in self.balance.plan(&view, room) {
                     // The plan left busy regions alone and kept to the room there was.
                     let _ = self.operators.begin(draft, now + TRANSFER_DEADLINE);
@@ -262,10 +261,9 @@ impl Leader {
                 && self.stores.is_alive(store.id, now)
         });
         match holder {
-            Some(store) => Err(JoinRefusal::AddressInUse {
-                store: store.id,
-                address: joining.address.clone(),
-            }),
+            Some(store) => {
+                Err(JoinRefusal::AddressInUse { store: store.id, address: joining.address.clone() })
+            }
             None => Ok(()),
         }
     }

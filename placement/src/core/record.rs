@@ -142,25 +142,22 @@ pub(crate) fn delete_region(batch: &mut WriteBatch, region: RegionId) {
 ///
 /// # Errors
 /// The engine cannot be read, or holds what is no record of this or an earlier version.
-pub(crate) fn visit(
-    reader: &dyn Reader,
-    mut each: impl FnMut(Record),
-) -> Result<(), EngineError> {
+pub(crate) fn visit(reader: &dyn Reader, mut each: impl FnMut(Record)) -> Result<(), EngineError> {
     let mut bad = None;
-    reader.scan(Cf::Data, b"", b"", Direction::Forward, &mut |key, value| {
-        match Record::decode(value) {
-            Ok(record) if record.key() == key => {
-                each(record);
-                ControlFlow::Continue(())
-            }
-            Ok(_) => {
-                bad = Some((key.to_vec(), "it lies under another's key".to_owned()));
-                ControlFlow::Break(())
-            }
-            Err(error) => {
-                bad = Some((key.to_vec(), error.to_string()));
-                ControlFlow::Break(())
-            }
+    reader.scan(Cf::Data, b"", b"", Direction::Forward, &mut |key, value| match Record::decode(
+        value,
+    ) {
+        Ok(record) if record.key() == key => {
+            each(record);
+            ControlFlow::Continue(())
+        }
+        Ok(_) => {
+            bad = Some((key.to_vec(), "it lies under another's key".to_owned()));
+            ControlFlow::Break(())
+        }
+        Err(error) => {
+            bad = Some((key.to_vec(), error.to_string()));
+            ControlFlow::Break(())
         }
     })?;
     match bad {

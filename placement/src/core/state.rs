@@ -17,9 +17,7 @@ use quorate_consensus::engine::{EngineError, Reader, WriteBatch};
 use quorate_proto::limits::SENTINEL_START;
 use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
 
-use super::command::{
-    Answer, CLUSTER_VERSION, Command, JoinRefusal, Joining, Member, SavedRegion,
-};
+use super::command::{Answer, CLUSTER_VERSION, Command, JoinRefusal, Joining, Member, SavedRegion};
 use super::record::{self, Record};
 use super::tree::{RegionInfo, RegionTree};
 
@@ -200,11 +198,7 @@ impl State {
         }
     }
 
-    fn join(
-        &mut self,
-        joining: Joining,
-        batch: &mut WriteBatch,
-    ) -> Result<StoreId, JoinRefusal> {
+    fn join(&mut self, joining: Joining, batch: &mut WriteBatch) -> Result<StoreId, JoinRefusal> {
         self.may_join(&joining)?;
         let known = self.store_of(&joining).map(|store| (store.id, store.life));
         let (id, life) = match known {
