@@ -6,8 +6,8 @@
 //! and the load of the stores, from the reports of the stores; it writes the tree behind, so that
 //! the next leader routes at once.
 //!
-//! [`core`] decides and touches nothing: no clock, no randomness, no thread. [`shell`] runs it:
-//! gRPC, HTTP, the Raft node, the disk. Begin with [`core::state::State`] (what is replicated) and
+//! [`core`] decides and touches nothing: no clock, no randomness, no thread. [`run`] is the shell
+//! around it: gRPC, HTTP, the Raft node, the disk. Begin with [`core::state::State`] (what is replicated) and
 //! [`core::leader::Leader`] (what only the leader knows).
 //!
 //! Absent on purpose: the store's side of all this, and anything that reads or writes user data.

@@ -11,8 +11,8 @@ mod collect;
 mod lease;
 mod log;
 mod message;
-pub(crate) mod records;
 mod reads;
+pub(crate) mod records;
 mod sleep;
 
 use std::collections::VecDeque;
@@ -111,9 +111,8 @@ fn conf_state(members: &[Member]) -> ConfState {
     }
     if members.iter().any(|member| matches!(member.role, Role::IncomingVoter | Role::DemotingVoter))
     {
-        conf.voters_outgoing.extend(
-            members.iter().filter(|m| m.role == Role::Voter).map(|member| member.peer.0),
-        );
+        conf.voters_outgoing
+            .extend(members.iter().filter(|m| m.role == Role::Voter).map(|member| member.peer.0));
     }
     conf
 }
@@ -424,12 +423,7 @@ impl<T> Group<T> {
     }
 
     /// Queues a linearizable read.
-    pub(crate) fn read(
-        &mut self,
-        token: T,
-        context: &GroupContext<'_>,
-        effects: &mut Effects<T>,
-    ) {
+    pub(crate) fn read(&mut self, token: T, context: &GroupContext<'_>, effects: &mut Effects<T>) {
         if self.reads.len() >= context.options.max_pending {
             let refusal = Refusal::Busy { reason: "too many reads of this region are waiting" };
             effects.replies.push((token, Reply::Refused(refusal)));
@@ -474,21 +468,13 @@ impl<T> Group<T> {
 
     /// A snapshot for `to` was delivered, or lost.
     pub(crate) fn snapshot_sent(&mut self, to: PeerId, delivered: bool) {
-        let status = if delivered {
-            raft::SnapshotStatus::Finish
-        } else {
-            raft::SnapshotStatus::Failure
-        };
+        let status =
+            if delivered { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
         self.node.report_snapshot(to.0, status);
     }
 
     /// The snapshot under way is installed.
-    pub(crate) fn installed(
-        &mut self,
-        index: u64,
-        members: Vec<Member>,
-        effects: &mut Effects<T>,
-    ) {
+    pub(crate) fn installed(&mut self, index: u64, members: Vec<Member>, effects: &mut Effects<T>) {
         let Some(installing) = self.installing.take_if(|installing| installing.index == index)
         else {
             return;

@@ -170,6 +170,11 @@ impl Leader {
         reported
     }
 
+    /// A store's stream ended.
+    pub fn disconnected(&mut self, store: StoreId) {
+        self.stores.disconnected(store);
+    }
+
     /// Lets time pass: ends overdue operators and plans new ones. Returns the stores that have
     /// orders waiting.
     pub fn tick(

@@ -111,6 +111,12 @@ impl State {
         Ok(state)
     }
 
+    /// Takes over the state of a received snapshot.
+    pub fn replace(&mut self, loaded: State) {
+        let stores_generation = self.stores_generation + 1;
+        *self = State { stores_generation, ..loaded };
+    }
+
     /// Applies a command: the answer for its proposer, and the records to write.
     pub fn apply(&mut self, command: Command) -> (Answer, WriteBatch) {
         let mut batch = WriteBatch::new();
@@ -234,6 +240,18 @@ impl State {
             Some(id) => self.stores.get(&id),
             None => self.stores.values().find(|store| store.data_id == joining.data_id),
         }
+    }
+
+    /// The store's id where joining would change nothing, so that asking again costs nothing.
+    pub fn has_joined(&self, joining: &Joining) -> Option<StoreId> {
+        let store = self.store_of(joining)?;
+        let same = self.may_join(joining).is_ok()
+            && store.address == joining.address
+            && store.status_address == joining.status_address
+            && store.labels == joining.labels
+            && store.version == joining.version
+            && store.incarnation == joining.incarnation;
+        same.then_some(store.id)
     }
 
     fn activate(&mut self, id: StoreId, batch: &mut WriteBatch) {

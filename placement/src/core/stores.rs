@@ -55,6 +55,8 @@ pub struct Heard {
     pub complete: bool,
     /// Operations a second between its last two reports.
     pub operations_per_second: u64,
+    /// False once its stream has ended and no other has begun.
+    pub connected: bool,
 }
 
 /// All stores' liveness.
@@ -89,8 +91,16 @@ impl Stores {
                 millis => done.saturating_mul(1_000) / millis,
             }
         });
-        let heard = Heard { incarnation, at: now, stats, complete, operations_per_second };
+        let heard =
+            Heard { incarnation, at: now, stats, complete, operations_per_second, connected: true };
         self.heard.insert(store, heard);
+    }
+
+    /// Its stream ended: it may have stopped, or look for this leader anew.
+    pub fn disconnected(&mut self, store: StoreId) {
+        if let Some(heard) = self.heard.get_mut(&store) {
+            heard.connected = false;
+        }
     }
 
     /// What was last heard of a store in this term of leadership.
@@ -118,8 +128,9 @@ impl Stores {
         }
     }
 
-    /// True where the store has been heard of lately, in this term of leadership.
+    /// True where the store is connected and has been heard of lately.
     pub fn is_alive(&self, store: StoreId, now: Instant) -> bool {
-        self.heard.contains_key(&store) && self.silence(store, now) < SUSPECT_AFTER
+        self.heard.get(&store).is_some_and(|heard| heard.connected)
+            && self.silence(store, now) < SUSPECT_AFTER
     }
 }
