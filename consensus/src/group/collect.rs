@@ -523,8 +523,7 @@ impl<T> Group<T> {
 }
 
 fn push_entry(message: &mut Message, data: &mut Vec<Bytes>) {
-    let mut entry = Entry::default();
-    entry.data = match data.len() {
+    let data = match data.len() {
         0 => return,
         1 => data.remove(0),
         _ => {
@@ -535,7 +534,7 @@ fn push_entry(message: &mut Message, data: &mut Vec<Bytes>) {
             joined.freeze()
         }
     };
-    message.entries.push(entry);
+    message.entries.push(Entry { data, ..Entry::default() });
 }
 
 fn ready_changes_vote(log: &super::GroupLog, hard: &raft::eraftpb::HardState) -> bool {

@@ -21,11 +21,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
-use raft::eraftpb::{ConfState, MessageType};
+use raft::eraftpb::MessageType;
 use raft::{RawNode, StateRole};
 
 use crate::engine::{Engine, EngineError};
-use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply};
+use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of};
 use crate::time::Instant;
 use crate::view::GroupView;
 use lease::LeaseClock;
@@ -96,27 +96,6 @@ pub(crate) struct Group<T> {
     pub(crate) touched: bool,
 }
 
-fn conf_state(members: &[Member]) -> ConfState {
-    let mut conf = ConfState::default();
-    for member in members {
-        match member.role {
-            Role::Voter => conf.voters.push(member.peer.0),
-            Role::Learner => conf.learners.push(member.peer.0),
-            Role::IncomingVoter => conf.voters.push(member.peer.0),
-            Role::DemotingVoter => {
-                conf.voters_outgoing.push(member.peer.0);
-                conf.learners_next.push(member.peer.0);
-            }
-        }
-    }
-    if members.iter().any(|member| matches!(member.role, Role::IncomingVoter | Role::DemotingVoter))
-    {
-        conf.voters_outgoing
-            .extend(members.iter().filter(|m| m.role == Role::Voter).map(|member| member.peer.0));
-    }
-    conf
-}
-
 impl<T> Group<T> {
     pub(crate) fn open(
         new: &NewGroup,
@@ -127,7 +106,12 @@ impl<T> Group<T> {
     ) -> Result<Self, EngineError> {
         let options = context.options;
         let applied = (new.applied.0.0, new.applied.1.0);
-        let log = GroupLog::load(engine, new.group, applied, conf_state(&new.members))?;
+        let log = GroupLog::load(
+            engine,
+            new.group,
+            applied,
+            message::unpack_conf(conf_of(&new.members)),
+        )?;
         let config = raft::Config {
             id: new.peer.0,
             election_tick: options.election_ticks,
@@ -184,10 +168,6 @@ impl<T> Group<T> {
 
     pub(crate) fn id(&self) -> RegionId {
         self.id
-    }
-
-    pub(crate) fn peer(&self) -> PeerId {
-        self.peer
     }
 
     pub(crate) fn is_leader(&self) -> bool {
