@@ -83,6 +83,14 @@ pub enum EngineError {
         /// The name asked for.
         name: String,
     },
+    /// A staged file cannot be ingested.
+    #[error("staged file {name} is damaged ({reason}); discard it and receive the snapshot again")]
+    BadStaged {
+        /// The file.
+        name: String,
+        /// What the layer below said.
+        reason: String,
+    },
     /// The entries of a staged file did not come in ascending order, or leave the range.
     #[error("the entries of staged file {name} are out of order; discard it and receive it again")]
     Unordered {
@@ -103,7 +111,9 @@ impl EngineError {
             | EngineError::Newer { .. }
             | EngineError::LostWrites { .. }
             | EngineError::Closed => true,
-            EngineError::NotStaged { .. } | EngineError::Unordered { .. } => false,
+            EngineError::NotStaged { .. }
+            | EngineError::BadStaged { .. }
+            | EngineError::Unordered { .. } => false,
         }
     }
 
