@@ -279,6 +279,8 @@ pub struct Effects<T> {
     pub snapshots: Vec<MakeSnapshot>,
     /// Snapshots to install.
     pub installs: Vec<Install>,
+    /// Staged files of snapshots that are not wanted: to remove.
+    pub discards: Vec<String>,
     /// Changes of leadership to report.
     pub leaders: Vec<LeaderChange>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
@@ -293,6 +295,7 @@ impl<T> Default for Effects<T> {
             apply: Vec::new(),
             snapshots: Vec::new(),
             installs: Vec::new(),
+            discards: Vec::new(),
             leaders: Vec::new(),
             persist: None,
         }
