@@ -22,7 +22,9 @@ pub enum Error {
         cause: String,
     },
     /// The deadline passed and the operation was certainly **not** applied.
-    #[error("{operation}: not done within {after:?}; last reason: {last}; try again, or allow a longer deadline")]
+    #[error(
+        "{operation}: not done within {after:?}; last reason: {last}; try again, or allow a longer deadline"
+    )]
     Timeout {
         /// The operation, as the caller knows it.
         operation: &'static str,
@@ -43,7 +45,9 @@ pub enum Error {
         last: String,
     },
     /// The placement members belong to another cluster than this client.
-    #[error("{address} belongs to cluster {found}, not to {expected}; check the placement addresses")]
+    #[error(
+        "{address} belongs to cluster {found}, not to {expected}; check the placement addresses"
+    )]
     WrongCluster {
         /// Who answered.
         address: String,

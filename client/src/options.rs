@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::client::DEFAULT_DEADLINE;
+
 /// How a [`Client`](crate::Client) behaves. Start from [`Default`] and change what matters.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -36,7 +38,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
-            deadline: Duration::from_secs(10),
+            deadline: DEFAULT_DEADLINE,
             read_attempt: Duration::from_secs(2),
             connections_per_store: 1,
             max_in_flight: 16_384,

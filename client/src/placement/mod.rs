@@ -1,59 +1,125 @@
-//! Signatures; bodies follow.
-use std::time::Duration;
+//! The client of the placement service.
+//!
+//! Any member answers who the leader is; everything else is the leader's. The client finds it by
+//! `GetMembers` over all addresses it knows, follows the hint `quorate-leader` that a member sends
+//! with its refusal, and tries again, with pauses, until the call's deadline ([`leader`]).
+//! Timestamps of many callers share one stream ([`tso`]).
 
-use bytes::Bytes;
-use futures::Stream;
-use quorate_proto::{Peer, Region, RegionId, StoreId};
-use quorate_proto::wire::{metapb, pdpb, placement as wire};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::Result;
+use quorate_proto::{Peer, Region};
 
+use crate::{Error, Result, client::DEFAULT_DEADLINE};
+
+mod calls;
+mod leader;
+mod regions;
+mod tso;
+
+use leader::Core;
+
+/// How a [`PlacementClient`] behaves.
 #[derive(Clone, Debug)]
 pub struct PlacementOptions {
-    /// For each call in all. Default 10 s.
+    /// How long one call may take in all, with its retries. Default: 10 s.
     pub deadline: Duration,
+    /// How long a connection may take to open. Default: 1 s.
     pub connect_timeout: Duration,
+    /// How long a connection may be silent before it is probed; a probe not answered for as long
+    /// again closes it. Default: 2 s.
     pub keepalive: Duration,
 }
 
+impl Default for PlacementOptions {
+    fn default() -> Self {
+        Self {
+            deadline: DEFAULT_DEADLINE,
+            connect_timeout: Duration::from_secs(1),
+            keepalive: Duration::from_secs(2),
+        }
+    }
+}
+
 /// A region as placement knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionInfo {
+    /// Its description.
     pub region: Region,
-    /// The last known leader, if any.
+    /// Its last known leader.
     pub leader: Option<Peer>,
 }
 
-/// Strictly increasing over the cluster's life.
+/// A moment, strictly increasing over the cluster's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
+    /// Milliseconds since the Unix epoch.
     pub physical_ms: u64,
+    /// Counts within one millisecond; below 2¹⁸.
     pub logical: u64,
 }
 
+impl Timestamp {
+    /// As one number, in the same order: `physical_ms << 18 | logical`.
+    pub const fn as_u64(self) -> u64 {
+        (self.physical_ms << 18) | self.logical
+    }
+}
+
+/// See the module. Cheap to clone; all clones share connections. It belongs to the tokio runtime
+/// it was connected on.
 #[derive(Clone)]
-pub struct PlacementClient {}
+pub struct PlacementClient {
+    core: Arc<Core>,
+    tso: tso::Queue,
+}
 
 impl PlacementClient {
-    /// HOST:PORT each; one that answers is enough.
-    pub async fn connect(endpoints: &[String], options: PlacementOptions) -> Result<Self> { todo!() }
-    pub fn cluster_id(&self) -> u64 { todo!() }
-    pub async fn members(&self) -> Result<pdpb::GetMembersResponse> { todo!() }
-    pub async fn get_region(&self, key: impl Into<Bytes>) -> Result<RegionInfo> { todo!() }
-    pub async fn get_region_by_id(&self, id: RegionId) -> Result<Option<RegionInfo>> { todo!() }
-    /// limit 0: no bound of the caller's; pages by itself.
-    pub async fn scan_regions(&self, start: impl Into<Bytes>, end: impl Into<Bytes>, limit: usize) -> Result<Vec<RegionInfo>> { todo!() }
-    pub async fn get_store(&self, id: StoreId) -> Result<metapb::Store> { todo!() }
-    pub async fn get_all_stores(&self) -> Result<Vec<metapb::Store>> { todo!() }
-    pub async fn timestamp(&self) -> Result<Timestamp> { todo!() }
-    pub async fn join(&self, request: wire::JoinRequest) -> Result<wire::JoinResponse> { todo!() }
-    /// One attempt at the leader known now. After an error the leader has been looked up anew:
-    /// call again with a fresh stream, after a pause of your own.
-    pub async fn heartbeat(&self, reports: impl Stream<Item = wire::StoreReport> + Send + 'static) -> Result<tonic::Streaming<wire::StoreOrders>> { todo!() }
-    pub async fn ask_split(&self, request: wire::AskSplitRequest) -> Result<wire::AskSplitResponse> { todo!() }
-    pub async fn status(&self) -> Result<wire::StatusResponse> { todo!() }
-    pub async fn split_region(&self, request: wire::SplitRegionRequest) -> Result<Vec<Region>> { todo!() }
-    pub async fn transfer_leader(&self, region: RegionId, to: StoreId) -> Result<()> { todo!() }
-    /// `to_member` 0: placement chooses. Returns the new leader's member id.
-    pub async fn transfer_placement_leader(&self, to_member: u64) -> Result<u64> { todo!() }
+    /// Connects to the members at `endpoints` (HOST:PORT each); one that answers is enough. Keeps
+    /// trying until the deadline, so that a cluster that is just starting is waited for.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for no address, or one that is none; [`Error::Unavailable`] where
+    /// nobody answers; [`Error::WrongCluster`] where two answer for different clusters.
+    pub async fn connect(endpoints: &[String], options: PlacementOptions) -> Result<Self> {
+        if endpoints.is_empty() {
+            return Err(Error::InvalidArgument(
+                "no placement address; give HOST:PORT of at least one placement member".to_owned(),
+            ));
+        }
+        let deadline = Instant::now() + options.deadline;
+        let core = Arc::new(Core::new(endpoints, options)?);
+        core.greet(deadline).await?;
+        let tso = tso::Queue::start(Arc::downgrade(&core));
+        Ok(Self { core, tso })
+    }
+
+    /// The cluster's id; 0 until the cluster has one.
+    pub fn cluster_id(&self) -> u64 {
+        self.core.cluster_id()
+    }
+
+    /// HOST:PORT of every member known: those given, and those learnt from the members.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.core.endpoints()
+    }
+
+    /// HOST:PORT of the member that is believed to lead.
+    pub fn leader_address(&self) -> Option<String> {
+        self.core.leader().map(|leader| leader.to_string())
+    }
+
+    /// A timestamp greater than every one that was returned before this call began, anywhere.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] where placement gave none within the deadline.
+    pub async fn timestamp(&self) -> Result<Timestamp> {
+        self.tso.next(self.core.options().deadline).await
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.core.options().deadline
+    }
 }
