@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use quorate_consensus::engine::RocksOptions;
+use quorate_consensus::shard::RaftOptions;
 use serde::{Deserialize, Serialize};
+
+use crate::core::SplitOptions;
 
 /// Settings of a store node. Keys that nobody knows are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,8 +41,8 @@ pub struct StoreConfig {
     pub limits: LimitsConfig,
     /// The storage engine.
     pub engine: EngineConfig,
-    /// The Raft groups.
-    pub raft: RaftConfig,
+    /// The Raft groups. Equal on all stores of a cluster.
+    pub raft: RaftOptions,
 }
 
 /// When and how regions split.
@@ -94,14 +97,6 @@ pub struct EngineConfig {
     pub open_files: u32,
 }
 
-/// The Raft groups.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RaftConfig {
-    /// Milliseconds of one tick; elections start after 6 ticks and more.
-    pub tick_ms: u64,
-}
-
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
@@ -118,7 +113,7 @@ impl Default for StoreConfig {
             split: SplitConfig::default(),
             limits: LimitsConfig::default(),
             engine: EngineConfig::default(),
-            raft: RaftConfig::default(),
+            raft: RaftOptions::default(),
         }
     }
 }
@@ -161,12 +156,6 @@ impl Default for EngineConfig {
     }
 }
 
-impl Default for RaftConfig {
-    fn default() -> Self {
-        Self { tick_ms: 100 }
-    }
-}
-
 /// What each key means, with its unit.
 pub const HELP: &[(&str, &str)] = &[
     ("listen", "HOST:PORT to listen on for clients and other stores"),
@@ -197,6 +186,23 @@ pub const HELP: &[(&str, &str)] = &[
     ("engine.background_jobs", "threads that flush and compact"),
     ("engine.open_files", "sorted files kept open"),
     ("raft.tick_ms", "milliseconds of one Raft tick"),
+    ("raft.heartbeat_ticks", "ticks between heartbeats of a group that is awake"),
+    ("raft.election_ticks", "ticks without a leader after which the first voter campaigns"),
+    ("raft.election_stagger_ticks", "ticks between the campaigns of one voter and the next"),
+    ("raft.lease_ms", "milliseconds that a leader may serve reads without asking"),
+    ("raft.vote_promise_ms", "milliseconds without votes after a word of the leader"),
+    ("raft.sleep_after_ticks", "ticks without work after which a group sleeps (0: never)"),
+    ("raft.node_silence_ms", "milliseconds of silence after which a store counts as gone"),
+    ("raft.wakes_per_tick", "sleeping groups woken in one tick at the most"),
+    ("raft.max_append_bytes", "bytes of the largest append message"),
+    ("raft.max_inflight", "append messages in flight to one follower"),
+    ("raft.max_uncommitted_bytes", "bytes proposed and not yet committed, per group"),
+    ("raft.max_pending", "requests of one group that may wait for an answer"),
+    ("raft.entry_bytes", "small commands share a log entry of up to this many bytes"),
+    ("raft.truncate_entries", "entries, known to all members, after which the log is truncated"),
+    ("raft.max_log_entries", "entries kept for a member that lags"),
+    ("raft.max_log_bytes", "bytes of log kept for a member that lags"),
+    ("raft.request_timeout_ms", "milliseconds until raft gives up on a request"),
 ];
 
 impl StoreConfig {
@@ -215,7 +221,7 @@ impl StoreConfig {
     /// # Errors
     /// A knob that is zero where zero means "never", or out of its range.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 13] = [
+        let positive: [(&str, u64); 12] = [
             ("shutdown_secs", self.shutdown_secs),
             ("report_interval_ms", self.report_interval_ms),
             ("split.region_bytes", self.split.region_bytes),
@@ -228,11 +234,11 @@ impl StoreConfig {
             ("limits.request_timeout_ms", self.limits.request_timeout_ms),
             ("limits.concurrent_scans", self.limits.concurrent_scans as u64),
             ("engine.memtable_mib", self.engine.memtable_mib),
-            ("raft.tick_ms", self.raft.tick_ms),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} is 0; set it to 1 or more"));
         }
+        self.raft.validate().map_err(|reason| format!("raft: {reason}"))?;
         if self.placement.is_empty() {
             return Err("placement is empty; name at least one member as HOST:PORT".to_owned());
         }
@@ -245,6 +251,13 @@ impl StoreConfig {
     /// The labels, taken apart.
     pub(crate) fn parsed_labels(&self) -> Vec<(String, String)> {
         self.labels.iter().filter_map(|label| split_label(label)).collect()
+    }
+}
+
+impl SplitConfig {
+    /// The bounds, for the core that plans.
+    pub(crate) fn options(&self) -> SplitOptions {
+        SplitOptions { max_bytes: self.region_bytes, max_keys: self.region_keys }
     }
 }
 
@@ -274,4 +287,46 @@ fn by_cores(setting: usize) -> usize {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores <= 4 { 1 } else { cores / 4 }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn leaves(prefix: &str, value: &serde_json::Value, into: &mut Vec<String>) {
+        match value.as_object() {
+            Some(section) => {
+                for (key, value) in section {
+                    let path =
+                        if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                    leaves(&path, value, into);
+                }
+            }
+            None => into.push(prefix.to_owned()),
+        }
+    }
+
+    #[test]
+    fn every_knob_is_explained_and_no_other() {
+        let mut knobs = Vec::new();
+        leaves("", &serde_json::to_value(StoreConfig::default()).unwrap(), &mut knobs);
+        let mut explained: Vec<&str> = HELP.iter().map(|(key, _)| *key).collect();
+        knobs.sort();
+        explained.sort_unstable();
+        assert_eq!(knobs, explained);
+    }
+
+    #[test]
+    fn a_bad_knob_is_named() {
+        assert_eq!(StoreConfig::default().check(), Ok(()));
+        let mut config = StoreConfig::default();
+        config.split.concurrent = 0;
+        assert!(config.check().unwrap_err().contains("split.concurrent"));
+        let config = StoreConfig { labels: vec!["zone".to_owned()], ..StoreConfig::default() };
+        assert!(config.check().unwrap_err().contains("zone=a"));
+        let config = StoreConfig { placement: Vec::new(), ..StoreConfig::default() };
+        assert!(config.check().unwrap_err().contains("HOST:PORT"));
+    }
 }

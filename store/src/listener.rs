@@ -23,20 +23,14 @@ use crate::error::StoreError;
 /// # Errors
 /// No such address, or it is taken; the words say what to change.
 pub(crate) fn bind(what: &'static str, address: &str) -> Result<std::net::TcpListener, StoreError> {
-    let bad = |reason: String| StoreError::BadAddress {
-        what,
-        address: address.to_owned(),
-        reason,
-    };
+    let bad = |reason: String| StoreError::BadAddress { what, address: address.to_owned(), reason };
     let resolved = address
         .to_socket_addrs()
         .map_err(|error| bad(error.to_string()))?
         .next()
         .ok_or_else(|| bad("the name has no address".to_owned()))?;
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            StoreError::PortInUse { what, address: address.to_owned() }
-        }
+        io::ErrorKind::AddrInUse => StoreError::PortInUse { what, address: address.to_owned() },
         _ => bad(error.to_string()),
     };
     let listener = std::net::TcpListener::bind(resolved).map_err(failed)?;

@@ -87,8 +87,7 @@ impl Metrics {
         to.family("quorate_store_requests_total", "counter", "Requests by kind and outcome.");
         for kind in Kind::ALL {
             for outcome in Outcome::ALL {
-                let count =
-                    self.requests[kind.index()][outcome as usize].load(Ordering::Relaxed);
+                let count = self.requests[kind.index()][outcome as usize].load(Ordering::Relaxed);
                 if count > 0 {
                     let labels = [("kind", kind.name()), ("outcome", outcome.name())];
                     to.sample("quorate_store_requests_total", &labels, count);
@@ -101,11 +100,27 @@ impl Metrics {
             self.latency[kind.index()].write(to, name, kind.name());
         }
         let counters: [(&str, &str, &AtomicU64); 8] = [
-            ("quorate_store_batches_in_total", "Messages received on batched streams.", &self.batches_in),
-            ("quorate_store_batches_out_total", "Messages sent on batched streams.", &self.batches_out),
-            ("quorate_store_read_index_total", "Reads that asked for a read index.", &self.read_index),
+            (
+                "quorate_store_batches_in_total",
+                "Messages received on batched streams.",
+                &self.batches_in,
+            ),
+            (
+                "quorate_store_batches_out_total",
+                "Messages sent on batched streams.",
+                &self.batches_out,
+            ),
+            (
+                "quorate_store_read_index_total",
+                "Reads that asked for a read index.",
+                &self.read_index,
+            ),
             ("quorate_store_splits_proposed_total", "Splits proposed.", &self.splits_proposed),
-            ("quorate_store_splits_failed_total", "Splits that did not come about.", &self.splits_failed),
+            (
+                "quorate_store_splits_failed_total",
+                "Splits that did not come about.",
+                &self.splits_failed,
+            ),
             ("quorate_store_reports_total", "Reports sent to placement.", &self.reports),
             (
                 "quorate_store_report_streams_lost_total",

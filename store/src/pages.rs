@@ -70,7 +70,11 @@ struct State {
 
 impl StorePages {
     /// The pages of a store that starts.
-    pub(crate) fn new(address: String, engine: Arc<dyn Engine>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(
+        address: String,
+        engine: Arc<dyn Engine>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let (phase, running) = (Phase::Starting, None);
         let state = RwLock::new(State { phase, cluster_id: 0, store_id: 0, running });
         Arc::new(Self { address, started: Instant::now(), engine, metrics, state })
@@ -128,9 +132,9 @@ impl Pages for StorePages {
         match state.phase {
             Phase::Serving => Ok(()),
             Phase::Starting => Err("starting: placement has not answered yet".to_owned()),
-            Phase::Waiting { missing_stores } => Err(format!(
-                "the cluster starts once {missing_stores} more stores have joined"
-            )),
+            Phase::Waiting { missing_stores } => {
+                Err(format!("the cluster starts once {missing_stores} more stores have joined"))
+            }
             Phase::Stopping => Err("stopping".to_owned()),
         }
     }

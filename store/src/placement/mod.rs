@@ -4,7 +4,7 @@ mod join;
 mod orders;
 mod report;
 
-pub(crate) use self::join::{Joiner, Joined};
+pub(crate) use self::join::Joiner;
 pub(crate) use self::orders::Order;
 pub(crate) use self::report::{Heartbeats, Nudge};
 

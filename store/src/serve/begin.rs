@@ -186,11 +186,7 @@ struct Common;
 
 impl Common {
     /// The context, if the rest is something that we serve.
-    fn new(
-        context: Option<Context>,
-        cf: &str,
-        ttls: &[u64],
-    ) -> Result<Context, String> {
+    fn new(context: Option<Context>, cf: &str, ttls: &[u64]) -> Result<Context, String> {
         let context = context.unwrap_or_default();
         if !matches!(cf, "" | "default") {
             return Err(format!(

@@ -25,6 +25,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_consensus::engine::Engine;
 use quorate_consensus::node::clock;
 use quorate_consensus::shard::Refusal;
 use quorate_proto::RegionId;
@@ -36,8 +37,8 @@ use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::config::LimitsConfig;
-use crate::fatal::Fatal;
 use crate::core::{Directory, ReadPath, RegionError};
+use crate::fatal::Fatal;
 use crate::kind::Kind;
 use crate::metrics::Metrics;
 use crate::placement_time::PlacementTime;
@@ -48,12 +49,13 @@ pub(crate) use self::service::TikvService;
 pub(crate) use self::token::{Applied, Token, Verdict};
 
 use self::begin::Begun;
-use self::read::{Attempt, Finished, Read};
+use self::read::Finished;
 use self::token::Inbox;
 
 /// What serving a request needs.
 pub(crate) struct Serving {
     reads: ReadPath,
+    directory: Arc<Directory>,
     raft: Arc<dyn Raft>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
@@ -70,7 +72,8 @@ pub(crate) struct Serving {
 impl Serving {
     /// Everything is there; `blocking` runs large scans on its blocking threads.
     pub(crate) fn new(
-        reads: ReadPath,
+        directory: Arc<Directory>,
+        engine: Arc<dyn Engine>,
         raft: Arc<dyn Raft>,
         metrics: Arc<Metrics>,
         time: Arc<PlacementTime>,
@@ -79,7 +82,8 @@ impl Serving {
         blocking: Handle,
     ) -> Arc<Self> {
         Arc::new(Self {
-            reads,
+            reads: ReadPath::new(Arc::clone(&directory), engine),
+            directory,
             raft,
             budget: Budget::new(limits.requests, limits.write_bytes),
             metrics,
@@ -95,7 +99,7 @@ impl Serving {
 
     /// The regions.
     pub(crate) fn directory(&self) -> &Arc<Directory> {
-        self.reads.directory()
+        &self.directory
     }
 
     /// What waits for an answer.
@@ -162,7 +166,7 @@ impl Serving {
 
     /// Sends a request on its way and waits for its end, until its deadline.
     async fn wait(
-        &self,
+        self: &Arc<Self>,
         kind: Kind,
         region: RegionId,
         bytes: usize,

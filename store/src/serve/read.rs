@@ -55,9 +55,7 @@ impl What {
             What::Get(_) => 1,
             What::BatchGet(keys) => keys.len() as u64,
             What::Scan(scan) => u64::from(scan.limit),
-            What::BatchScan(scans) => {
-                scans.iter().map(|scan| u64::from(scan.limit.max(1))).sum()
-            }
+            What::BatchScan(scans) => scans.iter().map(|scan| u64::from(scan.limit.max(1))).sum(),
         }
     }
 }

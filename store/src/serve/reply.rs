@@ -43,11 +43,16 @@ pub(super) fn pairs(kind: Kind, pairs: Vec<kvrpcpb::KvPair>) -> Response {
 pub(super) fn region_error(kind: Kind, error: errorpb::Error) -> Response {
     let region_error = Some(error);
     match kind {
-        Kind::Get => Response::RawGet(kvrpcpb::RawGetResponse { region_error, ..Default::default() }),
-        Kind::Put => Response::RawPut(kvrpcpb::RawPutResponse { region_error, ..Default::default() }),
-        Kind::BatchPut => {
-            Response::RawBatchPut(kvrpcpb::RawBatchPutResponse { region_error, ..Default::default() })
+        Kind::Get => {
+            Response::RawGet(kvrpcpb::RawGetResponse { region_error, ..Default::default() })
         }
+        Kind::Put => {
+            Response::RawPut(kvrpcpb::RawPutResponse { region_error, ..Default::default() })
+        }
+        Kind::BatchPut => Response::RawBatchPut(kvrpcpb::RawBatchPutResponse {
+            region_error,
+            ..Default::default()
+        }),
         Kind::Delete => {
             Response::RawDelete(kvrpcpb::RawDeleteResponse { region_error, ..Default::default() })
         }
@@ -74,12 +79,14 @@ pub(super) fn invalid(kind: Kind, error: String) -> Response {
         Kind::Delete => {
             Response::RawDelete(kvrpcpb::RawDeleteResponse { error, ..Default::default() })
         }
-        Kind::BatchDelete => {
-            Response::RawBatchDelete(kvrpcpb::RawBatchDeleteResponse { error, ..Default::default() })
-        }
-        Kind::DeleteRange => {
-            Response::RawDeleteRange(kvrpcpb::RawDeleteRangeResponse { error, ..Default::default() })
-        }
+        Kind::BatchDelete => Response::RawBatchDelete(kvrpcpb::RawBatchDeleteResponse {
+            error,
+            ..Default::default()
+        }),
+        Kind::DeleteRange => Response::RawDeleteRange(kvrpcpb::RawDeleteRangeResponse {
+            error,
+            ..Default::default()
+        }),
         Kind::BatchGet | Kind::Scan | Kind::BatchScan => {
             let error = Some(kvrpcpb::KeyError { abort: error });
             wire_pairs(kind, vec![kvrpcpb::KvPair { error, ..Default::default() }], None)
@@ -113,7 +120,8 @@ fn wire_pairs(
 
 /// Roughly how many bytes an answer takes on the wire, from above.
 pub(super) fn weight(response: &Response) -> usize {
-    let error = |error: &Option<errorpb::Error>| error.as_ref().map_or(0, prost::Message::encoded_len);
+    let error =
+        |error: &Option<errorpb::Error>| error.as_ref().map_or(0, prost::Message::encoded_len);
     let many = |pairs: &[kvrpcpb::KvPair]| -> usize {
         pairs.iter().map(|pair| pair.key.len() + pair.value.len() + 16).sum()
     };

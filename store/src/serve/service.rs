@@ -45,7 +45,10 @@ macro_rules! call {
 impl Tikv for TikvService {
     type BatchCommandsStream = BatchStream;
 
-    async fn raw_get(&self, request: Request<RawGetRequest>) -> Result<Reply<RawGetResponse>, Status> {
+    async fn raw_get(
+        &self,
+        request: Request<RawGetRequest>,
+    ) -> Result<Reply<RawGetResponse>, Status> {
         call!(self, request, RawGet)
     }
     async fn raw_batch_get(
@@ -54,7 +57,10 @@ impl Tikv for TikvService {
     ) -> Result<Reply<RawBatchGetResponse>, Status> {
         call!(self, request, RawBatchGet)
     }
-    async fn raw_put(&self, request: Request<RawPutRequest>) -> Result<Reply<RawPutResponse>, Status> {
+    async fn raw_put(
+        &self,
+        request: Request<RawPutRequest>,
+    ) -> Result<Reply<RawPutResponse>, Status> {
         call!(self, request, RawPut)
     }
     async fn raw_batch_put(

@@ -28,11 +28,11 @@ use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Respo
 use quorate_proto::wire::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
 use tonic::Status;
 
+use super::Serving;
 use super::begin::Begun;
 use super::reply;
 use super::slots::{Slots, Waiting};
 use super::token::{Inbox, Place, Token, Verdict};
-use super::Serving;
 
 /// Bytes after which a message is sent before more is done.
 const SOFT_BYTES: usize = 256 * 1024;
