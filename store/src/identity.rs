@@ -105,3 +105,7 @@ impl Identity {
 pub(crate) fn draw() -> u64 {
     RandomState::new().build_hasher().finish().max(1)
 }
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

@@ -83,3 +83,7 @@ fn targets(directory: &Directory, round: usize) -> Vec<(RegionId, NodeId)> {
     }
     chosen
 }
+
+#[cfg(test)]
+#[path = "leaving_tests.rs"]
+mod tests;

@@ -33,6 +33,8 @@ mod raft;
 mod serve;
 mod split;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use config::StoreConfig;
 pub use error::StoreError;

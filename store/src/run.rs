@@ -35,7 +35,7 @@ use crate::pages::{Phase, Running, StorePages};
 use crate::placement::{self, Heartbeats, Joiner, Nudge};
 use crate::placement_time::PlacementTime;
 use crate::raft::Raft;
-use crate::serve::{Applied, HealthService, Serving, TikvService, Token};
+use crate::serve::{Applied, HealthService, Parts, Serving, TikvService, Token};
 use crate::split::Splitter;
 use crate::{leaving, status};
 
@@ -253,16 +253,16 @@ impl Store {
             Handle::current(),
         )?;
         let raft: Arc<dyn Raft> = Arc::clone(&node) as Arc<dyn Raft>;
-        let serving = Serving::new(
+        let serving = Serving::new(Parts {
             directory,
-            Arc::clone(&self.engine),
-            Arc::clone(&raft),
-            Arc::clone(&self.metrics),
-            Arc::clone(&time),
-            self.fatal.clone(),
-            self.config.limits.clone(),
-            Handle::current(),
-        );
+            engine: Arc::clone(&self.engine),
+            raft: Arc::clone(&raft),
+            metrics: Arc::clone(&self.metrics),
+            time: Arc::clone(&time),
+            fatal: self.fatal.clone(),
+            limits: self.config.limits.clone(),
+            blocking: Handle::current(),
+        });
         Ok(Service { node, raft, serving, nudge, time })
     }
 

@@ -67,3 +67,6 @@ pub(crate) async fn connect(members: &[String]) -> PlacementClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use crate::core::{Admitted, RegionError, Scan};
 use crate::kind::Kind;
 
 /// What the first step came to.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack of the hot path")]
 pub(crate) enum Begun {
     /// It is over. Without a kind: a message that only keeps the stream alive.
     Finished(Option<Kind>, Finished),
@@ -75,7 +76,7 @@ impl Serving {
                 self.read(Kind::BatchScan, ask.context, &ask.cf, what, now)
             }
             Asked::RawPut(ask) => {
-                let common = Common::new(ask.context, &ask.cf, &[ask.ttl]);
+                let common = admissible(ask.context, &ask.cf, &[ask.ttl]);
                 self.write(Kind::Put, common, now, |region, stamp| {
                     let command = command::put(stamp, &ask.key, &ask.value)?;
                     region.check_key(&ask.key)?;
@@ -85,7 +86,7 @@ impl Serving {
             Asked::RawBatchPut(ask) => {
                 let mut ttls = ask.ttls;
                 ttls.push(ask.ttl);
-                let common = Common::new(ask.context, &ask.cf, &ttls);
+                let common = admissible(ask.context, &ask.cf, &ttls);
                 self.write(Kind::BatchPut, common, now, |region, stamp| {
                     let pairs: Vec<(Bytes, Bytes)> =
                         ask.pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
@@ -95,7 +96,7 @@ impl Serving {
                 })
             }
             Asked::RawDelete(ask) => {
-                let common = Common::new(ask.context, &ask.cf, &[]);
+                let common = admissible(ask.context, &ask.cf, &[]);
                 self.write(Kind::Delete, common, now, |region, stamp| {
                     let command = command::delete(stamp, &ask.key)?;
                     region.check_key(&ask.key)?;
@@ -103,7 +104,7 @@ impl Serving {
                 })
             }
             Asked::RawBatchDelete(ask) => {
-                let common = Common::new(ask.context, &ask.cf, &[]);
+                let common = admissible(ask.context, &ask.cf, &[]);
                 self.write(Kind::BatchDelete, common, now, |region, stamp| {
                     let command = command::delete_all(stamp, &ask.keys)?;
                     region.check_keys(ask.keys.iter().map(Bytes::as_ref))?;
@@ -111,7 +112,7 @@ impl Serving {
                 })
             }
             Asked::RawDeleteRange(ask) => {
-                let common = Common::new(ask.context, &ask.cf, &[]);
+                let common = admissible(ask.context, &ask.cf, &[]);
                 self.write(Kind::DeleteRange, common, now, |region, stamp| {
                     let command = command::delete_range(stamp, &ask.start_key, &ask.end_key)?;
                     region.check_range(&ask.start_key, &ask.end_key)?;
@@ -152,7 +153,7 @@ impl Serving {
         what: What,
         now: Instant,
     ) -> Begun {
-        let context = match Common::new(context, cf, &[]) {
+        let context = match admissible(context, cf, &[]) {
             Ok(context) => context,
             Err(reason) => return Begun::refused(kind, Problem::Invalid(reason)),
         };
@@ -180,28 +181,21 @@ impl Begun {
     }
 }
 
-/// What all requests carry beside the context. `for_cas` needs nothing from us: every write goes
-/// through the log, where a compare-and-set would be in order with it.
-struct Common;
-
-impl Common {
-    /// The context, if the rest is something that we serve.
-    fn new(context: Option<Context>, cf: &str, ttls: &[u64]) -> Result<Context, String> {
-        let context = context.unwrap_or_default();
-        if !matches!(cf, "" | "default") {
-            return Err(format!(
-                "column family {cf:?} is not served: use \"default\", or leave it empty"
-            ));
-        }
-        if context.api_version != 0 {
-            return Err(format!(
-                "api_version {} is not served: use API V1 (0)",
-                context.api_version
-            ));
-        }
-        if ttls.iter().any(|ttl| *ttl != 0) {
-            return Err("time to live is not served: send ttl 0".to_owned());
-        }
-        Ok(context)
+/// The context, if the column family and the times to live are something that we serve. `for_cas`
+/// needs nothing from us: every write goes through the log, where a compare-and-set is in order
+/// with it.
+fn admissible(context: Option<Context>, cf: &str, ttls: &[u64]) -> Result<Context, String> {
+    let context = context.unwrap_or_default();
+    if !matches!(cf, "" | "default") {
+        return Err(format!(
+            "column family {cf:?} is not served: use \"default\", or leave it empty"
+        ));
     }
+    if context.api_version != 0 {
+        return Err(format!("api_version {} is not served: use API V1 (0)", context.api_version));
+    }
+    if ttls.iter().any(|ttl| *ttl != 0) {
+        return Err("time to live is not served: send ttl 0".to_owned());
+    }
+    Ok(context)
 }

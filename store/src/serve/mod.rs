@@ -69,18 +69,30 @@ pub(crate) struct Serving {
     inboxes: Mutex<Vec<Weak<Inbox>>>,
 }
 
+/// What serving is put together from.
+pub(crate) struct Parts {
+    /// The regions.
+    pub(crate) directory: Arc<Directory>,
+    /// Where reads look.
+    pub(crate) engine: Arc<dyn Engine>,
+    /// Where writes go.
+    pub(crate) raft: Arc<dyn Raft>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+    /// What goes on commands.
+    pub(crate) time: Arc<PlacementTime>,
+    /// Who hears of a broken engine.
+    pub(crate) fatal: Fatal,
+    /// The bounds.
+    pub(crate) limits: LimitsConfig,
+    /// Runs large scans on its blocking threads.
+    pub(crate) blocking: Handle,
+}
+
 impl Serving {
-    /// Everything is there; `blocking` runs large scans on its blocking threads.
-    pub(crate) fn new(
-        directory: Arc<Directory>,
-        engine: Arc<dyn Engine>,
-        raft: Arc<dyn Raft>,
-        metrics: Arc<Metrics>,
-        time: Arc<PlacementTime>,
-        fatal: Fatal,
-        limits: LimitsConfig,
-        blocking: Handle,
-    ) -> Arc<Self> {
+    /// Puts it together.
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { directory, engine, raft, metrics, time, fatal, limits, blocking } = parts;
         Arc::new(Self {
             reads: ReadPath::new(Arc::clone(&directory), engine),
             directory,
@@ -251,3 +263,6 @@ fn undetermined(region: RegionId) -> errorpb::Error {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests;
