@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run -p quorate-consensus --example engine_bench [name=value ...]
 //! ```
-//! Names: `seconds` per line, `pipelined` (0, 1), `recycled` (log files), `memtable` (MiB),
+//! Names: `seconds` per line, `pipelined` (0, 1), `log_prefix` (bytes), `recycled` (log files), `memtable` (MiB),
 //! `sync_bytes` (KiB), `dir` (where to put the data), `reads` (0: only writes). CPU time includes RocksDB's own threads.
 //! Compare only lines of one run, or of runs that alternate.
 
@@ -33,6 +33,7 @@ fn main() -> Result<(), Failure> {
     };
     let mut options = RocksOptions::default();
     options.pipelined_write = number("pipelined", options.pipelined_write.into())? == 1;
+    options.log_prefix_bytes = number("log_prefix", options.log_prefix_bytes as u64)? as usize;
     options.recycled_logs = number("recycled", options.recycled_logs as u64)? as usize;
     options.memtable_bytes =
         (number("memtable", options.memtable_bytes as u64 >> 20)? as usize) << 20;

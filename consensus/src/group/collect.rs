@@ -13,8 +13,8 @@ use super::message::{self, HIBERNATE, HIBERNATE_ACK};
 use super::{Group, GroupContext, Installing, Proposed, Sleep};
 use crate::engine::WriteBatch;
 use crate::shard::{
-    ApplyTask, Committed, Effects, Install, LeaderChange, MakeSnapshot, Member, Outgoing, Plane, Refusal,
-    Reply,
+    ApplyTask, Committed, Effects, Install, LeaderChange, MakeSnapshot, Member, Outgoing, Plane,
+    Refusal, Reply,
 };
 
 /// Ticks a leader waits for its members to agree to sleep; it sends no heartbeats meanwhile.
@@ -246,12 +246,7 @@ impl<T> Group<T> {
         effects.apply.push(ApplyTask { group: self.id, entries });
     }
 
-    fn begin_install(
-        &mut self,
-        mut ready: Ready,
-        held: Vec<Message>,
-        effects: &mut Effects<T>,
-    ) {
+    fn begin_install(&mut self, mut ready: Ready, held: Vec<Message>, effects: &mut Effects<T>) {
         let meta = ready.snapshot().get_metadata();
         let (index, term, conf) = (meta.index, meta.term, meta.get_conf_state().clone());
         let hard = ready.hs().cloned().unwrap_or_else(|| {
@@ -453,9 +448,9 @@ impl<T> Group<T> {
         let others = self.members.iter().filter(|member| member.peer != self.peer);
         let (silent, live): (Vec<&Member>, Vec<&Member>) =
             others.partition(|member| context.nodes.is_silent(member.node));
-        let level = live
-            .iter()
-            .all(|member: &&Member| raft.prs().get(member.peer.0).is_some_and(|p| p.matched == last));
+        let level = live.iter().all(|member: &&Member| {
+            raft.prs().get(member.peer.0).is_some_and(|p| p.matched == last)
+        });
         let voters = self.members.iter().filter(|m| m.role == Role::Voter).count();
         let live_voters = 1 + live.iter().filter(|m| m.role == Role::Voter).count();
         if !settled || !level || live_voters <= voters / 2 {
@@ -528,8 +523,7 @@ impl<T> Group<T> {
 }
 
 fn push_entry(message: &mut Message, data: &mut Vec<Bytes>) {
-    let mut entry = Entry::default();
-    entry.data = match data.len() {
+    let data = match data.len() {
         0 => return,
         1 => data.remove(0),
         _ => {
@@ -540,7 +534,7 @@ fn push_entry(message: &mut Message, data: &mut Vec<Bytes>) {
             joined.freeze()
         }
     };
-    message.entries.push(entry);
+    message.entries.push(Entry { data, ..Entry::default() });
 }
 
 fn ready_changes_vote(log: &super::GroupLog, hard: &raft::eraftpb::HardState) -> bool {

@@ -54,11 +54,7 @@ impl GroupLog {
         let bad = |error: records::BadRecord| corrupt(group, error);
         let mut hard = match engine.get(Cf::Raft, &records::hard_state_key(group))? {
             Some(value) => records::parse_hard_state(group, &value).map_err(bad)?,
-            None => {
-                let mut hard = HardState::default();
-                hard.term = applied.1;
-                hard
-            }
+            None => HardState { term: applied.1, ..HardState::default() },
         };
         let truncated = match engine.get(Cf::Raft, &records::truncated_key(group))? {
             Some(value) => records::parse_truncated(group, &value).map_err(bad)?,
@@ -112,10 +108,6 @@ impl GroupLog {
 
     pub(crate) fn truncated_index(&self) -> u64 {
         self.truncated.0
-    }
-
-    pub(crate) fn last(&self) -> (u64, u64) {
-        self.last
     }
 
     pub(crate) fn applied_index(&self) -> u64 {

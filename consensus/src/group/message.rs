@@ -21,6 +21,8 @@ pub(crate) enum BadEnvelope {
     EntryKind(u32),
     #[error("a snapshot message without a snapshot")]
     NoSnapshot,
+    #[error("a read-index message without exactly one context")]
+    Entries,
     #[error("sender or receiver is missing")]
     NoPeer,
 }
@@ -140,6 +142,10 @@ pub(crate) fn unpack(envelope: Envelope) -> Result<Message, BadEnvelope> {
         entry.context = from.context;
         entries.push(entry);
     }
+    let one_entry = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
+    if one_entry && entries.len() != 1 {
+        return Err(BadEnvelope::Entries);
+    }
     message.entries = entries.into();
     if kind == MessageType::MsgSnapshot {
         let meta = envelope.snapshot.ok_or(BadEnvelope::NoSnapshot)?;
@@ -155,13 +161,14 @@ pub(crate) fn unpack(envelope: Envelope) -> Result<Message, BadEnvelope> {
 }
 
 pub(crate) fn unpack_conf(conf: peer::ConfState) -> ConfState {
-    let mut state = ConfState::default();
-    state.voters = conf.voters;
-    state.learners = conf.learners;
-    state.voters_outgoing = conf.voters_outgoing;
-    state.learners_next = conf.learners_next;
-    state.auto_leave = conf.auto_leave;
-    state
+    ConfState {
+        voters: conf.voters,
+        learners: conf.learners,
+        voters_outgoing: conf.voters_outgoing,
+        learners_next: conf.learners_next,
+        auto_leave: conf.auto_leave,
+        ..ConfState::default()
+    }
 }
 
 /// A message of ours between two peers of a group.

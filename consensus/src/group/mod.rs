@@ -11,8 +11,8 @@ mod collect;
 mod lease;
 mod log;
 mod message;
-pub(crate) mod records;
 mod reads;
+pub(crate) mod records;
 mod sleep;
 
 use std::collections::VecDeque;
@@ -21,11 +21,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
-use raft::eraftpb::{ConfState, MessageType};
+use raft::eraftpb::MessageType;
 use raft::{RawNode, StateRole};
 
 use crate::engine::{Engine, EngineError};
-use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply};
+use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of};
 use crate::time::Instant;
 use crate::view::GroupView;
 use lease::LeaseClock;
@@ -96,28 +96,6 @@ pub(crate) struct Group<T> {
     pub(crate) touched: bool,
 }
 
-fn conf_state(members: &[Member]) -> ConfState {
-    let mut conf = ConfState::default();
-    for member in members {
-        match member.role {
-            Role::Voter => conf.voters.push(member.peer.0),
-            Role::Learner => conf.learners.push(member.peer.0),
-            Role::IncomingVoter => conf.voters.push(member.peer.0),
-            Role::DemotingVoter => {
-                conf.voters_outgoing.push(member.peer.0);
-                conf.learners_next.push(member.peer.0);
-            }
-        }
-    }
-    if members.iter().any(|member| matches!(member.role, Role::IncomingVoter | Role::DemotingVoter))
-    {
-        conf.voters_outgoing.extend(
-            members.iter().filter(|m| m.role == Role::Voter).map(|member| member.peer.0),
-        );
-    }
-    conf
-}
-
 impl<T> Group<T> {
     pub(crate) fn open(
         new: &NewGroup,
@@ -128,7 +106,12 @@ impl<T> Group<T> {
     ) -> Result<Self, EngineError> {
         let options = context.options;
         let applied = (new.applied.0.0, new.applied.1.0);
-        let log = GroupLog::load(engine, new.group, applied, conf_state(&new.members))?;
+        let log = GroupLog::load(
+            engine,
+            new.group,
+            applied,
+            message::unpack_conf(conf_of(&new.members)),
+        )?;
         let config = raft::Config {
             id: new.peer.0,
             election_tick: options.election_ticks,
@@ -185,10 +168,6 @@ impl<T> Group<T> {
 
     pub(crate) fn id(&self) -> RegionId {
         self.id
-    }
-
-    pub(crate) fn peer(&self) -> PeerId {
-        self.peer
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -424,12 +403,7 @@ impl<T> Group<T> {
     }
 
     /// Queues a linearizable read.
-    pub(crate) fn read(
-        &mut self,
-        token: T,
-        context: &GroupContext<'_>,
-        effects: &mut Effects<T>,
-    ) {
+    pub(crate) fn read(&mut self, token: T, context: &GroupContext<'_>, effects: &mut Effects<T>) {
         if self.reads.len() >= context.options.max_pending {
             let refusal = Refusal::Busy { reason: "too many reads of this region are waiting" };
             effects.replies.push((token, Reply::Refused(refusal)));
@@ -474,21 +448,13 @@ impl<T> Group<T> {
 
     /// A snapshot for `to` was delivered, or lost.
     pub(crate) fn snapshot_sent(&mut self, to: PeerId, delivered: bool) {
-        let status = if delivered {
-            raft::SnapshotStatus::Finish
-        } else {
-            raft::SnapshotStatus::Failure
-        };
+        let status =
+            if delivered { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
         self.node.report_snapshot(to.0, status);
     }
 
     /// The snapshot under way is installed.
-    pub(crate) fn installed(
-        &mut self,
-        index: u64,
-        members: Vec<Member>,
-        effects: &mut Effects<T>,
-    ) {
+    pub(crate) fn installed(&mut self, index: u64, members: Vec<Member>, effects: &mut Effects<T>) {
         let Some(installing) = self.installing.take_if(|installing| installing.index == index)
         else {
             return;

@@ -53,11 +53,6 @@ pub(crate) fn entry_bounds(group: RegionId) -> (Bytes, Bytes) {
     (tagged(group, ENTRY), tagged(group, END))
 }
 
-/// Removes everything a group has in the column family.
-pub(crate) fn remove_all(group: RegionId, batch: &mut WriteBatch) {
-    batch.delete_range(Cf::Raft, tagged(group, 0), tagged(group, END));
-}
-
 pub(crate) fn put_hard_state(group: RegionId, state: &HardState, batch: &mut WriteBatch) {
     let mut value = BytesMut::with_capacity(25);
     value.put_u8(VERSION);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_proto::wire::peer::Envelope;
+use quorate_proto::wire::peer::{ConfState, Envelope};
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
 use thiserror::Error;
 
@@ -19,6 +19,31 @@ pub struct Member {
     pub node: NodeId,
     /// Its role.
     pub role: Role,
+}
+
+/// The configuration that members form, as raft-rs describes it: while any member is on its way in
+/// or out it is joint, and plain voters count on both sides.
+pub fn conf_of(members: &[Member]) -> ConfState {
+    let joint = members.iter().any(|m| matches!(m.role, Role::IncomingVoter | Role::DemotingVoter));
+    let mut conf = ConfState::default();
+    for member in members {
+        let peer = member.peer.0;
+        match member.role {
+            Role::Voter => {
+                conf.voters.push(peer);
+                if joint {
+                    conf.voters_outgoing.push(peer);
+                }
+            }
+            Role::Learner => conf.learners.push(peer),
+            Role::IncomingVoter => conf.voters.push(peer),
+            Role::DemotingVoter => {
+                conf.voters_outgoing.push(peer);
+                conf.learners_next.push(peer);
+            }
+        }
+    }
+    conf
 }
 
 /// A group to host: found at start, bootstrapped, or split off.

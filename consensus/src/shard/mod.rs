@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use api::{
     ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, Member, NewGroup,
-    Outgoing, Persist, Plane, Refusal, Reply,
+    Outgoing, Persist, Plane, Refusal, Reply, conf_of,
 };
 pub use options::RaftOptions;
 use quorate_proto::wire::peer::Envelope;
@@ -51,6 +51,9 @@ pub struct Shard<T> {
     writes: u64,
     failed: Option<EngineError>,
 }
+
+/// A hosted group, and what it works with.
+type Found<'a, T> = (&'a mut Group<T>, GroupContext<'a>, &'a mut Effects<T>);
 
 /// Why a sleeping group is to be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,11 +204,7 @@ impl<T> Shard<T> {
         (self.groups.len(), self.awake.len())
     }
 
-    fn find(
-        &mut self,
-        group: RegionId,
-        now: Instant,
-    ) -> Result<(&mut Group<T>, GroupContext<'_>, &mut Effects<T>), &mut Effects<T>> {
+    fn find(&mut self, group: RegionId, now: Instant) -> Result<Found<'_, T>, &mut Effects<T>> {
         match self.groups.get_mut(&group) {
             Some(group) => {
                 touch(&mut self.touched, group);

@@ -168,6 +168,8 @@ fn recycled_logs_recover_to_their_end() {
         }
     }
     let report = fs::read_to_string(folder.path().join("db/LOG")).unwrap();
+    let hint = "memtable_insert_with_hint_prefix_extractor: rocksdb.FixedPrefix";
+    assert!(report.contains(hint), "RocksDB did not take the hint for the log");
     assert!(report.contains("from recycle list"), "the test is too short to recycle a log");
     let damaged = copy(folder.path());
     flip(&log_file(damaged.path()), 100);
