@@ -25,15 +25,20 @@ pub mod pdpb {
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
-/// Between our own processes: Raft messages and snapshots.
-pub mod peer {
-    tonic::include_proto!("quorate.peer");
+/// Our own packages, nested as protobuf nests them, so that the generated `super::super`
+/// finds [`metapb`]; use the names exported below.
+pub mod quorate {
+    /// Between our own processes: Raft messages and snapshots.
+    pub mod peer {
+        tonic::include_proto!("quorate.peer");
+    }
+    /// What is in a region's log.
+    pub mod command {
+        tonic::include_proto!("quorate.command");
+    }
+    /// Between stores, the command line and placement.
+    pub mod placement {
+        tonic::include_proto!("quorate.placement");
+    }
 }
-/// What is in a region's log.
-pub mod command {
-    tonic::include_proto!("quorate.command");
-}
-/// Between stores, the command line and placement.
-pub mod placement {
-    tonic::include_proto!("quorate.placement");
-}
+pub use quorate::{command, peer, placement};
