@@ -45,9 +45,7 @@ pub(crate) fn command() -> Command {
         .subcommand(list)
         .args_conflicts_with_subcommands(true);
     let placement = process_command::<PlacementConfig>("placement").about("Run a placement member");
-    let shown = |name, about| {
-        Command::new(name).about(about).args(settings::show::own_flags())
-    };
+    let shown = |name, about| Command::new(name).about(about).args(settings::show::own_flags());
     let show = Command::new("show")
         .about("Show every setting of a process as it stands")
         .subcommand_required(true)

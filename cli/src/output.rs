@@ -68,7 +68,9 @@ impl Table {
         let object = |row: &Vec<Value>| {
             let fields = self.columns.iter().zip(row);
             Value::Object(
-                fields.map(|(name, cell)| (name.replace(' ', "_"), cell.clone())).collect::<Map<_, _>>(),
+                fields
+                    .map(|(name, cell)| (name.replace(' ', "_"), cell.clone()))
+                    .collect::<Map<_, _>>(),
             )
         };
         Value::Array(self.rows.iter().map(object).collect())

@@ -99,8 +99,7 @@ pub(crate) async fn region(command: RegionCommand) -> Outcome {
         RegionCommand::Split { keys, region, common } => {
             let keys: Vec<Bytes> =
                 keys.iter().map(|key| written(key, "key")).collect::<Outcome<_>>()?;
-            let request =
-                SplitRegionRequest { keys, region_id: region.map_or(0, RegionId::get) };
+            let request = SplitRegionRequest { keys, region_id: region.map_or(0, RegionId::get) };
             let placement = common.connection.placement_client().await?;
             let regions = placement.split_region(request).await?;
             let regions: Vec<RegionInfo> =
@@ -130,8 +129,7 @@ async fn find(
 }
 
 fn table(regions: &[RegionInfo]) -> Table {
-    let mut table =
-        Table::new(&["region", "start", "end", "epoch", "leader", "replicas", "note"]);
+    let mut table = Table::new(&["region", "start", "end", "epoch", "leader", "replicas", "note"]);
     for info in regions {
         table.push(row(info));
     }

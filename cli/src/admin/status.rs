@@ -42,11 +42,7 @@ fn render(status: &StatusResponse, health: &Health, format: Format) -> String {
             let named = |name: &str, table: &Table| -> String {
                 table.render(format).lines().map(|line| format!("{name}\t{line}\n")).collect()
             };
-            format!(
-                "health\t{health}\n{}{}",
-                named("placement", &members),
-                named("store", &stores)
-            )
+            format!("health\t{health}\n{}{}", named("placement", &members), named("store", &stores))
         }
         Format::Json => {
             let document = json!({

@@ -29,7 +29,15 @@ pub(crate) async fn list(args: &ListArgs) -> Outcome {
 /// Stores as a table.
 pub(super) fn stores(stores: &[StoreStatus]) -> Table {
     let mut table = Table::new(&[
-        "store", "address", "state", "regions", "leaders", "data", "disk", "silent ms", "status",
+        "store",
+        "address",
+        "state",
+        "regions",
+        "leaders",
+        "data",
+        "disk",
+        "silent ms",
+        "status",
     ]);
     for entry in stores {
         let store = entry.store.clone().unwrap_or_default();

@@ -45,7 +45,12 @@ pub(super) struct Draw {
 
 impl Draw {
     /// Draws among `keys` keys; the same seed draws the same.
-    pub(super) fn new(seed: u64, keys: u64, distribution: Distribution, value_bytes: usize) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        keys: u64,
+        distribution: Distribution,
+        value_bytes: usize,
+    ) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut pool = vec![0; POOL_BYTES + value_bytes];
         random.fill(pool.as_mut_slice());

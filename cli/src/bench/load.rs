@@ -126,7 +126,15 @@ pub(super) async fn run(
     // Answers that are still on their way are waited for, so that the next run starts from rest.
     while clients.join_next().await.is_some() {}
     let Tally { reads, writes, misses, errors, first_error } = tally;
-    Ok(Measured { elapsed, reads, writes, misses, errors, first_error, usage: after.since(&before) })
+    Ok(Measured {
+        elapsed,
+        reads,
+        writes,
+        misses,
+        errors,
+        first_error,
+        usage: after.since(&before),
+    })
 }
 
 async fn wait(time: Duration, shared: &Shared) {

@@ -120,8 +120,12 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value_t = System::Quorate)]
     target: System,
     /// Client addresses of etcd
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',',
-          required_if_eq("target", "etcd"))]
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        required_if_eq("target", "etcd")
+    )]
     endpoints: Vec<String>,
     /// Processes whose processor time counts [default: those of `quorate up`]
     #[arg(long, value_name = "PID,…", value_delimiter = ',')]

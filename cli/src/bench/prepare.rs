@@ -30,7 +30,10 @@ pub(super) async fn split(placement: &PlacementClient, keys: u64, regions: u64) 
     let starts: BTreeSet<Bytes> =
         existing.into_iter().map(|info| info.region.range.start).collect();
     let wanted: Vec<Bytes> = (1..regions)
-        .map(|number| key(u64::try_from(u128::from(number) * u128::from(keys) / u128::from(regions)).unwrap_or(0)))
+        .map(|number| {
+            key(u64::try_from(u128::from(number) * u128::from(keys) / u128::from(regions))
+                .unwrap_or(0))
+        })
         .filter(|key| !starts.contains(key))
         .collect();
     for keys in wanted.chunks(SPLIT_KEYS) {
@@ -66,7 +69,9 @@ pub(super) async fn load(targets: &[Target], draw: &Draw, keys: u64) -> Outcome 
 }
 
 fn written(done: Option<Result<(), String>>) -> Outcome {
-    done.transpose().map(|_| ()).map_err(|words| Failure::error(format!("loading stopped: {words}")))
+    done.transpose()
+        .map(|_| ())
+        .map_err(|words| Failure::error(format!("loading stopped: {words}")))
 }
 
 /// Waits until no store leads more than a tenth more regions than another.

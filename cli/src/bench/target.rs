@@ -65,7 +65,9 @@ impl Target {
         match system {
             System::Quorate => {
                 for _ in 0..connections {
-                    sets.push(Self::Quorate(connection.client_with(ClientOptions::default()).await?));
+                    sets.push(Self::Quorate(
+                        connection.client_with(ClientOptions::default()).await?,
+                    ));
                 }
             }
             System::Etcd => {
@@ -82,7 +84,9 @@ impl Target {
     /// Writes a value, durably on a majority.
     pub(super) async fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), String> {
         match self {
-            Self::Quorate(client) => client.put(key, value).await.map_err(|error| error.to_string()),
+            Self::Quorate(client) => {
+                client.put(key, value).await.map_err(|error| error.to_string())
+            }
             Self::Etcd(client) => {
                 let request = wire::PutRequest { key, value };
                 client.put(request).await.map(|_| ()).map_err(|status| status.to_string())

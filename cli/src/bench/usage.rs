@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn counters_are_summed_over_labels_and_not_confused() {
-        let page = "# HELP syncs x\nsyncs{plane=\"a b\"} 3\nsyncs{plane=\"c\"} 4.5\nsyncs_total 9\n";
+        let page =
+            "# HELP syncs x\nsyncs{plane=\"a b\"} 3\nsyncs{plane=\"c\"} 4.5\nsyncs_total 9\n";
         assert_eq!(counter(page, "syncs"), Some(7.5));
         assert_eq!(counter(page, "syncs_total"), Some(9.0));
         assert_eq!(counter(page, "sync"), None);

@@ -48,8 +48,8 @@ pub(crate) fn down(args: &DownArgs) -> Outcome {
     let _lock = Lock::take(&folder)?;
     let begun = Instant::now();
     // Stores first: they need placement to hand over.
-    let stopped = stop(&cluster, Role::Store, args.force)?
-        + stop(&cluster, Role::Placement, args.force)?;
+    let stopped =
+        stop(&cluster, Role::Store, args.force)? + stop(&cluster, Role::Placement, args.force)?;
     if cluster.ephemeral {
         discard(&folder, &cluster)?;
     }
@@ -132,7 +132,10 @@ fn discard(folder: &Path, cluster: &Cluster) -> Outcome {
         }
     };
     remove().map_err(|error| {
-        Failure::error(format!("{} cannot be removed: {error}; remove it by hand", folder.display()))
+        Failure::error(format!(
+            "{} cannot be removed: {error}; remove it by hand",
+            folder.display()
+        ))
     })
 }
 

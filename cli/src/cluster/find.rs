@@ -114,9 +114,11 @@ fn nearest(here: &Path) -> Option<PathBuf> {
 /// only commands far from the folder need it.
 pub(super) fn remember(folder: &Path) {
     let Some(pointer) = pointer() else { return };
-    let written = pointer.parent().map(fs::create_dir_all).transpose().and_then(|_| {
-        fs::write(&pointer, format!("{}\n", folder.display()))
-    });
+    let written = pointer
+        .parent()
+        .map(fs::create_dir_all)
+        .transpose()
+        .and_then(|_| fs::write(&pointer, format!("{}\n", folder.display())));
     if let Err(error) = written {
         crate::output::note(&format!(
             "{} cannot be written ({error}); from other folders, name the cluster with \

@@ -23,9 +23,9 @@ pub(crate) struct Page {
 /// # Errors
 /// Nobody answers in time, or not in HTTP.
 pub(crate) fn page(address: &str, path: &str) -> io::Result<Page> {
-    let address: SocketAddr = address
-        .parse()
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no address of the form IP:PORT"))?;
+    let address: SocketAddr = address.parse().map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidInput, "no address of the form IP:PORT")
+    })?;
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

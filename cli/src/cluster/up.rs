@@ -273,8 +273,7 @@ fn summary(cluster: &Cluster, status: &StatusResponse, data: &str) -> String {
     let line = |role: Role, what: &str| {
         let count = cluster.of(role).count();
         let name = if count == 1 { format!("{role}-1") } else { format!("{role}-1..{count}") };
-        let addresses: Vec<&str> =
-            cluster.of(role).map(|member| member.address.as_str()).collect();
+        let addresses: Vec<&str> = cluster.of(role).map(|member| member.address.as_str()).collect();
         format!("✔ {name:<16} {what:<25} {}\n", addresses.join(" "))
     };
     let kept = if cluster.ephemeral {

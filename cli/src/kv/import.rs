@@ -97,7 +97,8 @@ pub(super) async fn import(args: ImportArgs) -> Outcome {
         })
         .to_string(),
         Format::Table | Format::Plain => {
-            let skipped = if bad == 0 { String::new() } else { format!(", {bad} bad lines skipped") };
+            let skipped =
+                if bad == 0 { String::new() } else { format!(", {bad} bad lines skipped") };
             let read_back =
                 verified.map_or_else(String::new, |count| format!(", {count} read back and equal"));
             format!(

@@ -23,7 +23,9 @@ pub(super) enum BadLine {
     #[error("key: {0}")]
     Key(InvalidKey),
     /// The value has a bad escape.
-    #[error("value: bad escape at byte {at}: write \\xNN (two hex digits), or \\\\ for a backslash")]
+    #[error(
+        "value: bad escape at byte {at}: write \\xNN (two hex digits), or \\\\ for a backslash"
+    )]
     Value {
         /// Where in the value's text, in bytes.
         at: usize,
@@ -168,7 +170,8 @@ mod tests {
     #[test]
     fn lines_are_numbered_and_bad_ones_do_not_stop_the_rest() {
         let lines = all(b"a\t1\r\nbad\nb\t2");
-        let numbers: Vec<(u64, u64)> = lines.iter().map(|line| (line.number, line.position)).collect();
+        let numbers: Vec<(u64, u64)> =
+            lines.iter().map(|line| (line.number, line.position)).collect();
         assert_eq!(numbers, [(1, 5), (2, 9), (3, 12)]);
         assert_eq!(lines[0].pair, Ok((Bytes::from("a"), Bytes::from("1"))));
         assert_eq!(lines[1].pair, Err(BadLine::NoTab));

@@ -94,10 +94,9 @@ impl Drop for Progress {
 
 fn bar(what: &'static str, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{prefix} [{bar:30}] {percent:>3} %  {msg}  {left}",
-        ),
+        Some(total) => {
+            (ProgressBar::new(total), "{prefix} [{bar:30}] {percent:>3} %  {msg}  {left}")
+        }
         None => (ProgressBar::no_length(), "{prefix} {spinner} {msg}  {bytes} read"),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));

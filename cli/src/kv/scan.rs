@@ -121,7 +121,8 @@ impl Pages {
         match self.format {
             Format::Plain => pairs.map(|(key, value)| format!("{key}\t{value}\n")).collect(),
             Format::Json => {
-                let objects = pairs.map(|(key, value)| json!({"key": key, "value": value}).to_string());
+                let objects =
+                    pairs.map(|(key, value)| json!({"key": key, "value": value}).to_string());
                 let page = objects.collect::<Vec<_>>().join(",\n");
                 format!("{}{page}", if first { "[" } else { ",\n" })
             }
@@ -129,7 +130,11 @@ impl Pages {
                 let mut table = Table::new(&["key", "value"]);
                 pairs.for_each(|(key, value)| table.push(vec![json!(key), json!(value)]));
                 let text = table.render(Format::Table);
-                if first { text } else { text.split_once('\n').map_or("", |(_, rest)| rest).to_owned() }
+                if first {
+                    text
+                } else {
+                    text.split_once('\n').map_or("", |(_, rest)| rest).to_owned()
+                }
             }
         }
     }

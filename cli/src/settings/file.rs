@@ -111,7 +111,8 @@ fn fits(default: &Value, found: &DeValue<'_>) -> bool {
 }
 
 fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
-    let place = error.span().map_or_else(String::new, |span| format!(" line {}", line(text, span.start)));
+    let place =
+        error.span().map_or_else(String::new, |span| format!(" line {}", line(text, span.start)));
     Failure::error(format!(
         "{}{place}: {}; correct it, or start without --config",
         path.display(),
@@ -131,8 +132,10 @@ pub(super) fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
         // A right name in the wrong section is one step away.
         distance(name, candidate).min(distance(last, tail) + 1)
     };
-    let (steps, best) =
-        names.iter().map(|candidate| (distance_to(candidate), candidate)).min_by_key(|(d, _)| *d)?;
+    let (steps, best) = names
+        .iter()
+        .map(|candidate| (distance_to(candidate), candidate))
+        .min_by_key(|(d, _)| *d)?;
     (steps <= 1 + last.chars().count() / 3).then_some(best.as_str())
 }
 

@@ -135,10 +135,9 @@ impl Layers {
             Some(path) => Some((path.clone(), file::read(path)?)),
             None => None,
         };
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| {
-                Some((name.into_string().ok()?, value.into_string().ok()?))
-            });
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         let flags = help::<S>().filter_map(|(key, _)| {
             matches.get_one::<String>(key).map(|text| ((*key).to_owned(), text.clone()))
         });
@@ -272,9 +271,7 @@ fn assign(table: &mut Table, key: &str, text: &str, whence: &str) -> Outcome {
     };
     let value = match default {
         Value::String(_) => Value::String(text.to_owned()),
-        Value::Integer(_) => {
-            Value::Integer(text.parse().map_err(|_| wanted("a whole number"))?)
-        }
+        Value::Integer(_) => Value::Integer(text.parse().map_err(|_| wanted("a whole number"))?),
         Value::Float(_) => Value::Float(text.parse().map_err(|_| wanted("a number"))?),
         Value::Boolean(_) => Value::Boolean(text.parse().map_err(|_| wanted("true or false"))?),
         Value::Array(_) => {

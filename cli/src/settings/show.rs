@@ -36,7 +36,8 @@ pub(crate) fn show<S: Settings>(matches: &ArgMatches) -> Outcome {
 }
 
 fn table(settings: Vec<Setting>, with_origin: bool) -> Table {
-    let mut table = Table::new(if with_origin { &["key", "value", "origin"] } else { &["key", "value"] });
+    let mut table =
+        Table::new(if with_origin { &["key", "value", "origin"] } else { &["key", "value"] });
     for Setting { key, value, origin } in settings {
         let mut row = vec![json!(key), plain(&value)];
         if with_origin {
