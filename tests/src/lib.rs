@@ -1,1 +1,3 @@
 //! Simulator, checkers, process tests.
+
+pub mod linearize;

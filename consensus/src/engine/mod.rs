@@ -4,7 +4,7 @@
 //! families under **one write-ahead log**, so that a batch is atomic over all of them and one
 //! [`Engine::sync`] makes everything written before it durable.
 //!
-//! Two implementations, held together by the same golden scripts (`tests/engine_scripts.rs`):
+//! Two implementations, held together by the same golden scripts (`tests/engine/`):
 //! [`RocksEngine`] for processes, [`MemoryEngine`] for the simulator, which can crash.
 //!
 //! Invariants:

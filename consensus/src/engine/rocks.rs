@@ -25,7 +25,7 @@ use super::{
 /// Bytes that RocksDB adds to a change of a batch, at most: tag, family and two lengths.
 const OP_OVERHEAD: usize = 12;
 /// Entries that [`Engine::approximate_size`] counts one by one before it asks for estimates.
-const COUNTED_ENTRIES: usize = 512;
+const COUNTED_ENTRIES: usize = 256;
 
 /// A sorted store on disk. Clones are handles of the same engine; the folder is released with the
 /// last of them and of their snapshots.
@@ -113,8 +113,8 @@ impl RocksEngine {
     /// # Errors
     /// As [`Engine::write`].
     pub fn flush(&self) -> Result<(), EngineError> {
-        for cf in Cf::ALL {
-            let flushed = self.shared.database.flush_cf(&self.shared.family(cf));
+        for family in self.shared.families.iter().chain([&self.shared.default]) {
+            let flushed = self.shared.database.flush_cf(family);
             flushed.map_err(|error| {
                 self.shared.poison(EngineError::from_rocks("flushing memtables", &error))
             })?;

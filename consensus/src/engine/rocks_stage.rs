@@ -126,22 +126,35 @@ pub(super) fn has_entries(shared: &Shared, name: &str) -> Result<bool, EngineErr
 
 /// Adds the file to [`Cf::Data`], above everything written before, and keeps it.
 ///
-/// RocksDB takes over a second name of the file instead of a copy, where the file system can.
+/// Where a memtable holds keys of the file's range, RocksDB flushes it and stops all writers
+/// meanwhile. So the flush is done ahead, while they go on.
 pub(super) fn ingest(shared: &Shared, name: &str) -> Result<(), EngineError> {
+    let during = "ingesting a staged file";
+    let mut result = try_ingest(shared, name, false);
+    if result.as_ref().is_err_and(|error| error.to_string().contains("requires flush")) {
+        let flushed = shared.database().flush_cf(&shared.family(Cf::Data));
+        flushed.map_err(|error| shared.poison(EngineError::from_rocks(during, &error)))?;
+        result = try_ingest(shared, name, true);
+    }
+    result.map_err(|error| match error.kind() {
+        rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument => {
+            EngineError::BadStaged { name: name.to_owned(), reason: error.to_string() }
+        }
+        _ => shared.poison(EngineError::from_rocks(during, &error)),
+    })
+}
+
+/// RocksDB takes over a second name of the file instead of a copy, where the file system can.
+fn try_ingest(shared: &Shared, name: &str, may_flush: bool) -> Result<(), rocksdb::Error> {
     let kept = finished(shared, name);
     let link = shared.staged_folder().join(format!("{name}.link"));
     let linked = shared.can_link() && link_anew(&kept, &link).is_ok();
     let mut options = IngestExternalFileOptions::default();
     options.set_move_files(linked);
+    options.set_allow_blocking_flush(may_flush);
     let path = if linked { link } else { kept };
     let family = shared.family(Cf::Data);
-    let result = shared.database().ingest_external_file_cf_opts(&family, &options, vec![path]);
-    result.map_err(|error| match error.kind() {
-        rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument => {
-            EngineError::BadStaged { name: name.to_owned(), reason: error.to_string() }
-        }
-        _ => shared.poison(EngineError::from_rocks("ingesting a staged file", &error)),
-    })
+    shared.database().ingest_external_file_cf_opts(&family, &options, vec![path])
 }
 
 fn link_anew(kept: &Path, link: &Path) -> io::Result<()> {
