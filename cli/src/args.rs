@@ -69,23 +69,36 @@ fn process_command<S: Settings>(name: &'static str) -> Command {
 ///
 /// # Errors
 /// Whatever the command says.
-pub(crate) async fn run(matches: &ArgMatches) -> Outcome {
+pub(crate) fn run(matches: &ArgMatches) -> Outcome {
     match matches.subcommand() {
-        Some(("placement", matches)) => process::placement(matches).await,
+        Some(("placement", matches)) => process::placement(matches),
         Some(("store", matches)) => match matches.subcommand() {
-            Some((_, list)) => admin::list(&parsed(admin::ListArgs::from_arg_matches(list))?).await,
-            None => process::store(matches).await,
+            Some((_, list)) => wait(admin::list(&parsed(admin::ListArgs::from_arg_matches(list))?)),
+            None => process::store(matches),
         },
         Some(("config", matches)) => config(matches),
         Some(_) | None => match parsed(Remote::from_arg_matches(matches))? {
-            Remote::Up(args) => cluster::up(args).await,
+            Remote::Up(args) => wait(cluster::up(args)),
             Remote::Down(args) => cluster::down(&args),
-            Remote::Kv(command) => kv::run(command).await,
-            Remote::Status(args) => admin::status(&args).await,
-            Remote::Region(command) => admin::region(command).await,
-            Remote::Bench(args) => bench::bench(args).await,
+            Remote::Kv(command) => wait(kv::run(command)),
+            Remote::Status(args) => wait(admin::status(&args)),
+            Remote::Region(command) => wait(admin::region(command)),
+            Remote::Bench(args) => wait(bench::bench(args)),
         },
     }
+}
+
+/// Runs a command that talks to a cluster. One thread is the cheapest way to wait for many
+/// answers; nodes bring their own runtimes.
+fn wait(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::error(format!("the runtime cannot start: {error}")))?;
+    let outcome = runtime.block_on(command);
+    // What still waits in the background must not hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn config(matches: &ArgMatches) -> Outcome {

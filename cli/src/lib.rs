@@ -18,26 +18,11 @@ mod settings;
 
 use std::process::ExitCode;
 
-use exit::{Failure, Outcome};
-
 /// Runs the command line of this process and gives its exit code.
 pub fn run() -> ExitCode {
     process::panics::install();
-    match start() {
+    match args::parse().and_then(|matches| args::run(&matches)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.finish(),
     }
-}
-
-fn start() -> Outcome {
-    let matches = args::parse()?;
-    // One thread is the cheapest way to wait for many answers; nodes start threads of their own.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::error(format!("the runtime cannot start: {error}")))?;
-    let outcome = runtime.block_on(args::run(&matches));
-    // What still waits in the background must not hold up the end.
-    runtime.shutdown_background();
-    outcome
 }

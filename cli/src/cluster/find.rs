@@ -1,6 +1,7 @@
 //! Where the cluster is, without flags: `--placement`, then `QUORATE_PLACEMENT`,
-//! then the nearest `data/dev/cluster.toml` from the current folder up, then the
-//! one that `quorate up` started last.
+//! then the data folder that `QUORATE_CLUSTER` names, then the nearest
+//! `data/dev/cluster.toml` from the current folder up, then the one that
+//! `quorate up` started last.
 
 use std::env;
 use std::fs;
@@ -14,6 +15,9 @@ use crate::exit::{Failure, Outcome};
 
 /// The data folder of `quorate up`, unless `--data` names another.
 pub(crate) const DEFAULT_DATA: &str = "data/dev";
+
+/// The variable that names another one, for all commands.
+pub(super) const DATA_VARIABLE: &str = "QUORATE_CLUSTER";
 
 /// How a command reaches the cluster.
 #[derive(Clone, Debug, clap::Args)]
@@ -90,7 +94,8 @@ impl From<quorate_client::Error> for Failure {
 pub(crate) fn local() -> Outcome<(PathBuf, Cluster)> {
     let here = env::current_dir()
         .map_err(|error| Failure::error(format!("the current folder cannot be read: {error}")))?;
-    let folder = nearest(&here).or_else(remembered).ok_or_else(|| {
+    let named = env::var_os(DATA_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+    let folder = named.or_else(|| nearest(&here)).or_else(remembered).ok_or_else(|| {
         Failure::unavailable(
             "no cluster is known: start one with `quorate up`, or name one with \
              --placement HOST:PORT",

@@ -7,7 +7,7 @@ use quorate_client::{PlacementClient, PlacementOptions};
 use quorate_proto::wire::placement::StatusResponse;
 
 use super::description::{Cluster, Member, Role};
-use super::find::{self, DEFAULT_DATA};
+use super::find::{self, DATA_VARIABLE, DEFAULT_DATA};
 use super::lock::Lock;
 use super::spawn::Launch;
 use super::{ports, probe};
@@ -23,7 +23,7 @@ const REMARK_AFTER: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct UpArgs {
     /// Where the cluster keeps its data, logs and description.
-    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_DATA)]
+    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_DATA, env = DATA_VARIABLE)]
     data: PathBuf,
     /// Placement members of a new cluster: 1, 3 or 5 [default: 3]
     #[arg(long, value_name = "COUNT", value_parser = odd)]
@@ -257,6 +257,11 @@ async fn healthy(launch: &Launch<'_>, deadline: Instant) -> Outcome<StatusRespon
     }
 }
 
+/// How this program was called, so that the next command can be copied.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "quorate".to_owned())
+}
+
 /// What a person sees at the end.
 fn summary(cluster: &Cluster, status: &StatusResponse, data: &str) -> String {
     let leader = status.members.iter().find(|member| member.leader);
@@ -281,8 +286,9 @@ fn summary(cluster: &Cluster, status: &StatusResponse, data: &str) -> String {
     } else {
         "kept; --ephemeral discards"
     };
+    let program = program();
     format!(
-        "{}{}Data    {data} ({kept})\nTry     quorate kv put hello world      Stop  quorate down\n",
+        "{}{}Data    {data} ({kept})\nTry     {program} kv put hello world      Stop  {program} down\n",
         line(Role::Placement, &leader),
         line(Role::Store, &regions),
     )

@@ -6,7 +6,7 @@
 pub(crate) mod panics;
 mod telemetry;
 
-use std::future::Future;
+use std::io;
 
 use clap::ArgMatches;
 use quorate_placement::PlacementConfig;
@@ -24,11 +24,11 @@ const ENDED_AT_ONCE: i32 = 130;
 ///
 /// # Errors
 /// Bad settings, or why the member cannot run.
-pub(crate) async fn placement(matches: &ArgMatches) -> Outcome {
+pub(crate) fn placement(matches: &ArgMatches) -> Outcome {
     let Layered { node, log, .. } =
         Layers::of_process::<PlacementConfig>(matches)?.apply::<PlacementConfig>()?;
     telemetry::start(&log)?;
-    let ended = quorate_placement::run(node, shutdown()?).await;
+    let ended = quorate_placement::run(node, shutdown());
     conclude(ended.map_err(|error| error.to_string()))
 }
 
@@ -36,11 +36,11 @@ pub(crate) async fn placement(matches: &ArgMatches) -> Outcome {
 ///
 /// # Errors
 /// Bad settings, or why the store cannot run.
-pub(crate) async fn store(matches: &ArgMatches) -> Outcome {
+pub(crate) fn store(matches: &ArgMatches) -> Outcome {
     let Layered { node, log, .. } =
         Layers::of_process::<StoreConfig>(matches)?.apply::<StoreConfig>()?;
     telemetry::start(&log)?;
-    let ended = quorate_store::run(node, shutdown()?).await;
+    let ended = quorate_store::run(node, shutdown());
     conclude(ended.map_err(|error| error.to_string()))
 }
 
@@ -58,24 +58,27 @@ fn conclude(ended: Result<(), String>) -> Outcome {
 }
 
 /// Resolves when the process is told to end. The second time ends it at once.
-fn shutdown() -> Outcome<impl Future<Output = ()> + Send + 'static> {
-    let listen = |kind| {
-        signal(kind)
-            .map_err(|error| Failure::error(format!("signals cannot be listened to: {error}")))
+async fn shutdown() {
+    let listen = || {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        io::Result::Ok((terminate, interrupt, signal(SignalKind::hangup())?))
     };
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
+    let (mut terminate, mut interrupt, mut hangup) = match listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!(%error, "signals cannot be listened to, ending");
+            return;
+        }
+    };
     // A terminal that closes does not end the process.
-    let mut hangup = listen(SignalKind::hangup())?;
     tokio::spawn(async move { while hangup.recv().await.is_some() {} });
-    Ok(async move {
-        let name = either(&mut terminate, &mut interrupt).await;
-        info!(signal = name, "told to end, draining; a second signal ends at once");
-        tokio::spawn(async move {
-            either(&mut terminate, &mut interrupt).await;
-            std::process::exit(ENDED_AT_ONCE);
-        });
-    })
+    let name = either(&mut terminate, &mut interrupt).await;
+    info!(signal = name, "told to end, draining; a second signal ends at once");
+    tokio::spawn(async move {
+        either(&mut terminate, &mut interrupt).await;
+        std::process::exit(ENDED_AT_ONCE);
+    });
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
