@@ -365,6 +365,7 @@ impl Store {
         deadline: Instant,
     ) {
         tracing::info!("stopping: handing leaders over");
+        service.nudge.stopping();
         let now = Instant::now();
         let half = now + (deadline - now) / 2;
         let directory = service.serving.directory();

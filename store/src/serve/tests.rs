@@ -230,7 +230,7 @@ async fn all_kinds_of_requests_are_served() {
 
     let batch_get = RawBatchGetRequest {
         context: context(LEFT),
-        keys: vec![key("d"), key("nothing"), key("a")],
+        keys: vec![key("d"), key("gone"), key("a")],
         ..Default::default()
     };
     let Response::RawBatchGet(found) = store.serving.call(Asked::RawBatchGet(batch_get)).await
@@ -282,7 +282,7 @@ async fn all_kinds_of_requests_are_served() {
     assert_eq!(done, Response::RawDelete(RawDeleteResponse::default()));
     let batch_delete = RawBatchDeleteRequest {
         context: context(LEFT),
-        keys: vec![key("b"), key("nothing")],
+        keys: vec![key("b"), key("gone")],
         ..Default::default()
     };
     let done = store.serving.call(Asked::RawBatchDelete(batch_delete)).await;
