@@ -6,6 +6,8 @@
 //! [`node`], the production shell, knows threads, sockets and clocks.
 
 pub mod engine;
+mod group;
+pub mod hash;
 pub mod node;
 pub mod shard;
 pub mod time;

@@ -4,7 +4,9 @@ use thiserror::Error;
 
 /// Why a written key is none.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("bad escape at byte {at} of the key: write \\xNN (two hex digits), or \\\\ for a backslash")]
+#[error(
+    "bad escape at byte {at} of the key: write \\xNN (two hex digits), or \\\\ for a backslash"
+)]
 pub struct InvalidKey {
     /// Where in the text, in bytes.
     pub at: usize,

@@ -84,4 +84,3 @@ pub trait Addresses: Send + Sync + 'static {
     /// `HOST:PORT` of a process, where known.
     fn address(&self, node: NodeId) -> Option<String>;
 }
-

@@ -1,5 +1,280 @@
-//! The production shell: worker threads, the apply thread, streams between processes.
+//! The production shell: worker threads, streams between processes, snapshots.
+//!
+//! A [`Node`] runs one shard on each raft worker, against the real engine, network and clock. It
+//! decides nothing; what it adds is order: effects run in the order of the fields of
+//! [`Effects`](crate::shard::Effects), one write at a time for each worker.
 
 mod api;
+pub mod clock;
+mod counters;
+mod links;
+mod logger;
+mod mailbox;
+mod outbox;
+mod receive;
+mod service;
+mod transmit;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_proto::limits::MAX_FRAME_BYTES;
+use quorate_proto::wire::peer::peer_server::PeerServer;
+use quorate_proto::{NodeId, RegionId};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 pub use api::{Addresses, Machine, Outcome, Progress, Replies, SnapshotSource};
+pub use counters::{Counter, Counters};
+pub use logger::raft_logger;
+pub use service::PeerService;
+
+use crate::engine::{Engine, EngineError};
+use crate::shard::{Event, NewGroup, RaftOptions, Shard};
+use links::{Identity, Links};
+use mailbox::{MAILBOX, Mailboxes};
+use receive::Receiver;
+use transmit::Transmitter;
+use worker::{Pulse, Worker};
+
+/// Beats to the other processes stop when a worker has not moved for this long: it waits for the
+/// disk, or hangs, and must not vouch for the groups it leads.
+const STALL: Duration = Duration::from_millis(300);
+/// Between two beats.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// How a node runs.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// This process.
+    pub node: NodeId,
+    /// The cluster it belongs to; others are refused.
+    pub cluster_id: u64,
+    /// Drawn anew at every start.
+    pub incarnation: u64,
+    /// Raft workers (threads). One for up to four cores is right.
+    pub workers: usize,
+    /// How the groups behave.
+    pub raft: RaftOptions,
+}
+
+/// The groups of one process, running.
+pub struct Node<T> {
+    mailboxes: Arc<Mailboxes<T>>,
+    links: Arc<Links>,
+    receiver: Arc<Receiver>,
+    identity: Identity,
+    counters: Arc<Counters>,
+    pulses: Vec<Arc<Pulse>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    failed: watch::Receiver<Option<Arc<EngineError>>>,
+}
+
+impl<T: Send + 'static> Node<T> {
+    /// Starts workers and links. Groups are opened on the workers.
+    ///
+    /// # Errors
+    /// Threads that cannot be started.
+    #[allow(clippy::too_many_arguments)]
+    pub fn start<M: Machine<Token = T>>(
+        options: NodeOptions,
+        engine: Arc<dyn Engine>,
+        machine: M,
+        replies: Arc<dyn Replies<T>>,
+        addresses: Arc<dyn Addresses>,
+        groups: Vec<NewGroup>,
+        runtime: Handle,
+    ) -> std::io::Result<Arc<Self>> {
+        let identity = Identity {
+            node: options.node,
+            cluster_id: options.cluster_id,
+            incarnation: options.incarnation,
+        };
+        let counters = Arc::new(Counters::default());
+        let workers = options.workers.max(1);
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| crossbeam::channel::bounded(MAILBOX)).unzip();
+        let mailboxes =
+            Arc::new(Mailboxes { senders, replies: replies.clone(), counters: counters.clone() });
+        let told = mailboxes.clone();
+        let links = Arc::new(Links::new(
+            identity,
+            runtime.clone(),
+            addresses.clone(),
+            counters.clone(),
+            Arc::new(move |node| told.unreachable(node)),
+        ));
+        let transmitter =
+            Arc::new(Transmitter::new(identity, runtime.clone(), addresses, counters.clone()));
+        let machine = Arc::new(Mutex::new(machine));
+        let (report, failed) = watch::channel(None);
+        let report = Arc::new(report);
+        let now = clock::now();
+        let mut parts: Vec<Vec<NewGroup>> = (0..workers).map(|_| Vec::new()).collect();
+        for group in groups {
+            parts[mailboxes.worker_of(group.group)].push(group);
+        }
+        let mut pulses = Vec::new();
+        let mut threads = Vec::new();
+        for (number, (mail, groups)) in receivers.into_iter().zip(parts).enumerate() {
+            let pulse = Arc::new(Pulse::default());
+            pulse.at.store(now.0, Ordering::Relaxed);
+            pulses.push(pulse.clone());
+            let mut worker = Worker {
+                number,
+                shard: Shard::new(
+                    options.raft.clone(),
+                    engine.clone(),
+                    options.incarnation,
+                    raft_logger(),
+                    now,
+                ),
+                mail,
+                mailboxes: mailboxes.clone(),
+                engine: engine.clone(),
+                machine: machine.clone(),
+                replies: replies.clone(),
+                links: links.clone(),
+                transmitter: transmitter.clone(),
+                counters: counters.clone(),
+                pulse,
+                tick: Duration::from_millis(options.raft.tick_ms),
+            };
+            let report = report.clone();
+            threads.push(std::thread::Builder::new().name(format!("raft-{number}")).spawn(
+                move || {
+                    for group in groups {
+                        worker.shard.step(Event::Create(Box::new(group)), clock::now());
+                    }
+                    if let Err(error) = worker.run() {
+                        report.send_replace(Some(Arc::new(error)));
+                    }
+                },
+            )?);
+        }
+        runtime.spawn(send_beats(links.clone(), pulses.clone(), failed.clone()));
+        Ok(Arc::new(Self {
+            mailboxes,
+            links,
+            receiver: Arc::new(Receiver::new(engine, counters.clone())),
+            identity,
+            counters,
+            pulses,
+            threads: Mutex::new(threads),
+            failed,
+        }))
+    }
+
+    /// Replicates a command (with its length in front). The token comes back with the applied
+    /// entry, or in a refusal.
+    pub fn propose(&self, group: RegionId, command: Bytes, token: T, suspends_lease: bool) {
+        self.mailboxes.request(group, Event::Propose { group, command, token, suspends_lease });
+    }
+
+    /// Asks up to where a linearizable read must see the log applied; answered by
+    /// [`Reply::ReadAt`](crate::shard::Reply) once it is.
+    pub fn read(&self, group: RegionId, token: T) {
+        self.mailboxes.request(group, Event::Read { group, token });
+    }
+
+    /// Renews a lease that is used and about to lapse.
+    pub fn renew_lease(&self, group: RegionId) {
+        self.mailboxes.hint(group, Event::RenewLease { group });
+    }
+
+    /// Offers leadership of a group to another process.
+    pub fn transfer_leader(&self, group: RegionId, to: NodeId) {
+        self.mailboxes.hint(group, Event::TransferLeader { group, to });
+    }
+
+    /// Hosts a group from now on.
+    pub fn create(&self, group: NewGroup) {
+        self.mailboxes.tell(group.group, Event::Create(Box::new(group)));
+    }
+
+    /// Stops hosting a group.
+    pub fn destroy(&self, group: RegionId) {
+        self.mailboxes.tell(group, Event::Destroy { group });
+    }
+
+    /// The service that the other processes speak to; to be added to the process's server.
+    pub fn peer_service(&self) -> PeerServer<PeerService<T>> {
+        let service = PeerService {
+            identity: self.identity,
+            mailboxes: self.mailboxes.clone(),
+            receiver: self.receiver.clone(),
+        };
+        PeerServer::new(service).max_decoding_message_size(MAX_FRAME_BYTES * 2)
+    }
+
+    /// What the node has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Groups hosted, and how many of them are awake (as of the last tick).
+    pub fn group_counts(&self) -> (u64, u64) {
+        self.pulses.iter().fold((0, 0), |(groups, awake), pulse| {
+            (
+                groups + pulse.groups.load(Ordering::Relaxed),
+                awake + pulse.awake.load(Ordering::Relaxed),
+            )
+        })
+    }
+
+    /// Waits until the engine fails. The process must then stop: what was not durable is lost and
+    /// must not be acknowledged.
+    pub async fn failed(&self) -> Arc<EngineError> {
+        let mut failed = self.failed.clone();
+        loop {
+            if let Some(error) = failed.borrow_and_update().clone() {
+                return error;
+            }
+            if failed.changed().await.is_err() {
+                // All workers have stopped as they were told to.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Lets the workers finish what is queued, stops them and closes the links. Blocks.
+    pub fn shutdown(&self) {
+        self.mailboxes.stop();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+        self.links.close();
+    }
+}
+
+async fn send_beats(
+    links: Arc<Links>,
+    pulses: Vec<Arc<Pulse>>,
+    failed: watch::Receiver<Option<Arc<EngineError>>>,
+) {
+    let mut interval = tokio::time::interval(BEAT);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sequence = 0;
+    while failed.has_changed().is_ok() {
+        interval.tick().await;
+        let now = clock::now();
+        if !pulses.iter().all(|pulse| pulse.beats(now, STALL)) {
+            continue;
+        }
+        sequence += 1;
+        let mut to: Vec<NodeId> = Vec::new();
+        for pulse in &pulses {
+            to.extend(pulse.neighbours.lock().iter());
+        }
+        to.sort_unstable();
+        to.dedup();
+        for node in to {
+            links.beat(node, sequence);
+        }
+    }
+}

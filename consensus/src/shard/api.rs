@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_proto::wire::peer::Envelope;
+use quorate_proto::wire::peer::{ConfState, Envelope};
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
 use thiserror::Error;
 
@@ -19,6 +19,31 @@ pub struct Member {
     pub node: NodeId,
     /// Its role.
     pub role: Role,
+}
+
+/// The configuration that members form, as raft-rs describes it: while any member is on its way in
+/// or out it is joint, and plain voters count on both sides.
+pub fn conf_of(members: &[Member]) -> ConfState {
+    let joint = members.iter().any(|m| matches!(m.role, Role::IncomingVoter | Role::DemotingVoter));
+    let mut conf = ConfState::default();
+    for member in members {
+        let peer = member.peer.0;
+        match member.role {
+            Role::Voter => {
+                conf.voters.push(peer);
+                if joint {
+                    conf.voters_outgoing.push(peer);
+                }
+            }
+            Role::Learner => conf.learners.push(peer),
+            Role::IncomingVoter => conf.voters.push(peer),
+            Role::DemotingVoter => {
+                conf.voters_outgoing.push(peer);
+                conf.learners_next.push(peer);
+            }
+        }
+    }
+    conf
 }
 
 /// A group to host: found at start, bootstrapped, or split off.
@@ -279,6 +304,8 @@ pub struct Effects<T> {
     pub snapshots: Vec<MakeSnapshot>,
     /// Snapshots to install.
     pub installs: Vec<Install>,
+    /// Staged files of snapshots that are not wanted: to remove.
+    pub discards: Vec<String>,
     /// Changes of leadership to report.
     pub leaders: Vec<LeaderChange>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
@@ -293,6 +320,7 @@ impl<T> Default for Effects<T> {
             apply: Vec::new(),
             snapshots: Vec::new(),
             installs: Vec::new(),
+            discards: Vec::new(),
             leaders: Vec::new(),
             persist: None,
         }

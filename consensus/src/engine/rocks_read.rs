@@ -1,0 +1,117 @@
+//! Reads from RocksDB, of the engine and of its snapshots.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{ColumnFamily, DB, ReadOptions, SnapshotWithThreadMode};
+
+use super::rocks::Shared;
+use super::{Cf, Direction, EngineError, Reader, Visit};
+
+/// A consistent view that keeps the database open.
+pub(super) struct RocksSnapshot {
+    // Released before the database it belongs to: fields drop in this order.
+    options: ReadOptions,
+    snapshot: SnapshotWithThreadMode<'static, DB>,
+    shared: Arc<Shared>,
+}
+
+impl RocksSnapshot {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        // SAFETY: the database lives in the heap allocation of `shared`, at an address that does
+        // not change, and is neither dropped nor mutably borrowed while this struct holds `shared`;
+        // `snapshot` is dropped before it and the extended lifetime never leaves the struct.
+        let database: &'static DB = unsafe { &*std::ptr::from_ref(shared.database()) };
+        let snapshot = database.snapshot();
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&snapshot);
+        Self { options, snapshot, shared }
+    }
+}
+
+impl Reader for RocksSnapshot {
+    fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        get(self.shared.database(), self.shared.family(cf), key, &self.options)
+    }
+
+    fn multi_get(&self, cf: Cf, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        multi_get(self.shared.database(), self.shared.family(cf), keys, &self.options)
+    }
+
+    fn scan(
+        &self,
+        cf: Cf,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        let family = self.shared.family(cf);
+        scan(self.shared.database(), family, (start, end), direction, options, visit)
+    }
+}
+
+pub(super) fn get(
+    database: &DB,
+    family: &ColumnFamily,
+    key: &[u8],
+    options: &ReadOptions,
+) -> Result<Option<Bytes>, EngineError> {
+    let found = database.get_pinned_cf_opt(&family, key, options).map_err(failed)?;
+    Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+}
+
+pub(super) fn multi_get(
+    database: &DB,
+    family: &ColumnFamily,
+    keys: &[&[u8]],
+    options: &ReadOptions,
+) -> Result<Vec<Option<Bytes>>, EngineError> {
+    let found = database.batched_multi_get_cf_opt(&family, keys.iter().copied(), false, options);
+    let copied = |value: Option<rocksdb::DBPinnableSlice<'_>>| {
+        value.map(|value| Bytes::copy_from_slice(&value))
+    };
+    found.into_iter().map(|value| value.map(copied).map_err(failed)).collect()
+}
+
+pub(super) fn scan(
+    database: &DB,
+    family: &ColumnFamily,
+    (start, end): (&[u8], &[u8]),
+    direction: Direction,
+    mut options: ReadOptions,
+    visit: Visit<'_>,
+) -> Result<(), EngineError> {
+    if !end.is_empty() {
+        if start >= end {
+            return Ok(());
+        }
+        options.set_iterate_upper_bound(end);
+    }
+    if direction == Direction::Reverse {
+        options.set_iterate_lower_bound(start);
+    }
+    let mut cursor = database.raw_iterator_cf_opt(&family, options);
+    match direction {
+        Direction::Forward => cursor.seek(start),
+        Direction::Reverse => cursor.seek_to_last(),
+    }
+    while let Some((key, value)) = cursor.item() {
+        if let ControlFlow::Break(()) = visit(key, value) {
+            return Ok(());
+        }
+        match direction {
+            Direction::Forward => cursor.next(),
+            Direction::Reverse => cursor.prev(),
+        }
+    }
+    // The cursor also ends at what it cannot read.
+    cursor.status().map_err(failed)
+}
+
+fn failed(error: rocksdb::Error) -> EngineError {
+    EngineError::from_rocks("reading", &error)
+}

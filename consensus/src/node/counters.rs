@@ -1,0 +1,55 @@
+//! Counters of a node, for metrics. All only grow.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter that many threads add to.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+    /// Reads.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a node has done since its start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Commands handed in.
+    pub proposals: Counter,
+    /// Reads that needed the leader's word.
+    pub read_indexes: Counter,
+    /// Write batches of the log.
+    pub log_writes: Counter,
+    /// Of those, synced ones.
+    pub log_syncs: Counter,
+    /// Nanoseconds spent in them.
+    pub log_nanos: Counter,
+    /// Entries applied.
+    pub applied_entries: Counter,
+    /// Messages sent to other processes.
+    pub messages_sent: Counter,
+    /// Frames they travelled in.
+    pub frames_sent: Counter,
+    /// Messages received.
+    pub messages_received: Counter,
+    /// Messages dropped because an outbox was full or its link down.
+    pub messages_dropped: Counter,
+    /// Messages dropped because a worker's mailbox was full.
+    pub mailbox_dropped: Counter,
+    /// Requests refused because a worker's mailbox was full.
+    pub mailbox_refused: Counter,
+    /// Snapshots delivered.
+    pub snapshots_sent: Counter,
+    /// Snapshots received whole.
+    pub snapshots_received: Counter,
+    /// Snapshots installed.
+    pub snapshots_installed: Counter,
+    /// Changes of leadership seen.
+    pub leader_changes: Counter,
+}

@@ -1,0 +1,92 @@
+//! The receiving side: streams of messages, and snapshots.
+
+use std::sync::Arc;
+
+use quorate_proto::NodeId;
+use quorate_proto::wire::peer::peer_server::Peer;
+use quorate_proto::wire::peer::{Closed, Frame, Hello, SnapshotChunk, SnapshotResult};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::links::{Identity, PROTOCOL};
+use super::mailbox::Mailboxes;
+use super::receive::Receiver;
+
+/// The service other processes of the cluster speak to.
+pub struct PeerService<T> {
+    pub(super) identity: Identity,
+    pub(super) mailboxes: Arc<Mailboxes<T>>,
+    pub(super) receiver: Arc<Receiver>,
+}
+
+/// Checks who is calling.
+pub(super) fn check(identity: &Identity, hello: Option<Hello>) -> Result<NodeId, Status> {
+    let hello = hello.ok_or_else(|| Status::invalid_argument("the first frame must say hello"))?;
+    if hello.protocol > PROTOCOL {
+        return Err(Status::failed_precondition(format!(
+            "peer protocol {} is newer than ours, {PROTOCOL}; upgrade this process first",
+            hello.protocol
+        )));
+    }
+    if hello.cluster_id != identity.cluster_id {
+        return Err(Status::failed_precondition(format!(
+            "this process belongs to cluster {}, the caller to cluster {}; check its data folder and addresses",
+            identity.cluster_id, hello.cluster_id
+        )));
+    }
+    if hello.to_node != identity.node.0 {
+        return Err(Status::failed_precondition(format!(
+            "this is {}, not n{}; the caller has a stale address",
+            identity.node, hello.to_node
+        )));
+    }
+    if hello.from_node == 0 || hello.from_node == identity.node.0 {
+        return Err(Status::failed_precondition(format!(
+            "two processes use the id {}; stop one and give it a data folder of its own",
+            identity.node
+        )));
+    }
+    Ok(NodeId(hello.from_node))
+}
+
+#[tonic::async_trait]
+impl<T: Send + 'static> Peer for PeerService<T> {
+    async fn stream(&self, request: Request<Streaming<Frame>>) -> Result<Response<Closed>, Status> {
+        let mut frames = request.into_inner();
+        let Some(first) = frames.message().await? else {
+            return Ok(Response::new(Closed {}));
+        };
+        let from = check(&self.identity, first.hello)?;
+        while let Some(frame) = frames.message().await? {
+            if let Some(beat) = frame.beat {
+                self.mailboxes.beat(from, beat.incarnation);
+            }
+            if !frame.envelopes.is_empty() {
+                self.mailboxes.frame(from, frame.envelopes);
+            }
+        }
+        Ok(Response::new(Closed {}))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SnapshotResult>, Status> {
+        let mut chunks = request.into_inner();
+        let Some(first) = chunks.message().await? else {
+            return Err(Status::invalid_argument("a snapshot without chunks"));
+        };
+        let header =
+            first.header.ok_or_else(|| Status::invalid_argument("a snapshot without a header"))?;
+        let from = check(&self.identity, header.hello)?;
+        let message = header
+            .message
+            .ok_or_else(|| Status::invalid_argument("a snapshot without its message"))?;
+        match self.receiver.receive(&message, chunks).await {
+            Ok(()) => {
+                self.mailboxes.frame(from, vec![message]);
+                Ok(Response::new(SnapshotResult { accepted: true, reason: String::new() }))
+            }
+            Err(reason) => Ok(Response::new(SnapshotResult { accepted: false, reason })),
+        }
+    }
+}

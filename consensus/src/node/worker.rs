@@ -1,0 +1,242 @@
+//! One raft worker: a thread that drains its mailbox, steps the shard, and runs its effects.
+//!
+//! It also writes and applies. On a small machine one thread that does all three wakes up less
+//! often than three that hand over to each other, and while it waits for a sync its mailbox fills:
+//! that is the group commit. It never waits while there is something to do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
+use quorate_proto::NodeId;
+
+use super::links::Links;
+use super::mailbox::{Mail, Mailboxes};
+use super::transmit::Transmitter;
+use super::{Counters, Machine, Replies, clock};
+use crate::engine::{Engine, EngineError};
+use crate::shard::{ApplyTask, Effects, Event, Install, MakeSnapshot, Shard};
+use crate::time::Instant;
+
+/// Mails taken before the groups are collected, so that a flood cannot hold writes back for good.
+const DRAIN: usize = 4_096;
+
+/// What a worker tells the rest of the node.
+#[derive(Default)]
+pub(super) struct Pulse {
+    /// When it last went round its loop.
+    pub(super) at: AtomicU64,
+    /// Whom it shares groups with.
+    pub(super) neighbours: Mutex<Vec<NodeId>>,
+    /// Groups hosted.
+    pub(super) groups: AtomicU64,
+    /// Groups awake.
+    pub(super) awake: AtomicU64,
+}
+
+pub(super) struct Worker<M: Machine> {
+    pub(super) number: usize,
+    pub(super) shard: Shard<M::Token>,
+    pub(super) mail: Receiver<Mail<M::Token>>,
+    pub(super) mailboxes: Arc<Mailboxes<M::Token>>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) machine: Arc<Mutex<M>>,
+    pub(super) replies: Arc<dyn Replies<M::Token>>,
+    pub(super) links: Arc<Links>,
+    pub(super) transmitter: Arc<Transmitter>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) tick: Duration,
+}
+
+impl<M: Machine> Worker<M> {
+    /// Runs until told to stop, or until the engine fails.
+    pub(super) fn run(mut self) -> Result<(), EngineError> {
+        let mut next_tick = clock::now() + self.tick;
+        let mut stopping = false;
+        loop {
+            if !self.shard.has_work() && !stopping {
+                let wait = next_tick.since(clock::now());
+                match self.mail.recv_timeout(wait) {
+                    Ok(mail) => stopping |= self.take(mail),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            }
+            for _ in 0..DRAIN {
+                match self.mail.try_recv() {
+                    Ok(mail) => stopping |= self.take(mail),
+                    Err(_) => break,
+                }
+            }
+            let now = clock::now();
+            self.pulse.at.store(now.0, Ordering::Relaxed);
+            if now >= next_tick {
+                // Ticks that were missed stay missed: a paused process must not believe that its
+                // leader was silent all the time.
+                next_tick = now + self.tick;
+                self.shard.step(Event::Tick, now);
+                self.tell();
+            }
+            let effects = self.shard.collect(now);
+            self.run_effects(effects)?;
+            if stopping && !self.shard.has_work() && self.mail.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, mail: Mail<M::Token>) -> bool {
+        let now = clock::now();
+        match mail {
+            Mail::Event(event) => {
+                self.count(&event);
+                self.shard.step(event, now);
+            }
+            Mail::Frame(from, envelopes) => {
+                for envelope in envelopes {
+                    let envelope = Box::new(envelope);
+                    self.shard.step(Event::Message { from, envelope }, now);
+                }
+            }
+            Mail::Stop => return true,
+        }
+        false
+    }
+
+    fn count(&self, event: &Event<M::Token>) {
+        match event {
+            Event::Propose { .. } => self.counters.proposals.add(1),
+            Event::Read { .. } => self.counters.read_indexes.add(1),
+            Event::Tick
+            | Event::Message { .. }
+            | Event::Beat { .. }
+            | Event::RenewLease { .. }
+            | Event::TransferLeader { .. }
+            | Event::Create(_)
+            | Event::Destroy { .. }
+            | Event::Applied { .. }
+            | Event::SnapshotSent { .. }
+            | Event::Installed { .. }
+            | Event::Unreachable { .. } => {}
+        }
+    }
+
+    fn tell(&self) {
+        let (groups, awake) = self.shard.counts();
+        self.pulse.groups.store(groups as u64, Ordering::Relaxed);
+        self.pulse.awake.store(awake as u64, Ordering::Relaxed);
+        let mut neighbours = self.pulse.neighbours.lock();
+        neighbours.clear();
+        neighbours.extend(self.shard.neighbours());
+    }
+
+    fn run_effects(&mut self, effects: Effects<M::Token>) -> Result<(), EngineError> {
+        if let Some(error) = self.shard.take_failure() {
+            return Err(error);
+        }
+        if !effects.send.is_empty() {
+            self.links.send(effects.send);
+        }
+        for (token, reply) in effects.replies {
+            self.replies.reply(token, reply);
+        }
+        for change in effects.leaders {
+            self.counters.leader_changes.add(1);
+            self.replies.leader_changed(change);
+        }
+        // Somebody waits for what this process proposed; the rest can be applied after the write.
+        let (waited_for, rest): (Vec<_>, Vec<_>) = effects
+            .apply
+            .into_iter()
+            .partition(|task| task.entries.iter().any(|entry| !entry.tokens.is_empty()));
+        self.apply(waited_for)?;
+        if let Some(persist) = effects.persist {
+            let began = clock::now();
+            if !persist.batch.is_empty() {
+                self.counters.log_writes.add(1);
+                if persist.sync {
+                    self.engine.write_synced(persist.batch)?;
+                    self.counters.log_syncs.add(1);
+                } else {
+                    self.engine.write(persist.batch)?;
+                }
+            }
+            let done = clock::now();
+            self.counters.log_nanos.add(done.since(began).as_nanos() as u64);
+            self.pulse.at.store(done.0, Ordering::Relaxed);
+            self.shard.persisted(persist.number);
+        }
+        self.apply(rest)?;
+        for make in effects.snapshots {
+            self.make_snapshot(make)?;
+        }
+        for install in effects.installs {
+            self.install(install)?;
+        }
+        for id in effects.discards {
+            if let Err(error) = self.engine.discard_staged(&id) {
+                tracing::warn!(%id, %error, "could not remove a snapshot nobody wants");
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, tasks: Vec<ApplyTask<M::Token>>) -> Result<(), EngineError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let entries: usize = tasks.iter().map(|task| task.entries.len()).sum();
+        self.counters.applied_entries.add(entries as u64);
+        let outcome = self.machine.lock().apply(tasks)?;
+        let now = clock::now();
+        for new in outcome.created {
+            if self.mailboxes.worker_of(new.group) == self.number {
+                self.shard.step(Event::Create(Box::new(new)), now);
+            } else {
+                self.mailboxes.tell(new.group, Event::Create(Box::new(new)));
+            }
+        }
+        for progress in outcome.progress {
+            let (group, index, term) = (progress.group, progress.index, progress.term);
+            self.shard.step(Event::Applied { group, index, term }, now);
+        }
+        Ok(())
+    }
+
+    fn make_snapshot(&mut self, make: MakeSnapshot) -> Result<(), EngineError> {
+        let source = self.machine.lock().snapshot(make.group)?;
+        let (group, to) = (make.group, make.to);
+        let mailboxes = self.mailboxes.clone();
+        match source {
+            Some(source) if source.index >= make.at_least => {
+                self.transmitter.send(make, source, move |delivered| {
+                    mailboxes.hint(group, Event::SnapshotSent { group, to, delivered });
+                });
+            }
+            Some(_) | None => {
+                let event = Event::SnapshotSent { group, to, delivered: false };
+                self.shard.step(event, clock::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn install(&mut self, install: Install) -> Result<(), EngineError> {
+        let (group, index) = (install.group, install.index);
+        let members = self.machine.lock().install(install)?;
+        self.counters.snapshots_installed.add(1);
+        tracing::info!(%group, %index, "installed a snapshot");
+        self.shard.step(Event::Installed { group, index, members }, clock::now());
+        Ok(())
+    }
+}
+
+impl Pulse {
+    /// True where the worker has moved lately.
+    pub(super) fn beats(&self, now: Instant, limit: Duration) -> bool {
+        now.since(Instant(self.at.load(Ordering::Relaxed))) < limit
+    }
+}

@@ -1,0 +1,93 @@
+//! One entry: its commands, in order, into the batch.
+
+use std::sync::Arc;
+
+use quorate_consensus::engine::{Cf, Engine, EngineError};
+use quorate_consensus::shard::Committed;
+use quorate_proto::Region;
+use quorate_proto::wire::command::{Command, Write};
+
+use super::{Answer, Answered, Slot, Work, undetermined};
+use crate::core::command::Commands;
+use crate::core::directory::{Directory, Written, outside};
+use crate::core::error::RegionError;
+use crate::core::keys::corrupt;
+
+impl<T> Work<T> {
+    /// Adds what an entry does to the batch, its answers to those that wait for the write.
+    pub(super) fn entry(
+        &mut self,
+        slot: &mut Slot,
+        engine: &dyn Engine,
+        directory: &Directory,
+        entry: Committed<T>,
+        written: &mut Written,
+    ) -> Result<(), EngineError> {
+        slot.index = entry.index;
+        slot.term = entry.term;
+        let mut tokens = entry.tokens.into_iter();
+        for command in Commands::new(entry.data) {
+            let command = command.map_err(|error| {
+                corrupt(&format!("entry {} of {}", entry.index, slot.region.id), &error)
+            })?;
+            slot.time_ms = slot.time_ms.max(command.time_ms);
+            let answer = match self.command(slot, engine, directory, command, written)? {
+                Ok(()) => Answer::Done,
+                Err(refused) => Answer::Refused(refused),
+            };
+            if let Some(token) = tokens.next() {
+                self.answers.push(Answered { token, answer });
+            }
+        }
+        self.answers.extend(tokens.map(undetermined));
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        slot: &mut Slot,
+        engine: &dyn Engine,
+        directory: &Directory,
+        command: Command,
+        written: &mut Written,
+    ) -> Result<Result<(), RegionError>, EngineError> {
+        if command.version != slot.region.epoch.version {
+            return Ok(Err(directory.epoch_not_match(&slot.region, command.version)));
+        }
+        if let Err(refused) = check_writes(&slot.region, &command.writes) {
+            return Ok(Err(refused));
+        }
+        for write in command.writes {
+            self.write(write, written);
+        }
+        if let Some(range) = command.delete_range
+            && let Err(refused) = self.delete_range(&slot.region, engine, range, written)?
+        {
+            return Ok(Err(refused));
+        }
+        match command.split {
+            Some(split) => self.split(slot, directory, command.conf_ver, split),
+            None => Ok(Ok(())),
+        }
+    }
+
+    fn write(&mut self, write: Write, written: &mut Written) {
+        if write.delete {
+            written.deletes += 1;
+            self.batch.delete(Cf::Data, write.key);
+        } else {
+            written.puts += 1;
+            written.bytes += (write.key.len() + write.value.len()) as u64;
+            self.batch.put(Cf::Data, write.key, write.value);
+        }
+    }
+}
+
+/// All keys inside, or none is written. The version says so already; a command that lies about it
+/// must not reach another region's data.
+fn check_writes(region: &Arc<Region>, writes: &[Write]) -> Result<(), RegionError> {
+    match writes.iter().find(|write| !region.range.contains(&write.key)) {
+        Some(write) => Err(outside(region, &write.key)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,152 @@
+//! What placement is told about the regions this store leads: only what changed.
+//!
+//! The first report on a stream has everything. After that, a region is reported when its
+//! description or term changed, when its size did by an eighth, or when enough was written or read
+//! to matter for the balance of load. What is reported counts as known; a broken stream starts
+//! anew with [`Reporter::restart`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quorate_proto::wire::placement::RegionReport;
+use quorate_proto::{Region, RegionId, Term};
+
+use super::directory::{Directory, LocalRegion};
+
+/// Sizes that differ by less are the same.
+const SIZE_STEP: u64 = 64 * 1024;
+/// Bytes written that make a region worth reporting.
+const WRITTEN_BYTES: u64 = 1024 * 1024;
+/// Keys written that make a region worth reporting.
+const WRITTEN_KEYS: u64 = 4096;
+/// Keys read that make a region worth reporting.
+const READ_KEYS: u64 = 65_536;
+
+/// What was last sent on the present stream.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    sent: BTreeMap<RegionId, Sent>,
+    started: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Sent {
+    region: Arc<Region>,
+    term: Term,
+    bytes: u64,
+    counters: Counters,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    written_bytes: u64,
+    written_keys: u64,
+    read_keys: u64,
+}
+
+/// One report's part about regions.
+#[derive(Debug, Default, PartialEq)]
+pub struct Regions {
+    /// By region id. `written_*` and `read_keys` count since the region was last reported.
+    pub reports: Vec<RegionReport>,
+    /// True where `reports` is everything this store leads.
+    pub full: bool,
+}
+
+impl Reporter {
+    /// Nothing sent yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A new stream: the next report has everything. Counters go on.
+    pub fn restart(&mut self) {
+        self.started = false;
+    }
+
+    /// What to send now. Costs a look at every region: call it on a timer.
+    pub fn report(&mut self, directory: &Directory) -> Regions {
+        let full = !std::mem::replace(&mut self.started, true);
+        let mut led = BTreeMap::new();
+        let mut reports = Vec::new();
+        for local in directory.all() {
+            let before = self.sent.remove(&local.id());
+            let Some((sent, report)) = look(&local, before, full) else { continue };
+            led.insert(local.id(), sent);
+            reports.extend(report);
+        }
+        self.sent = led;
+        reports.sort_by_key(|report| report.region.as_ref().map_or(0, |region| region.id));
+        Regions { reports, full }
+    }
+
+    /// What to send at once about one region: it was split, or its leader changed. Nothing before
+    /// the first full report, which will have it.
+    pub fn report_one(&mut self, local: &LocalRegion) -> Option<RegionReport> {
+        if !self.started {
+            return None;
+        }
+        let before = self.sent.remove(&local.id());
+        let (sent, report) = look(local, before, false)?;
+        self.sent.insert(local.id(), sent);
+        report
+    }
+}
+
+/// What is known to placement afterwards, and the report where one is due; `None` for a region
+/// that this store does not lead.
+fn look(
+    local: &LocalRegion,
+    before: Option<Sent>,
+    full: bool,
+) -> Option<(Sent, Option<RegionReport>)> {
+    let view = local.view();
+    // Term first: a leader change in between is told with too old a term, and again next time.
+    let term = view.term();
+    if !view.is_leader() {
+        return None;
+    }
+    let region = local.region()?;
+    let leader = *region.peer(local.peer())?;
+    let stats = local.stats();
+    let counters = Counters {
+        written_bytes: stats.written_bytes(),
+        written_keys: stats.written_keys(),
+        read_keys: stats.read_keys(),
+    };
+    let now = Sent { region, term, bytes: stats.bytes(), counters };
+    // What was counted before this store led the region is not its leader's load.
+    let last = before.as_ref().map_or(counters, |before| before.counters);
+    let since = Counters {
+        written_bytes: counters.written_bytes - last.written_bytes,
+        written_keys: counters.written_keys - last.written_keys,
+        read_keys: counters.read_keys - last.read_keys,
+    };
+    match before {
+        Some(before) if !full && !differs(&before, &now, since) => return Some((before, None)),
+        Some(_) | None => {}
+    }
+    let report = RegionReport {
+        region: Some(now.region.as_ref().into()),
+        leader: Some(leader.into()),
+        term: term.0,
+        approximate_bytes: now.bytes,
+        approximate_keys: stats.keys(),
+        written_bytes: since.written_bytes,
+        written_keys: since.written_keys,
+        read_keys: since.read_keys,
+        down_peers: Vec::new(),
+        pending_peers: Vec::new(),
+        commit_index: view.committed().0,
+    };
+    Some((now, Some(report)))
+}
+
+fn differs(before: &Sent, now: &Sent, since: Counters) -> bool {
+    !Arc::ptr_eq(&before.region, &now.region)
+        || before.term != now.term
+        || before.bytes.abs_diff(now.bytes) >= SIZE_STEP.max(before.bytes / 8)
+        || since.written_bytes >= WRITTEN_BYTES
+        || since.written_keys >= WRITTEN_KEYS
+        || since.read_keys >= READ_KEYS
+}

@@ -1,0 +1,164 @@
+//! What leaves as a snapshot, and what a received one does.
+//!
+//! Installing goes through these steps, each durable before the next:
+//!
+//! 1. One synced batch: the log and hard state that go with the snapshot, the region's state as
+//!    `Installing` with its new description, and the removal of data that only the old range had.
+//! 2. The staged file is ingested over the new range.
+//! 3. One synced batch: the region's state as `Serving`, and what it has applied.
+//! 4. The staged file is discarded.
+//!
+//! A crash before step 1 is durable leaves everything as it was: the leader sends again. After it,
+//! [`Applier::recover`] repeats from step 2; after step 3, it only discards the file. In between,
+//! the directory says `Installing`, and a read that began before notices that the region's
+//! description is another one.
+//!
+//! Whether a snapshot may come in at all is decided before its first chunk is taken
+//! ([`Directory::admit_snapshot`]), since a group that has accepted one cannot go back. Here the
+//! same check is a promise of our own.
+//!
+//! [`Directory::admit_snapshot`]: super::directory::Directory::admit_snapshot
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_consensus::engine::{EngineError, WriteBatch};
+use quorate_consensus::node::SnapshotSource;
+use quorate_consensus::shard::{Install, Member};
+use quorate_proto::wire::command::{
+    ApplyState, PeerState, RegionState, SnapshotRef, SnapshotState,
+};
+use quorate_proto::{KeyRange, PeerId, Region, RegionId};
+
+use super::applier::{Applier, Slot};
+use super::directory::{LocalRegion, members};
+use super::keys::{self, corrupt};
+
+/// The stored state of a region that serves.
+pub(super) fn serving(region: &Region, peer: PeerId) -> RegionState {
+    RegionState {
+        state: PeerState::Serving.into(),
+        region: Some(region.into()),
+        peer_id: peer.0,
+        installing: None,
+    }
+}
+
+/// The stored state of a removed replica.
+pub(super) fn tombstone(local: &LocalRegion) -> RegionState {
+    RegionState {
+        state: PeerState::Tombstone.into(),
+        region: local.state().region().map(|region| region.as_ref().into()),
+        peer_id: local.peer().0,
+        installing: None,
+    }
+}
+
+/// Reads what a snapshot says about its region: its description, and its time in milliseconds.
+///
+/// # Errors
+/// It cannot be parsed: refuse the snapshot.
+pub fn parse_state(state: Bytes) -> Result<(Region, u64), EngineError> {
+    let what = "the description of a snapshot";
+    let state = SnapshotState::decode(state).map_err(|error| corrupt(what, &error))?;
+    let region = state.region.unwrap_or_default();
+    let region = Region::try_from(region).map_err(|error| corrupt(what, &error))?;
+    Ok((region, state.time_ms))
+}
+
+impl Applier {
+    /// A picture of a region as applied now; `None` where it has no data here.
+    ///
+    /// # Errors
+    /// None so far; an engine may have some.
+    pub fn snapshot(&self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
+        let Some(slot) = self.slots.get(&group) else { return Ok(None) };
+        let state =
+            SnapshotState { region: Some(slot.region.as_ref().into()), time_ms: slot.time_ms };
+        Ok(Some(SnapshotSource {
+            index: slot.index,
+            term: slot.term,
+            members: members(&slot.region),
+            start: slot.region.range.start.clone(),
+            end: slot.region.range.end.clone(),
+            state: Bytes::from(state.encode_to_vec()),
+            reader: self.engine.snapshot(),
+        }))
+    }
+
+    /// Replaces a region's data by a received snapshot. Durable when it returns. Returns the
+    /// members it names; none, with nothing done, where the region is not here any more.
+    ///
+    /// # Errors
+    /// An error of the engine, or a snapshot that was never admitted: stop the process. It starts
+    /// again from the state before or finishes the installation, whichever the disk says.
+    pub fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
+        let Install { group, id, index, term, state, mut batch } = install;
+        let Some(local) = self.directory.get(group) else {
+            tracing::warn!(region = %group, "dropped a snapshot of a region that was removed");
+            return Ok(Vec::new());
+        };
+        let (region, time_ms) = parse_state(state)?;
+        let region = Arc::new(region);
+        let refused = |reason: &dyn std::fmt::Display| EngineError::Fatal {
+            during: format!("installing a snapshot of {group}"),
+            reason: reason.to_string(),
+        };
+        if region.id != group {
+            return Err(refused(&format!("it is one of {}", region.id)));
+        }
+        let old = local.state().region().cloned();
+        self.directory.begin_install(&local, &region).map_err(|conflict| refused(&conflict))?;
+        self.slots.remove(&group);
+
+        let reference = SnapshotRef { id: id.clone(), index: index.0, term: term.0, time_ms };
+        let installing = RegionState {
+            state: PeerState::Installing.into(),
+            installing: Some(reference),
+            ..serving(&region, local.peer())
+        };
+        keys::put_region_state(&mut batch, group, &installing);
+        if let Some(old) = old {
+            delete_outside(&mut batch, &old.range, &region.range);
+        }
+        self.engine.write_synced(batch)?;
+        let applied = ApplyState { index: index.0, term: term.0, time_ms };
+        self.finish_install(&local, &region, &id, &applied)?;
+        self.engine.discard_staged(&id)?;
+        Ok(members(&region))
+    }
+
+    /// Steps 2 and 3; the directory says `Installing`.
+    pub(super) fn finish_install(
+        &mut self,
+        local: &Arc<LocalRegion>,
+        region: &Arc<Region>,
+        id: &str,
+        applied: &ApplyState,
+    ) -> Result<(), EngineError> {
+        self.engine.ingest(id, &region.range.start, &region.range.end)?;
+        let mut batch = WriteBatch::new();
+        keys::put_region_state(&mut batch, region.id, &serving(region, local.peer()));
+        keys::put_apply_state(&mut batch, region.id, applied);
+        self.engine.write_synced(batch)?;
+        self.directory.finish_install(local, Arc::clone(region));
+        let slot = Slot::new(Arc::clone(local), Arc::clone(region), applied);
+        self.slots.insert(region.id, slot);
+        Ok(())
+    }
+}
+
+/// Adds the removal of what `old` has and `new` has not.
+fn delete_outside(batch: &mut WriteBatch, old: &KeyRange, new: &KeyRange) {
+    if !old.overlaps(new) {
+        keys::delete_data(batch, old);
+        return;
+    }
+    if old.start < new.start {
+        keys::delete_data(batch, &KeyRange::new(old.start.clone(), new.start.clone()));
+    }
+    if !new.end.is_empty() && (old.end.is_empty() || new.end < old.end) {
+        keys::delete_data(batch, &KeyRange::new(new.end.clone(), old.end.clone()));
+    }
+}

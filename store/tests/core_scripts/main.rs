@@ -1,0 +1,13 @@
+//! Golden scripts and properties of the store's deciding cores, on the memory engine.
+#![allow(clippy::unwrap_used)]
+
+mod apply;
+mod codec;
+mod crash;
+mod directory;
+mod install;
+mod plan;
+mod read;
+mod report;
+mod split;
+mod world;

@@ -1,0 +1,79 @@
+//! What placement is told: everything once, then only what changed.
+
+use quorate_proto::wire::placement::RegionReport;
+use quorate_proto::{PeerId, Term};
+use quorate_store::core::Reporter;
+
+use super::world::{World, child, region};
+
+fn ids(reports: &[RegionReport]) -> Vec<u64> {
+    reports.iter().map(|report| report.region.as_ref().unwrap().id).collect()
+}
+
+#[test]
+fn a_stream_starts_with_everything_and_goes_on_with_changes() {
+    let mut world = World::new(vec![region(5, "", "m"), region(2, "m", "t"), region(3, "t", "")]);
+    let directory = world.directory();
+    world.lead(5);
+    world.lead(2);
+    world.local(3).view().set_leader(Term(6), Some(PeerId(32)));
+    let mut reporter = Reporter::new();
+    assert_eq!(reporter.report_one(&world.local(5)), None, "the full report comes first");
+
+    let first = reporter.report(&directory);
+    assert!(first.full);
+    assert_eq!(ids(&first.reports), [2, 5], "what this store leads");
+    let leader = first.reports[1].leader.unwrap();
+    assert_eq!((leader.id, leader.store_id, first.reports[1].term), (51, 1, 6));
+    let second = reporter.report(&directory);
+    assert!(!second.full && second.reports.is_empty());
+
+    // A split, a new term, a lost and a won region.
+    world.split(5, vec![child(7, "g")]);
+    world.lead(7);
+    let pushed = reporter.report_one(&world.local(7)).unwrap();
+    assert_eq!(pushed.region.unwrap().end_key, "g");
+    assert_eq!(ids(&reporter.report(&directory).reports), [5]);
+    world.local(2).view().set_leader(Term(7), Some(PeerId(22)));
+    world.lead(3);
+    assert_eq!(ids(&reporter.report(&directory).reports), [3]);
+    world.local(2).view().set_leader(Term(8), Some(PeerId(21)));
+    let back = reporter.report_one(&world.local(2)).unwrap();
+    assert_eq!(back.term, 8);
+    assert!(reporter.report(&directory).reports.is_empty());
+
+    reporter.restart();
+    let all = reporter.report(&directory);
+    assert!(all.full);
+    assert_eq!(ids(&all.reports), [2, 3, 5, 7]);
+}
+
+#[test]
+fn load_is_reported_once_there_is_enough_of_it() {
+    let mut world = World::new(vec![region(1, "", "")]);
+    let directory = world.directory();
+    world.put(1, "before", "this store led");
+    world.lead(1);
+    let mut reporter = Reporter::new();
+    let first = reporter.report(&directory).reports.remove(0);
+    assert_eq!((first.written_keys, first.written_bytes), (0, 0), "not the leader's load");
+    assert_eq!((first.approximate_keys, first.approximate_bytes), (1, 21));
+
+    world.put(1, "small", "change");
+    assert!(reporter.report(&directory).reports.is_empty());
+    for n in 0..10 {
+        world.put(1, &format!("large{n}"), &"v".repeat(200_000));
+    }
+    let second = reporter.report(&directory).reports.remove(0);
+    assert_eq!(second.written_keys, 11, "since it was last reported");
+    assert!(second.written_bytes > 2_000_000);
+    assert_eq!(second.approximate_keys, 12);
+
+    world.local(1).stats().record_read(65_535);
+    assert!(reporter.report(&directory).reports.is_empty());
+    world.local(1).stats().record_read(1);
+    assert_eq!(reporter.report(&directory).reports[0].read_keys, 65_536);
+    world.local(1).stats().measure(1_000, 10);
+    let shrunk = reporter.report(&directory).reports.remove(0);
+    assert_eq!((shrunk.approximate_bytes, shrunk.read_keys), (1_000, 0));
+}
