@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use quorate_proto::{
     StoreId,
     wire::tikvpb::{
-        BatchCommandsResponse, batch_commands_request::request::Cmd as Command,
+        BatchCommandsResponse,
+        batch_commands_request::{Request, request::Cmd as Command},
         tikv_client::TikvClient,
     },
 };
@@ -73,7 +74,7 @@ type Reply = oneshot::Sender<Outcome>;
 
 /// One connection. See the module.
 pub(crate) struct Lane {
-    queue: Mutex<core::Lane<Command, Reply>>,
+    queue: Mutex<core::Lane<Request, Reply>>,
     /// The outgoing half, when it waits for work.
     sender: AtomicWaker,
     /// Callers that wait for room in a full queue.
@@ -116,6 +117,7 @@ impl Lane {
             return unary::call(client.clone(), command, deadline).await;
         }
         let (reply, outcome) = oneshot::channel();
+        let command = Request { cmd: Some(command) };
         if let Err(refused) = self.push(Call { command, bytes, deadline, reply })
             && let Some(early) = self.wait_for_room(refused).await
         {
@@ -150,7 +152,7 @@ impl Lane {
     }
 
     #[allow(clippy::result_large_err)] // The refused request goes back whole.
-    fn push(&self, call: Call<Command, Reply>) -> Result<(), NotQueued<Command, Reply>> {
+    fn push(&self, call: Call<Request, Reply>) -> Result<(), NotQueued<Request, Reply>> {
         let first = self.queue.lock().push(call)?;
         if first {
             self.sender.wake();
@@ -159,7 +161,7 @@ impl Lane {
     }
 
     /// The slow path of [`Self::call`]: none once the request is in the queue.
-    async fn wait_for_room(&self, mut refused: NotQueued<Command, Reply>) -> Option<Outcome> {
+    async fn wait_for_room(&self, mut refused: NotQueued<Request, Reply>) -> Option<Outcome> {
         loop {
             let call = match refused {
                 NotQueued::Closed(_) => return Some(Outcome::NotSent(self.reason())),
