@@ -8,8 +8,8 @@ use crate::exit::{Failure, Outcome};
 use crate::settings::{self, Settings};
 use crate::{admin, bench, cluster, kv, output, process};
 
-/// Commands on a running cluster. `placement`, `store` and `config` have flags made from the
-/// settings and are added in [`command`].
+// Commands on a cluster; `placement`, `store` and `config` have flags made from the settings and
+// are added in `command`. (A doc comment would become the program's help.)
 #[derive(Debug, clap::Subcommand)]
 enum Remote {
     /// Start a cluster on this machine, or the one of last time again
