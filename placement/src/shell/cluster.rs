@@ -209,6 +209,11 @@ impl Cluster {
         Some(act(session, &state))
     }
 
+    /// True where this member may answer without asking the others.
+    pub(crate) fn holds_lease(&self) -> bool {
+        self.lease().is_some()
+    }
+
     fn lease(&self) -> Option<Lease> {
         let lease = self.view.lease(clock::now())?;
         if lease.renew {
