@@ -144,19 +144,14 @@ pub(crate) fn install(
     applied: &Applied,
     consensus: WriteBatch,
 ) -> Result<(), EngineError> {
-    let mark =
-        wire::Installing { file: file.to_owned(), applied: Some(applied_to_wire(applied)) };
+    let mark = wire::Installing { file: file.to_owned(), applied: Some(applied_to_wire(applied)) };
     let mut batch = consensus;
     batch.put(Cf::Meta, INSTALLING, mark.encode_to_vec());
     engine.write_synced(batch)?;
     finish_install(engine, file, applied)
 }
 
-fn finish_install(
-    engine: &dyn Engine,
-    file: &str,
-    applied: &Applied,
-) -> Result<(), EngineError> {
+fn finish_install(engine: &dyn Engine, file: &str, applied: &Applied) -> Result<(), EngineError> {
     engine.ingest(file, b"", b"")?;
     let mut batch = WriteBatch::new();
     put_applied(applied, &mut batch);

@@ -175,7 +175,9 @@ async fn save_routes(cluster: &Cluster, term: Term, every: Duration) {
 pub(crate) async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     let due = {
         let state = cluster.state.read();
-        state.cluster().is_some() && state.initial_regions().is_none() && state.missing_stores() == 0
+        state.cluster().is_some()
+            && state.initial_regions().is_none()
+            && state.missing_stores() == 0
     };
     if due {
         if let Answer::Bootstrapped(true) = cluster.propose(&Command::Bootstrap).await? {

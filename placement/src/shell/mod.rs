@@ -67,8 +67,7 @@ pub async fn run(
     let engine: Arc<dyn Engine> =
         Arc::new(RocksEngine::open(&config.data, &config.engine.options())?);
     let group = group_of(&config, engine.as_ref(), &bound.to_string())?;
-    let Opened { applied, state } =
-        disk::open(&engine, &config.data, NodeId(config.id), &group)?;
+    let Opened { applied, state } = disk::open(&engine, &config.data, NodeId(config.id), &group)?;
     check_initial_stores(&config, &state)?;
     let me = group.iter().find(|member| member.id.0 == config.id);
     let me = me.cloned().ok_or_else(|| PlacementError::Config("id is not in members".into()))?;
@@ -220,11 +219,8 @@ fn group_of(
     if let Some(first) = disk::first_group(engine, &config.data)? {
         return Ok(first);
     }
-    let me = Member {
-        id: NodeId(config.id),
-        name: config.effective_name(),
-        address: bound.to_owned(),
-    };
+    let me =
+        Member { id: NodeId(config.id), name: config.effective_name(), address: bound.to_owned() };
     Ok(vec![me])
 }
 
