@@ -1,5 +1,5 @@
 //! A placement member as a process runs it, over loopback.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod clients;
 mod group;
