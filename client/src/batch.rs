@@ -8,17 +8,12 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use quorate_proto::wire::{
-    kvrpcpb,
-    tikvpb::{
-        batch_commands_request::request::Cmd as Command,
-        batch_commands_response::response::Cmd as Answer,
-    },
-};
+use quorate_proto::wire::{kvrpcpb, tikvpb::batch_commands_request::request::Cmd as Command};
 
 use crate::{
     Client, Error, KvPair, ReadOptions, Result,
     client::{Inner, check_key, check_pair, unexpected},
+    command::Answer,
     execute::{Attempt, Exchange, Place},
 };
 
@@ -87,8 +82,8 @@ impl Client {
         let mut found = HashMap::with_capacity(wanted.len());
         for part in self.inner.run_parts(&attempt, wanted, &shape).await {
             let pairs = match part.result? {
-                Answer::RawBatchGet(answer) => answer.pairs,
-                other => return Err(unexpected("batch_get", &other)),
+                Answer::Pairs(pairs) => pairs,
+                other => return Err(unexpected(&attempt, &other)),
             };
             for pair in pairs {
                 if pair.error.is_some() {
@@ -186,7 +181,8 @@ impl Inner {
         let mut failures = Vec::new();
         for part in parts {
             match part.result {
-                Ok(_) => done += part.items.len(),
+                Ok(Answer::Done) => done += part.items.len(),
+                Ok(other) => failures.push(unexpected(&attempt, &other)),
                 Err(error) => failures.push(error),
             }
         }

@@ -13,18 +13,13 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quorate_proto::{
     Peer, Region, RegionId, key, limits,
-    wire::{
-        kvrpcpb,
-        tikvpb::{
-            batch_commands_request::request::Cmd as Command,
-            batch_commands_response::response::Cmd as Answer,
-        },
-    },
+    wire::{kvrpcpb, tikvpb::batch_commands_request::request::Cmd as Command},
 };
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
     ClientOptions, Error, PlacementClient, PlacementOptions, ReadOptions, Result,
+    command::Answer,
     execute::{Attempt, Exchange, Kind, Place},
     router::Router,
     stores::{Directory, Stores},
@@ -114,12 +109,12 @@ impl Inner {
     /// One request that fits any region which holds `key`.
     async fn single(
         &self,
-        mut attempt: Attempt,
+        attempt: &mut Attempt,
         key: Bytes,
         make: impl Fn(kvrpcpb::Context) -> Command,
     ) -> Result<Answer> {
         let place = Place::At(key);
-        match self.exchange(&mut attempt, &place, |_, context| Some(make(context))).await? {
+        match self.exchange(attempt, &place, |_, context| Some(make(context))).await? {
             Exchange::Answered(answer, _) => Ok(answer),
             Exchange::Moved => unreachable!("a request for one key fits every region"),
         }
@@ -192,7 +187,7 @@ impl Client {
     ) -> Result<Option<Bytes>> {
         let key = key.into();
         check_key(&key)?;
-        let attempt = self.inner.read("get", options);
+        let mut attempt = self.inner.read("get", options);
         let make = |context| {
             let key = key.clone();
             Command::RawGet(kvrpcpb::RawGetRequest {
@@ -201,9 +196,9 @@ impl Client {
                 cf: String::new(),
             })
         };
-        match self.inner.single(attempt, key.clone(), make).await? {
-            Answer::RawGet(found) => Ok((!found.not_found).then_some(found.value)),
-            other => Err(unexpected("get", &other)),
+        match self.inner.single(&mut attempt, key.clone(), make).await? {
+            Answer::Value(value) => Ok(value),
+            other => Err(unexpected(&attempt, &other)),
         }
     }
 
@@ -215,7 +210,7 @@ impl Client {
     pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
         let (key, value) = (key.into(), value.into());
         check_pair(&key, &value)?;
-        let attempt = self.inner.write("put");
+        let mut attempt = self.inner.write("put");
         let make = |context| {
             Command::RawPut(kvrpcpb::RawPutRequest {
                 context: Some(context),
@@ -226,9 +221,9 @@ impl Client {
                 for_cas: false,
             })
         };
-        match self.inner.single(attempt, key.clone(), make).await? {
-            Answer::RawPut(_) => Ok(()),
-            other => Err(unexpected("put", &other)),
+        match self.inner.single(&mut attempt, key.clone(), make).await? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&attempt, &other)),
         }
     }
 
@@ -239,7 +234,7 @@ impl Client {
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<()> {
         let key = key.into();
         check_key(&key)?;
-        let attempt = self.inner.write("delete");
+        let mut attempt = self.inner.write("delete");
         let make = |context| {
             Command::RawDelete(kvrpcpb::RawDeleteRequest {
                 context: Some(context),
@@ -248,9 +243,9 @@ impl Client {
                 for_cas: false,
             })
         };
-        match self.inner.single(attempt, key.clone(), make).await? {
-            Answer::RawDelete(_) => Ok(()),
-            other => Err(unexpected("delete", &other)),
+        match self.inner.single(&mut attempt, key.clone(), make).await? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&attempt, &other)),
         }
     }
 
@@ -319,19 +314,13 @@ pub(crate) fn check_pair(key: &[u8], value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// An answer of another kind than the request: a broken server. A write may have been applied.
-pub(crate) fn unexpected(operation: &'static str, answer: &Answer) -> Error {
-    let kind = match answer {
-        Answer::RawGet(_) => "get",
-        Answer::RawBatchGet(_) => "batch get",
-        Answer::RawPut(_) => "put",
-        Answer::RawBatchPut(_) => "batch put",
-        Answer::RawDelete(_) => "delete",
-        Answer::RawBatchDelete(_) => "batch delete",
-        Answer::RawScan(_) => "scan",
-        Answer::RawDeleteRange(_) => "delete range",
-        Answer::RawBatchScan(_) => "batch scan",
-        Answer::Empty(_) => "an empty command",
-    };
-    Error::Undetermined { operation, cause: format!("the store answered as if to a {kind}") }
+/// An answer of another kind than the request: a broken server.
+pub(crate) fn unexpected(attempt: &Attempt, answer: &Answer) -> Error {
+    let operation = attempt.operation;
+    let reason = format!("the store answered as if to a {}; is it a store?", answer.kind());
+    match attempt.kind {
+        Kind::Read(_) => Error::Refused { operation, reason },
+        // Whatever it did with it.
+        Kind::Write => Error::Undetermined { operation, cause: reason },
+    }
 }

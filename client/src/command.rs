@@ -1,17 +1,18 @@
 //! What the wire's commands and answers have in common.
 
+use bytes::Bytes;
 use quorate_proto::{
     Peer,
     wire::{
         errorpb, kvrpcpb,
         tikvpb::{
             batch_commands_request::request::Cmd as Command,
-            batch_commands_response::response::Cmd as Answer,
+            batch_commands_response::response::Cmd as Wire,
         },
     },
 };
 
-use crate::router::Route;
+use crate::{refusal::Refusal, router::Route};
 
 /// The context of a request to `peer` of `route`.
 pub(crate) fn context(route: &Route, peer: Peer, replica_read: bool) -> kvrpcpb::Context {
@@ -49,34 +50,63 @@ pub(crate) fn size(command: &Command) -> usize {
         }
 }
 
-/// Takes the region error out of an answer.
-pub(crate) fn region_error(answer: &mut Answer) -> Option<errorpb::Error> {
-    match answer {
-        Answer::RawGet(m) => m.region_error.take(),
-        Answer::RawBatchGet(m) => m.region_error.take(),
-        Answer::RawPut(m) => m.region_error.take(),
-        Answer::RawBatchPut(m) => m.region_error.take(),
-        Answer::RawDelete(m) => m.region_error.take(),
-        Answer::RawBatchDelete(m) => m.region_error.take(),
-        Answer::RawScan(m) => m.region_error.take(),
-        Answer::RawDeleteRange(m) => m.region_error.take(),
-        Answer::RawBatchScan(m) => m.region_error.take(),
-        Answer::Empty(_) => None,
+/// What a store said, parsed once and small: it is moved between tasks for every operation.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// To a get: the value, if there is one.
+    Value(Option<Bytes>),
+    /// To a write: it was applied.
+    Done,
+    /// To a scan or a batch get.
+    Pairs(Vec<kvrpcpb::KvPair>),
+    /// To nothing that this client asks.
+    Nothing,
+    /// The region refused.
+    Refused(Box<Refusal>),
+    /// The store refused, in its own words.
+    Failed(Box<str>),
+}
+
+impl Answer {
+    /// What it is an answer to, in words.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Value(_) => "get",
+            Self::Done => "write",
+            Self::Pairs(_) => "scan or batch get",
+            Self::Nothing => "nothing",
+            Self::Refused(_) | Self::Failed(_) => "refusal",
+        }
     }
 }
 
-/// The error in words that some answers carry; empty where there is none.
-pub(crate) fn error_words(answer: &Answer) -> &str {
-    match answer {
-        Answer::RawGet(m) => &m.error,
-        Answer::RawPut(m) => &m.error,
-        Answer::RawBatchPut(m) => &m.error,
-        Answer::RawDelete(m) => &m.error,
-        Answer::RawBatchDelete(m) => &m.error,
-        Answer::RawDeleteRange(m) => &m.error,
-        Answer::RawBatchGet(_)
-        | Answer::RawScan(_)
-        | Answer::RawBatchScan(_)
-        | Answer::Empty(_) => "",
+impl From<Wire> for Answer {
+    fn from(wire: Wire) -> Self {
+        fn parse(
+            region_error: Option<errorpb::Error>,
+            words: String,
+            answer: impl FnOnce() -> Answer,
+        ) -> Answer {
+            match region_error {
+                Some(error) => Answer::Refused(Box::new(error.into())),
+                None if !words.is_empty() => Answer::Failed(words.into()),
+                None => answer(),
+            }
+        }
+        let done = || Self::Done;
+        match wire {
+            Wire::RawGet(m) => {
+                parse(m.region_error, m.error, || Self::Value((!m.not_found).then_some(m.value)))
+            }
+            Wire::RawPut(m) => parse(m.region_error, m.error, done),
+            Wire::RawBatchPut(m) => parse(m.region_error, m.error, done),
+            Wire::RawDelete(m) => parse(m.region_error, m.error, done),
+            Wire::RawBatchDelete(m) => parse(m.region_error, m.error, done),
+            Wire::RawDeleteRange(m) => parse(m.region_error, m.error, done),
+            Wire::RawBatchGet(m) => parse(m.region_error, String::new(), || Self::Pairs(m.pairs)),
+            Wire::RawScan(m) => parse(m.region_error, String::new(), || Self::Pairs(m.kvs)),
+            Wire::RawBatchScan(m) => parse(m.region_error, String::new(), || Self::Pairs(m.kvs)),
+            Wire::Empty(_) => Self::Nothing,
+        }
     }
 }

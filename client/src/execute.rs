@@ -14,20 +14,14 @@ use std::{
 use bytes::Bytes;
 use quorate_proto::{
     Peer, Region, key,
-    wire::{
-        kvrpcpb,
-        tikvpb::{
-            batch_commands_request::request::Cmd as Command,
-            batch_commands_response::response::Cmd as Answer,
-        },
-    },
+    wire::{kvrpcpb, tikvpb::batch_commands_request::request::Cmd as Command},
 };
 
 use crate::{
     Error, ReadMode, Result,
     backoff::{Backoff, Pace},
     client::Inner,
-    command,
+    command::{self, Answer},
     lane::Outcome,
     refusal::Refusal,
     router::{Advice, Route},
@@ -170,22 +164,19 @@ impl Inner {
                 None => Outcome::NotSent(Arc::clone(&self.resting)),
             };
             match outcome {
-                Outcome::Answer(mut answer) => match command::region_error(&mut answer) {
-                    None => {
-                        if !replica_read && route.known_leader() != Some(peer) {
-                            self.router.write().answered(route.region.id, peer);
-                        }
-                        let words = command::error_words(&answer);
-                        if !words.is_empty() {
-                            let (operation, reason) = (attempt.operation, words.to_owned());
-                            return Err(Error::Refused { operation, reason });
-                        }
-                        return Ok(Exchange::Answered(answer, route));
+                Outcome::Answer(Answer::Refused(refusal)) => {
+                    self.refused(attempt, &route, peer, replica_read, *refusal).await?;
+                }
+                Outcome::Answer(Answer::Failed(words)) => {
+                    let (operation, reason) = (attempt.operation, words.into());
+                    return Err(Error::Refused { operation, reason });
+                }
+                Outcome::Answer(answer) => {
+                    if !replica_read && route.known_leader() != Some(peer) {
+                        self.router.write().answered(route.region.id, peer);
                     }
-                    Some(error) => {
-                        self.refused(attempt, &route, peer, replica_read, error.into()).await?;
-                    }
-                },
+                    return Ok(Exchange::Answered(answer, route));
+                }
                 Outcome::NotSent(reason) => {
                     attempt.last = format!("{reason}");
                     self.gone(attempt, &route, peer, replica_read).await?;

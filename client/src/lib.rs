@@ -32,7 +32,7 @@ mod lane;
 mod options;
 pub mod placement;
 mod refusal;
-mod router;
+pub mod router;
 mod scan;
 mod stores;
 

@@ -6,18 +6,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use quorate_proto::{
     Region, key, limits,
-    wire::{
-        kvrpcpb,
-        tikvpb::{
-            batch_commands_request::request::Cmd as Command,
-            batch_commands_response::response::Cmd as Answer,
-        },
-    },
+    wire::{kvrpcpb, tikvpb::batch_commands_request::request::Cmd as Command},
 };
 
 use crate::{
     Client, Error, KvPair, ReadOptions, Result,
     client::{Inner, check_length, unexpected},
+    command::Answer,
     execute::{Attempt, Exchange, Place},
 };
 
@@ -148,13 +143,13 @@ impl Client {
             };
             let place = Place::At(cursor.clone());
             match self.inner.exchange(&mut attempt, &place, make).await {
-                Ok(Exchange::Answered(Answer::RawDeleteRange(_), route)) => {
+                Ok(Exchange::Answered(Answer::Done, route)) => {
                     if route.region.range.end.is_empty() {
                         break;
                     }
                     cursor = route.region.range.end.clone();
                 }
-                Ok(Exchange::Answered(other, _)) => return Err(unexpected("delete_range", &other)),
+                Ok(Exchange::Answered(other, _)) => return Err(unexpected(&attempt, &other)),
                 Ok(Exchange::Moved) => {}
                 Err(error) if cursor == start => return Err(error),
                 Err(error) => {
@@ -219,8 +214,8 @@ impl Inner {
             Exchange::Moved => return Ok(Some(cursor.clone())),
         };
         let pairs = match answer {
-            Answer::RawScan(answer) => answer.kvs,
-            other => return Err(unexpected(attempt.operation, &other)),
+            Answer::Pairs(pairs) => pairs,
+            other => return Err(unexpected(attempt, &other)),
         };
         let full = pairs.len() >= limit as usize;
         let mut bytes = 0;

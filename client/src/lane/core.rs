@@ -65,6 +65,7 @@ impl<C, R> Lane<C, R> {
     }
 
     /// Queues a request. True where the queue was empty, so that the sender has to be woken.
+    #[allow(clippy::result_large_err)] // The refused request goes back whole.
     pub(crate) fn push(&mut self, call: Call<C, R>) -> Result<bool, NotQueued<C, R>> {
         if self.closed {
             return Err(NotQueued::Closed(call));
@@ -138,11 +139,6 @@ impl<C, R> Lane<C, R> {
         let sent = self.give_up_sent().into_iter().map(|reply| (reply, Fate::Sent));
         let queued = self.queue.drain(..).map(|call| (call.reply, Fate::NotSent));
         queued.chain(sent).collect()
-    }
-
-    /// True once closed.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed
     }
 
     /// Requests that wait to be sent.

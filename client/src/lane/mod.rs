@@ -24,7 +24,7 @@ use quorate_proto::{
     StoreId,
     wire::tikvpb::{
         BatchCommandsResponse, batch_commands_request::request::Cmd as Command,
-        batch_commands_response::response::Cmd as Answer, tikv_client::TikvClient,
+        tikv_client::TikvClient,
     },
 };
 use tokio::{
@@ -34,7 +34,7 @@ use tokio::{
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tracing::{debug, info};
 
-use crate::{ClientOptions, stores::Directory};
+use crate::{ClientOptions, command::Answer, stores::Directory};
 
 mod core;
 mod outbound;
@@ -149,6 +149,7 @@ impl Lane {
         self.closed.get().cloned().unwrap_or_else(|| Arc::from("the connection is closed"))
     }
 
+    #[allow(clippy::result_large_err)] // The refused request goes back whole.
     fn push(&self, call: Call<Command, Reply>) -> Result<(), NotQueued<Command, Reply>> {
         let first = self.queue.lock().push(call)?;
         if first {
@@ -186,7 +187,7 @@ impl Lane {
                 if let Some(reply) = queue.answer(id)
                     && let Some(answer) = response.cmd
                 {
-                    ready.push((reply, answer));
+                    ready.push((reply, Answer::from(answer)));
                 }
             }
             queue.ready()

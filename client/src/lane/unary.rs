@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Wire;
 use tonic::{Code, Request, Status, transport::Channel};
 
 use super::{Answer, Command, Outcome, TikvClient, words};
@@ -60,30 +61,30 @@ async fn dispatch(
         request.set_timeout(left + Duration::from_secs(1));
         request
     }
-    Ok(match command {
-        Command::RawGet(m) => Answer::RawGet(client.raw_get(timed(m, left)).await?.into_inner()),
+    Ok(Answer::from(match command {
+        Command::RawGet(m) => Wire::RawGet(client.raw_get(timed(m, left)).await?.into_inner()),
         Command::RawBatchGet(m) => {
-            Answer::RawBatchGet(client.raw_batch_get(timed(m, left)).await?.into_inner())
+            Wire::RawBatchGet(client.raw_batch_get(timed(m, left)).await?.into_inner())
         }
-        Command::RawPut(m) => Answer::RawPut(client.raw_put(timed(m, left)).await?.into_inner()),
+        Command::RawPut(m) => Wire::RawPut(client.raw_put(timed(m, left)).await?.into_inner()),
         Command::RawBatchPut(m) => {
-            Answer::RawBatchPut(client.raw_batch_put(timed(m, left)).await?.into_inner())
+            Wire::RawBatchPut(client.raw_batch_put(timed(m, left)).await?.into_inner())
         }
         Command::RawDelete(m) => {
-            Answer::RawDelete(client.raw_delete(timed(m, left)).await?.into_inner())
+            Wire::RawDelete(client.raw_delete(timed(m, left)).await?.into_inner())
         }
         Command::RawBatchDelete(m) => {
-            Answer::RawBatchDelete(client.raw_batch_delete(timed(m, left)).await?.into_inner())
+            Wire::RawBatchDelete(client.raw_batch_delete(timed(m, left)).await?.into_inner())
         }
-        Command::RawScan(m) => Answer::RawScan(client.raw_scan(timed(m, left)).await?.into_inner()),
+        Command::RawScan(m) => Wire::RawScan(client.raw_scan(timed(m, left)).await?.into_inner()),
         Command::RawDeleteRange(m) => {
-            Answer::RawDeleteRange(client.raw_delete_range(timed(m, left)).await?.into_inner())
+            Wire::RawDeleteRange(client.raw_delete_range(timed(m, left)).await?.into_inner())
         }
         Command::RawBatchScan(m) => {
-            Answer::RawBatchScan(client.raw_batch_scan(timed(m, left)).await?.into_inner())
+            Wire::RawBatchScan(client.raw_batch_scan(timed(m, left)).await?.into_inner())
         }
         Command::Empty(_) => {
             return Err(Status::unimplemented("no unary form of an empty command"));
         }
-    })
+    }))
 }
