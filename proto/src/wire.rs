@@ -40,5 +40,9 @@ pub mod quorate {
     pub mod placement {
         tonic::include_proto!("quorate.placement");
     }
+    /// What placement replicates and stores.
+    pub mod placement_state {
+        tonic::include_proto!("quorate.placement_state");
+    }
 }
-pub use quorate::{command, peer, placement};
+pub use quorate::{command, peer, placement, placement_state};

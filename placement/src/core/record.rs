@@ -1,0 +1,189 @@
+//! How the replicated state lies in the engine's data column family.
+//!
+//! One record for each thing that changes on its own, so that a command writes little:
+//! `cluster`, `counters`, `initial`, `member/ID`, `store/ID`, `region/ID` (ids big-endian). The
+//! whole column family is what a snapshot of the group carries. Every record is versioned as
+//! commands are.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_consensus::engine::{Cf, Direction, EngineError, Reader, WriteBatch};
+use quorate_proto::wire::placement_state as wire;
+use quorate_proto::{NodeId, Region, RegionId, StoreId};
+
+use super::command::{BadCommand, CLUSTER_VERSION, Member, SavedRegion, labels_from_wire};
+use super::command::{labels_to_wire, leader_from_wire};
+use super::state::{Cluster, Counters, Store, StoreLife};
+
+/// One stored thing.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Record {
+    Cluster(Cluster),
+    Counters(Counters),
+    Initial(Vec<Region>),
+    Member(Member),
+    Store(Store),
+    Region(SavedRegion),
+}
+
+impl Record {
+    fn key(&self) -> Bytes {
+        match self {
+            Record::Cluster(_) => Bytes::from_static(b"cluster"),
+            Record::Counters(_) => Bytes::from_static(b"counters"),
+            Record::Initial(_) => Bytes::from_static(b"initial"),
+            Record::Member(member) => member_key(member.id),
+            Record::Store(store) => store_key(store.id),
+            Record::Region(saved) => region_key(saved.region.id),
+        }
+    }
+
+    /// Adds the record to a batch.
+    pub(crate) fn put(&self, batch: &mut WriteBatch) {
+        let kind = match self {
+            Record::Cluster(cluster) => wire::record::Kind::Cluster(wire::Cluster {
+                cluster_id: cluster.id,
+                cluster_version: cluster.version,
+                initial_stores: cluster.initial_stores,
+                replicas: cluster.replicas,
+            }),
+            Record::Counters(counters) => wire::record::Kind::Counters(wire::Counters {
+                last_id: counters.last_id,
+                time_ceiling_ms: counters.time_ceiling_ms,
+                safe_point: counters.safe_point,
+            }),
+            Record::Initial(regions) => wire::record::Kind::Initial(wire::Initial {
+                regions: regions.iter().map(Into::into).collect(),
+            }),
+            Record::Member(member) => wire::record::Kind::Member(member.into()),
+            Record::Store(store) => wire::record::Kind::Store(wire::Store {
+                id: store.id.0,
+                address: store.address.clone(),
+                status_address: store.status_address.clone(),
+                labels: labels_to_wire(&store.labels),
+                version: store.version.clone(),
+                incarnation: store.incarnation,
+                data_id: store.data_id,
+                life: match store.life {
+                    StoreLife::Joining => wire::StoreLife::Joining.into(),
+                    StoreLife::Active => wire::StoreLife::Active.into(),
+                },
+            }),
+            Record::Region(saved) => wire::record::Kind::Region(saved.into()),
+        };
+        let record = wire::Record { version: CLUSTER_VERSION, kind: Some(kind) };
+        batch.put(Cf::Data, self.key(), record.encode_to_vec());
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, BadCommand> {
+        let record =
+            wire::Record::decode(value).map_err(|error| BadCommand::Decode(error.to_string()))?;
+        if record.version > CLUSTER_VERSION {
+            return Err(BadCommand::Newer { found: record.version, known: CLUSTER_VERSION });
+        }
+        Ok(match record.kind.ok_or(BadCommand::Missing("its kind"))? {
+            wire::record::Kind::Cluster(wire) => Record::Cluster(Cluster {
+                id: wire.cluster_id,
+                version: wire.cluster_version,
+                initial_stores: wire.initial_stores,
+                replicas: wire.replicas,
+            }),
+            wire::record::Kind::Counters(wire) => Record::Counters(Counters {
+                last_id: wire.last_id,
+                time_ceiling_ms: wire.time_ceiling_ms,
+                safe_point: wire.safe_point,
+            }),
+            wire::record::Kind::Initial(wire) => Record::Initial(
+                wire.regions.into_iter().map(Region::try_from).collect::<Result<_, _>>()?,
+            ),
+            wire::record::Kind::Member(wire) => Record::Member(wire.try_into()?),
+            wire::record::Kind::Store(wire) => Record::Store(store_from_wire(wire)?),
+            wire::record::Kind::Region(wire) => {
+                let region = wire.region.ok_or(BadCommand::Missing("a region"))?;
+                let region = Region::try_from(region)?;
+                Record::Region(SavedRegion {
+                    leader: leader_from_wire(&region, wire.leader)?,
+                    region,
+                    term: wire.term.into(),
+                    bytes: wire.approximate_bytes,
+                    keys: wire.approximate_keys,
+                })
+            }
+        })
+    }
+}
+
+fn store_from_wire(wire: wire::Store) -> Result<Store, BadCommand> {
+    let life = match wire::StoreLife::try_from(wire.life) {
+        Ok(wire::StoreLife::Joining) => StoreLife::Joining,
+        Ok(wire::StoreLife::Active) => StoreLife::Active,
+        Err(_) => return Err(BadCommand::Bound("a store's stage of life")),
+    };
+    Ok(Store {
+        id: StoreId(wire.id),
+        address: wire.address,
+        status_address: wire.status_address,
+        labels: labels_from_wire(wire.labels),
+        version: wire.version,
+        incarnation: wire.incarnation,
+        data_id: wire.data_id,
+        life,
+    })
+}
+
+/// Removes a region's record.
+pub(crate) fn delete_region(batch: &mut WriteBatch, region: RegionId) {
+    batch.delete(Cf::Data, region_key(region));
+}
+
+/// Visits all records.
+///
+/// # Errors
+/// The engine cannot be read, or holds what is no record of this or an earlier version.
+pub(crate) fn visit(reader: &dyn Reader, mut each: impl FnMut(Record)) -> Result<(), EngineError> {
+    let mut bad = None;
+    reader.scan(Cf::Data, b"", b"", Direction::Forward, &mut |key, value| match Record::decode(
+        value,
+    ) {
+        Ok(record) if record.key() == key => {
+            each(record);
+            ControlFlow::Continue(())
+        }
+        Ok(_) => {
+            bad = Some((key.to_vec(), "it lies under another's key".to_owned()));
+            ControlFlow::Break(())
+        }
+        Err(error) => {
+            bad = Some((key.to_vec(), error.to_string()));
+            ControlFlow::Break(())
+        }
+    })?;
+    match bad {
+        None => Ok(()),
+        Some((key, reason)) => Err(EngineError::Fatal {
+            during: format!("loading placement's record {}", quorate_proto::key::display(&key)),
+            reason,
+        }),
+    }
+}
+
+fn member_key(id: NodeId) -> Bytes {
+    numbered(b"member/", id.0)
+}
+
+fn store_key(id: StoreId) -> Bytes {
+    numbered(b"store/", id.0)
+}
+
+fn region_key(id: RegionId) -> Bytes {
+    numbered(b"region/", id.0)
+}
+
+fn numbered(prefix: &[u8], number: u64) -> Bytes {
+    let mut key = Vec::with_capacity(prefix.len() + 8);
+    key.extend_from_slice(prefix);
+    key.extend_from_slice(&number.to_be_bytes());
+    key.into()
+}

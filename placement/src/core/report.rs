@@ -1,0 +1,123 @@
+//! What a store reports, parsed once.
+
+use quorate_proto::wire::placement as wire;
+use quorate_proto::{InvalidRegion, LogIndex, Region, StoreId, Term};
+use thiserror::Error;
+
+use super::command::leader_from_wire;
+use super::tree::{RegionInfo, RegionStats};
+
+/// Most regions one report may carry; a store with more sends several.
+pub const MAX_REPORTED_REGIONS: usize = 50_000;
+
+/// A store's own numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Bytes of its disk.
+    pub capacity_bytes: u64,
+    /// Bytes of its disk that are free.
+    pub available_bytes: u64,
+    /// Bytes its data takes.
+    pub used_bytes: u64,
+    /// Regions it has a peer of.
+    pub regions: u32,
+    /// Regions it leads.
+    pub leaders: u32,
+    /// Operations it has served since it started.
+    pub operations: u64,
+    /// True while it stops: it gives its leaders away.
+    pub stopping: bool,
+}
+
+/// A store's report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Who reports.
+    pub store: StoreId,
+    /// Which of its starts.
+    pub incarnation: u64,
+    /// Its numbers.
+    pub stats: StoreStats,
+    /// Regions that it leads and that changed.
+    pub regions: Vec<RegionInfo>,
+    /// True where these are all it leads.
+    pub full: bool,
+    /// Echoed in the answer.
+    pub sequence: u64,
+}
+
+/// Why a report was refused. Its stream ends.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum BadReport {
+    /// No store.
+    #[error("a report names no store: join first")]
+    NoStore,
+    /// Too long.
+    #[error("a report carries {0} regions; send at most {MAX_REPORTED_REGIONS} in one")]
+    TooManyRegions(usize),
+    /// A region without its description.
+    #[error("a reported region has no description")]
+    NoRegion,
+    /// A bad description.
+    #[error(transparent)]
+    Region(#[from] InvalidRegion),
+    /// A store reports only what it leads.
+    #[error("{0} is reported by a store that does not lead it")]
+    NotLed(quorate_proto::RegionId),
+}
+
+impl TryFrom<wire::StoreReport> for Report {
+    type Error = BadReport;
+
+    fn try_from(wire: wire::StoreReport) -> Result<Self, BadReport> {
+        if wire.store_id == 0 {
+            return Err(BadReport::NoStore);
+        }
+        if wire.regions.len() > MAX_REPORTED_REGIONS {
+            return Err(BadReport::TooManyRegions(wire.regions.len()));
+        }
+        let store = StoreId(wire.store_id);
+        let stats = StoreStats {
+            capacity_bytes: wire.capacity_bytes,
+            available_bytes: wire.available_bytes,
+            used_bytes: wire.used_bytes,
+            regions: wire.region_count,
+            leaders: wire.leader_count,
+            operations: wire.operations,
+            stopping: wire.stopping,
+        };
+        let regions = wire.regions.into_iter().map(|region| region_from_wire(store, region));
+        Ok(Self {
+            store,
+            incarnation: wire.incarnation,
+            stats,
+            regions: regions.collect::<Result<_, _>>()?,
+            full: wire.full,
+            sequence: wire.sequence,
+        })
+    }
+}
+
+fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionInfo, BadReport> {
+    let region = Region::try_from(wire.region.ok_or(BadReport::NoRegion)?)?;
+    let leader = leader_from_wire(&region, wire.leader)?;
+    if leader.is_none_or(|leader| leader.store != store) {
+        return Err(BadReport::NotLed(region.id));
+    }
+    Ok(RegionInfo {
+        region,
+        leader,
+        term: Term(wire.term),
+        down: wire.down_peers.into_iter().map(Into::into).collect(),
+        pending: wire.pending_peers.into_iter().map(Into::into).collect(),
+        stats: RegionStats {
+            bytes: wire.approximate_bytes,
+            keys: wire.approximate_keys,
+            written_bytes: wire.written_bytes,
+            written_keys: wire.written_keys,
+            read_keys: wire.read_keys,
+            commit: LogIndex(wire.commit_index),
+        },
+        led: true,
+    })
+}

@@ -1,0 +1,119 @@
+//! Why a placement member could not start, or had to stop: one sentence each, with what to do.
+
+use quorate_consensus::engine::EngineError;
+use thiserror::Error;
+
+/// Why a placement member could not start, or had to stop. Nothing acknowledged is lost by any of
+/// them.
+#[derive(Debug, Error)]
+pub enum PlacementError {
+    /// A knob has a value that makes no sense.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// An address cannot be used.
+    #[error("{what} {address:?} cannot be used: {reason}")]
+    BadAddress {
+        /// The knob.
+        what: &'static str,
+        /// Its value.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody listens there already.
+    #[error(
+        "{what} {address} is taken by another process; stop that one, or set {what} to a free port"
+    )]
+    PortInUse {
+        /// The knob.
+        what: &'static str,
+        /// Its value.
+        address: String,
+    },
+    /// The engine did not open, or a write or sync failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Something else lives in the folder.
+    #[error(
+        "the data folder {folder} holds something else than a placement member's data, perhaps a \
+         store's; name another folder"
+    )]
+    ForeignFolder {
+        /// The folder.
+        folder: String,
+    },
+    /// The folder is another member's.
+    #[error(
+        "the data folder {folder} is that of placement member {found}, this one has id {configured}; \
+         name the right folder or the right id"
+    )]
+    OtherMember {
+        /// The folder.
+        folder: String,
+        /// The member in it.
+        found: u64,
+        /// The configured id.
+        configured: u64,
+    },
+    /// The group is another one than at first.
+    #[error(
+        "this member was first started with members {first}, now members says {now}; a running \
+         group is not changed by its list: start it with the first list (or none), or a new \
+         cluster in an empty data folder"
+    )]
+    MembersChanged {
+        /// The list of its first start.
+        first: String,
+        /// The configured list.
+        now: String,
+    },
+    /// The cluster exists already.
+    #[error(
+        "this cluster was set up to start with {first} stores, which is done once and for good; \
+         leave initial_stores out (now {now}): further stores simply join"
+    )]
+    InitialStoresChanged {
+        /// What it was set up with.
+        first: u32,
+        /// The configured number.
+        now: u32,
+    },
+    /// A newer version wrote the folder.
+    #[error(
+        "the data folder {folder} has format {found}, this version reads up to {known}; start the \
+         newer version of quorate that wrote it"
+    )]
+    NewerFormat {
+        /// The folder.
+        folder: String,
+        /// Its format.
+        found: u32,
+        /// The newest format that this version reads.
+        known: u32,
+    },
+    /// What the folder holds cannot be read.
+    #[error(
+        "the data folder {folder} is damaged: {what}; put the folder aside and start this member \
+         from a copy of the folder, or restore the group from a backup"
+    )]
+    Damaged {
+        /// The folder.
+        folder: String,
+        /// Which part.
+        what: String,
+    },
+    /// The operating system refused something.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The Raft node did not start, or stopped.
+    #[error("the raft node stopped: {0}")]
+    Node(String),
+    /// The server of the listen address ended.
+    #[error("the server stopped: {0}; start the member again")]
+    Server(String),
+}

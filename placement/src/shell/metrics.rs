@@ -1,0 +1,79 @@
+//! Counters of a member, in Prometheus's text format.
+
+use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
+
+/// All counters and gauges. Those of the state are set when somebody looks.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) leading: IntGauge,
+    pub(crate) term: IntGauge,
+    pub(crate) committed: IntGauge,
+    pub(crate) applied: IntGauge,
+    pub(crate) stores: IntGauge,
+    pub(crate) regions: IntGauge,
+    pub(crate) operators: IntGauge,
+    pub(crate) streams: IntGauge,
+    pub(crate) log_bytes: IntGauge,
+    pub(crate) syncs: IntGauge,
+    pub(crate) timestamps: IntCounter,
+    pub(crate) lookups: IntCounter,
+    pub(crate) reports: IntCounter,
+    pub(crate) stale_regions: IntCounter,
+    pub(crate) orders: IntCounter,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help);
+            register(&registry, gauge)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help);
+            register(&registry, counter)
+        };
+        Self {
+            leading: gauge("quorate_placement_leading", "1 where this member leads placement"),
+            term: gauge("quorate_placement_term", "term of the placement group"),
+            committed: gauge("quorate_placement_committed_index", "last committed entry"),
+            applied: gauge("quorate_placement_applied_index", "last applied entry"),
+            stores: gauge("quorate_placement_stores", "stores of the cluster"),
+            regions: gauge("quorate_placement_regions", "regions with a known route"),
+            operators: gauge("quorate_placement_operators", "operators under way"),
+            streams: gauge("quorate_placement_store_streams", "stores that report to this member"),
+            log_bytes: gauge("quorate_placement_wal_bytes", "bytes of write-ahead log files"),
+            syncs: gauge("quorate_placement_syncs", "syncs of the write-ahead log since the start"),
+            timestamps: counter("quorate_placement_timestamps_total", "timestamps handed out"),
+            lookups: counter("quorate_placement_lookups_total", "lookups of regions"),
+            reports: counter("quorate_placement_reports_total", "reports of stores"),
+            stale_regions: counter(
+                "quorate_placement_stale_regions_total",
+                "reported regions that were older than what was known",
+            ),
+            orders: counter("quorate_placement_orders_total", "orders sent to stores"),
+            registry,
+        }
+    }
+
+    /// All of them as text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => format!("# the metrics cannot be encoded: {error}\n"),
+        }
+    }
+}
+
+/// Names and help are our own and checked by every start.
+fn register<M: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
+    match metric.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric)) {
+        Ok(metric) => metric,
+        Err(error) => panic!("a metric has a bad or a second name: {error}"),
+    }
+}

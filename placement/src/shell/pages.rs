@@ -1,0 +1,151 @@
+//! The HTTP side of a member: `/health`, `/ready` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use quorate_consensus::engine::Engine;
+use quorate_consensus::node::clock;
+use serde_json::{Value, json};
+
+use super::cluster::Cluster;
+
+/// What the pages tell of.
+#[derive(Clone)]
+pub(crate) struct Pages {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) engine: Arc<dyn Engine>,
+}
+
+/// Serves the pages until the future is dropped.
+///
+/// # Errors
+/// The runtime cannot watch the socket.
+pub(crate) async fn serve(listener: std::net::TcpListener, pages: Pages) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(pages);
+    axum::serve(listener, router).await
+}
+
+async fn health(State(pages): State<Pages>) -> Response {
+    Json(pages.health()).into_response()
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    match pages.ready() {
+        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    ([("content-type", "text/plain; version=0.0.4")], pages.metrics()).into_response()
+}
+
+impl Pages {
+    fn health(&self) -> Value {
+        let cluster = &self.cluster;
+        let view = &cluster.view;
+        let leader = cluster.known_leader();
+        let role = match (view.is_leader(), leader) {
+            (true, _) => "leader",
+            (false, Some(_)) => "follower",
+            (false, None) => "looking for a leader",
+        };
+        let (stores, missing_stores, bootstrapped, saved) = {
+            let state = cluster.state.read();
+            let stores: Vec<Value> = state
+                .stores()
+                .values()
+                .map(|store| json!({ "id": store.id.0, "address": store.address }))
+                .collect();
+            let bootstrapped = state.initial_regions().is_some();
+            (stores, state.missing_stores(), bootstrapped, state.saved_regions().len())
+        };
+        let mut page = json!({
+            "id": cluster.me.id.0,
+            "name": cluster.me.name,
+            "address": cluster.me.address,
+            "cluster_id": cluster.cluster_id(),
+            "role": role,
+            "leader": leader.map(|leader| json!({
+                "id": leader.id.0, "name": leader.name, "address": leader.address,
+            })),
+            "term": view.term().0,
+            "committed": view.committed().0,
+            "applied": view.applied().0,
+            "lease": view.is_leader() && view.lease(clock::now()).is_some(),
+            "bootstrapped": bootstrapped,
+            "missing_stores": missing_stores,
+            "stores": stores,
+            "regions": saved,
+        });
+        let now = clock::now();
+        let led = cluster.with_session(*cluster.leading().borrow(), |session, state| {
+            let counts = session.leader.counts(state, now);
+            let states = state.stores().values().map(|store| {
+                let word = session.leader.stores().state(store, now).name();
+                (store.id.0.to_string(), Value::from(word))
+            });
+            let states: serde_json::Map<String, Value> = states.collect();
+            (counts, states, session.leader.operators().iter().count())
+        });
+        if let (Some((counts, states, operators)), Some(page)) = (led, page.as_object_mut()) {
+            page.insert("regions".to_owned(), counts.regions.into());
+            page.insert("under_replicated".to_owned(), counts.under_replicated.into());
+            page.insert("leaderless".to_owned(), counts.leaderless.into());
+            page.insert("store_states".to_owned(), Value::Object(states));
+            page.insert("operators".to_owned(), operators.into());
+        }
+        page
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let cluster = &self.cluster;
+        if *cluster.stopping.borrow() {
+            return Err("stopping".to_owned());
+        }
+        if cluster.known_leader().is_none() {
+            return Err("no placement leader is known; a majority of the members must be up".into());
+        }
+        if cluster.cluster_id() == 0 {
+            return Err("the first placement leader is setting up the cluster".to_owned());
+        }
+        if cluster.view.is_leader() && *cluster.leading().borrow() != cluster.view.term() {
+            return Err("this member is taking over the leadership".to_owned());
+        }
+        Ok(())
+    }
+
+    fn metrics(&self) -> String {
+        let (cluster, metrics) = (&self.cluster, &self.cluster.metrics);
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.term.set(gauge(cluster.view.term().0));
+        metrics.committed.set(gauge(cluster.view.committed().0));
+        metrics.applied.set(gauge(cluster.view.applied().0));
+        {
+            let state = cluster.state.read();
+            metrics.stores.set(gauge(state.stores().len() as u64));
+            metrics.regions.set(gauge(state.saved_regions().len() as u64));
+        }
+        let led = cluster.with_session(*cluster.leading().borrow(), |session, _| {
+            (session.leader.tree().len(), session.leader.operators().iter().count())
+        });
+        if let Some((regions, _)) = led {
+            metrics.regions.set(gauge(regions as u64));
+        }
+        metrics.operators.set(led.map_or(0, |(_, operators)| gauge(operators as u64)));
+        metrics.streams.set(gauge(cluster.streams.lock().len() as u64));
+        let engine = self.engine.stats();
+        metrics.log_bytes.set(gauge(engine.wal_bytes));
+        metrics.syncs.set(gauge(engine.syncs));
+        metrics.text()
+    }
+}

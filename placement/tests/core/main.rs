@@ -1,0 +1,10 @@
+//! Golden scripts and property tests of placement's core.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod balance;
+mod operators;
+mod oracle;
+mod split;
+mod state;
+mod support;
+mod tree;
