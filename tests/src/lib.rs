@@ -1,3 +1,4 @@
 //! Simulator, checkers, process tests.
 
 pub mod linearize;
+pub mod sim;
