@@ -124,7 +124,9 @@ impl<T> Group<T> {
             min_election_tick: options.election_ticks,
             max_election_tick: options.election_ticks + options.election_stagger_ticks * 64 + 1,
             skip_bcast_commit: true,
-            batch_append: true,
+            // raft-rs 0.7 appends entries to a waiting *empty* append without looking at its index:
+            // after a rejected probe the follower then acknowledges entries it never got.
+            batch_append: false,
             max_uncommitted_size: options.max_uncommitted_bytes,
             max_committed_size_per_ready: options.max_append_bytes * 4,
             ..raft::Config::default()
