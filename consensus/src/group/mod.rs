@@ -15,7 +15,7 @@ mod reads;
 pub(crate) mod records;
 mod sleep;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +33,9 @@ use log::GroupLog;
 pub(crate) use message::{HIBERNATE, HIBERNATE_ACK};
 use reads::ReadQueue;
 use sleep::Sleep;
+
+/// Peers that one without members remembers.
+const MAX_CALLERS: usize = 32;
 
 /// What a group needs to know of its shard.
 pub(crate) struct GroupContext<'a> {
@@ -71,6 +74,9 @@ pub(crate) struct Group<T> {
     id: RegionId,
     peer: PeerId,
     members: Vec<Member>,
+    /// While the members are not known (a peer that waits for its first snapshot): who has spoken
+    /// to it, and from where.
+    callers: BTreeMap<u64, NodeId>,
     node: RawNode<GroupLog>,
     view: Arc<GroupView>,
     queue: Vec<Queued<T>>,
@@ -139,6 +145,7 @@ impl<T> Group<T> {
             id: new.group,
             peer: new.peer,
             members: new.members.clone(),
+            callers: BTreeMap::new(),
             node,
             view: new.view.clone(),
             queue: Vec::new(),
@@ -185,7 +192,24 @@ impl<T> Group<T> {
     }
 
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {
-        self.members.iter().find(|member| member.peer.0 == peer).map(|member| member.node)
+        let member = self.members.iter().find(|member| member.peer.0 == peer);
+        member.map(|member| member.node).or_else(|| self.callers.get(&peer).copied())
+    }
+
+    /// A peer without members learns where to answer.
+    pub(crate) fn meet(&mut self, peer: u64, node: NodeId) {
+        if self.members.is_empty() && self.callers.len() < MAX_CALLERS {
+            self.callers.insert(peer, node);
+        }
+    }
+
+    pub(crate) fn is_local(&self, peer: PeerId) -> bool {
+        self.peer == peer
+    }
+
+    /// False while it waits for its first snapshot.
+    pub(crate) fn is_initialised(&self) -> bool {
+        !self.members.is_empty()
     }
 
     fn leader(&self) -> Option<PeerId> {
@@ -462,6 +486,7 @@ impl<T> Group<T> {
             return;
         };
         self.members = members;
+        self.callers.clear();
         self.node.mut_store().set_applied(index, installing.term);
         self.node.on_persist_ready(installing.ready);
         self.node.advance_apply_to(index);

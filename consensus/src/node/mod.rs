@@ -161,7 +161,11 @@ impl<T: Send + 'static> Node<T> {
         Ok(Arc::new(Self {
             mailboxes,
             links,
-            receiver: Arc::new(Receiver::new(engine, counters.clone())),
+            receiver: Arc::new(Receiver::new(
+                engine,
+                Box::new(move |message| replies.admit_snapshot(message)),
+                counters.clone(),
+            )),
             identity,
             counters,
             pulses,

@@ -147,6 +147,9 @@ impl<M: Machine> Worker<M> {
             self.counters.leader_changes.add(1);
             self.replies.leader_changed(change);
         }
+        for stranger in effects.strangers {
+            self.replies.stranger(stranger);
+        }
         // Somebody waits for what this process proposed; the rest can be applied after the write.
         let (waited_for, rest): (Vec<_>, Vec<_>) = effects
             .apply

@@ -280,6 +280,9 @@ impl Process {
             }
             self.with_role(cx, |role, host| role.leader_changed(change, host));
         }
+        for stranger in effects.strangers {
+            self.with_role(cx, |role, host| role.stranger(stranger, host));
+        }
         let worker = &mut self.life().workers[shard];
         if !effects.apply.is_empty() {
             worker.work.push_back(Work::Apply(effects.apply));

@@ -2,7 +2,7 @@
 
 use quorate_consensus::engine::{EngineError, MemoryEngine};
 use quorate_consensus::node::{Outcome, SnapshotSource};
-use quorate_consensus::shard::{self, ApplyTask, Install, LeaderChange, Member, NewGroup, Reply};
+use quorate_consensus::shard::{self, ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger};
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
@@ -89,6 +89,12 @@ impl Role {
     pub(super) fn leader_changed(&mut self, change: LeaderChange, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.leader_changed(change, host),
+        }
+    }
+
+    pub(super) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
+        match self {
+            Role::Store(store) => store.stranger(stranger, host),
         }
     }
 

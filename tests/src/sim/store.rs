@@ -9,12 +9,12 @@ use std::sync::Arc;
 use quorate_consensus::engine::{EngineError, MemoryEngine};
 use quorate_consensus::node::Outcome;
 use quorate_consensus::shard::{
-    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Plane, Refusal, Reply,
+    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Plane, Refusal, Reply, Stranger,
 };
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId, StoreId};
 use quorate_store::core::{
-    Answer, Applier, Directory, Pass, ReadAdmission, ReadError, ReadPath, RegionError, Scan,
+    Answer, Applier, Directory, Pass, PeerAdmission, ReadAdmission, ReadError, ReadPath, RegionError, Scan,
     Unconfirmed, command, snapshot,
 };
 
@@ -359,6 +359,15 @@ impl StoreRole {
         let Ok((region, _)) = snapshot::parse_state(meta.state.clone()) else { return false };
         let to = quorate_proto::PeerId(message.to_peer);
         self.directory.admit_snapshot(Arc::new(region), to).is_ok()
+    }
+
+    /// Somebody speaks to a replica that is not here: asks placement for its region.
+    pub(super) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
+        let known = host.cx.checks.regions().find(|region| region.id == stranger.group).cloned();
+        let Some(region) = known else { return };
+        if let PeerAdmission::Create(new) = self.directory.admit_peer(&region, stranger.peer) {
+            host.mail.push(shard::Event::Create(new));
+        }
     }
 
     pub(super) fn leader_changed(&mut self, _change: LeaderChange, _host: &mut Host<'_>) {}
