@@ -18,7 +18,7 @@ use super::process::Process;
 use crate::linearize::kv::{KvVerdict, check_kv};
 
 /// Operations that a seed must complete, or its test has shown nothing.
-const FLOOR: u64 = 60;
+const FLOOR: u64 = 40;
 /// Events after which a world counts as running in circles.
 const MOST_EVENTS: u64 = 20_000_000;
 
