@@ -265,7 +265,8 @@ impl<T> Group<T> {
         let mut batch = WriteBatch::new();
         self.node.mut_store().restore(index, term, conf, hard, &mut batch);
         let number = ready.number();
-        debug_assert!(ready.take_entries().is_empty(), "a snapshot comes without entries");
+        // Entries that follow the snapshot may have arrived together with it.
+        self.node.mut_store().append(ready.take_entries(), &mut batch);
         self.node.advance_append_async(ready);
         let (id, state) = self.incoming.take().unwrap_or_default();
         let id_in_group = self.id;

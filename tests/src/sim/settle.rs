@@ -25,6 +25,9 @@ impl World {
         if self.cx.knobs.raft.sleep_after_ticks == 0 {
             return;
         }
+        // What broken links kept may still arrive, and wakes whom it reaches.
+        let end = self.cx.now() + 4_000 * MS;
+        self.run_to(end);
         if !self.until(20_000 * MS, "sleep of all regions", |world| world.awake().is_empty()) {
             let awake = self.awake();
             self.cx.checks.broken =
