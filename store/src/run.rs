@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use quorate_consensus::engine::{Engine, RocksEngine};
 use quorate_consensus::node::{Addresses, Node, NodeOptions, Replies};
-use quorate_consensus::shard::{LeaderChange, NewGroup, Reply};
+use quorate_consensus::shard::{LeaderChange, NewGroup, Reply, Stranger};
+use quorate_proto::Region;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::health::health_server::HealthServer;
+use quorate_proto::wire::peer::Envelope;
 use quorate_proto::wire::tikvpb::tikv_server::TikvServer;
-use quorate_proto::{PeerId, Region, RegionId};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -25,7 +26,7 @@ use tonic::transport::Server;
 use crate::addresses::AddressBook;
 use crate::config::StoreConfig;
 use crate::core::recover::BootstrapError;
-use crate::core::{Applier, StoreMachine};
+use crate::core::{Applier, Directory, StoreMachine};
 use crate::error::StoreError;
 use crate::fatal::Fatal;
 use crate::identity::{self, Identity};
@@ -149,7 +150,7 @@ struct Service {
     nudge: Arc<Nudge>,
     time: Arc<PlacementTime>,
     /// Replicas that are missing here.
-    strangers: mpsc::Receiver<(RegionId, PeerId)>,
+    strangers: mpsc::Receiver<Stranger>,
 }
 
 impl Store {
@@ -251,7 +252,11 @@ impl Store {
             options,
             Arc::clone(&self.engine),
             StoreMachine::new(applier, Applied::default()),
-            Arc::new(Answering { nudge: Arc::clone(&nudge), strangers }),
+            Arc::new(Answering {
+                nudge: Arc::clone(&nudge),
+                strangers,
+                directory: Arc::clone(&directory),
+            }),
             Arc::clone(&self.joiner.addresses) as Arc<dyn Addresses>,
             groups,
             Handle::current(),
@@ -403,7 +408,8 @@ fn bootstrap(applier: &mut Applier, regions: Vec<Region>) -> Result<Vec<NewGroup
 /// Hears the raft workers.
 struct Answering {
     nudge: Arc<Nudge>,
-    strangers: mpsc::Sender<(RegionId, PeerId)>,
+    strangers: mpsc::Sender<Stranger>,
+    directory: Arc<Directory>,
 }
 
 impl Replies<Token> for Answering {
@@ -417,8 +423,12 @@ impl Replies<Token> for Answering {
         }
     }
 
-    fn stranger(&self, group: RegionId, peer: PeerId) {
+    fn stranger(&self, stranger: Stranger) {
         // Where the queue is full, it will be called a stranger again.
-        let _ = self.strangers.try_send((group, peer));
+        let _ = self.strangers.try_send(stranger);
+    }
+
+    fn admit_snapshot(&self, message: &Envelope) -> Result<(), String> {
+        strangers::admit_snapshot(&self.directory, message)
     }
 }

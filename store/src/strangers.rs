@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use quorate_client::PlacementClient;
 use quorate_consensus::node::Node;
-use quorate_proto::{PeerId, RegionId};
+use quorate_consensus::shard::Stranger;
+use quorate_proto::PeerId;
+use quorate_proto::wire::peer::Envelope;
 use tokio::sync::mpsc;
 
-use crate::core::PeerAdmission;
-use crate::core::directory::Directory;
+use crate::core::snapshot::parse_state;
+use crate::core::{Directory, PeerAdmission};
 use crate::serve::Token;
 
 /// Strangers that wait to be looked up. Beyond, they are forgotten until they are written to again.
@@ -21,12 +23,12 @@ pub(crate) const QUEUE: usize = 1_024;
 
 /// Hosts the strangers that belong here, until the sender is gone.
 pub(crate) async fn welcome(
-    mut strangers: mpsc::Receiver<(RegionId, PeerId)>,
+    mut strangers: mpsc::Receiver<Stranger>,
     placement: PlacementClient,
     directory: Arc<Directory>,
     node: Arc<Node<Token>>,
 ) {
-    while let Some((id, peer)) = strangers.recv().await {
+    while let Some(Stranger { group: id, peer }) = strangers.recv().await {
         let region = match placement.get_region_by_id(id).await {
             Ok(Some(info)) => info.region,
             Ok(None) => {
@@ -49,4 +51,18 @@ pub(crate) async fn welcome(
             PeerAdmission::Exists | PeerAdmission::Hold => {}
         }
     }
+}
+
+/// Whether a snapshot may come in: its region must fit between those that are here.
+///
+/// # Errors
+/// Why not, for the sender, who tries again.
+pub(crate) fn admit_snapshot(directory: &Directory, message: &Envelope) -> Result<(), String> {
+    let state = message.snapshot.as_ref().map(|meta| meta.state.clone()).unwrap_or_default();
+    let (region, _) = parse_state(state).map_err(|error| error.to_string())?;
+    if region.id.0 != message.group {
+        return Err(format!("the snapshot describes {}, not r{}", region.id, message.group));
+    }
+    let admitted = directory.admit_snapshot(Arc::new(region), PeerId(message.to_peer));
+    admitted.map_err(|conflict| conflict.to_string())
 }

@@ -1,10 +1,11 @@
 //! What a process plugs into the production shell: its state machine, its answers, its addresses.
 
 use bytes::Bytes;
-use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
+use quorate_proto::wire::peer::Envelope;
+use quorate_proto::{LogIndex, NodeId, RegionId, Term};
 
 use crate::engine::EngineError;
-use crate::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup, Reply};
+use crate::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger};
 
 /// Where an applied batch left a group.
 #[derive(Debug, Clone)]
@@ -62,12 +63,6 @@ pub trait Machine: Send + 'static {
     /// An error of the engine stops the process.
     fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError>;
 
-    /// Whether a snapshot with this description may be received for a peer, and installed later.
-    ///
-    /// # Errors
-    /// Why not; the sender hears it and tries again.
-    fn admit_snapshot(&mut self, group: RegionId, to: PeerId, state: &Bytes) -> Result<(), String>;
-
     /// Replaces a group's data by a received snapshot, safe against a crash at any step:
     /// `install.batch` together with an own `Installing` mark, synced; ingest; own state, synced.
     /// Returns the members the snapshot names.
@@ -83,9 +78,16 @@ pub trait Replies<T>: Send + Sync + 'static {
     fn reply(&self, token: T, reply: Reply);
     /// Leadership of a group changed.
     fn leader_changed(&self, change: LeaderChange);
-    /// Messages for a peer that is not hosted here have come for a while: it may belong here (its
-    /// parent split while this process was away) and has to be created, or it is gone for good.
-    fn stranger(&self, group: RegionId, peer: PeerId);
+    /// Somebody speaks to a peer that is not hosted here. Find out whether it should be, and give
+    /// it to [`Node::create`](super::Node::create); otherwise do nothing.
+    fn stranger(&self, _stranger: Stranger) {}
+    /// Whether a snapshot may come in; asked before its first chunk is taken, on a network thread.
+    ///
+    /// # Errors
+    /// Why not, for the sender's log.
+    fn admit_snapshot(&self, _message: &Envelope) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Where processes are found.

@@ -160,14 +160,15 @@ impl<T: Send + 'static> Node<T> {
                 },
             )?);
         }
-        let admitting = machine.clone();
-        let admit: receive::Admit =
-            Arc::new(move |group, to, state| admitting.lock().admit_snapshot(group, to, state));
         runtime.spawn(send_beats(links.clone(), pulses.clone(), failed.clone()));
         Ok(Arc::new(Self {
             mailboxes,
             links,
-            receiver: Arc::new(Receiver::new(engine, counters.clone(), admit)),
+            receiver: Arc::new(Receiver::new(
+                engine,
+                Box::new(move |message| replies.admit_snapshot(message)),
+                counters.clone(),
+            )),
             identity,
             counters,
             pulses,

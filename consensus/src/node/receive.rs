@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use quorate_proto::wire::peer::{Envelope, SnapshotChunk};
-use quorate_proto::{PeerId, RegionId};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::Streaming;
 
@@ -16,20 +15,20 @@ const RECEIVING: usize = 2;
 /// Chunks between the network and the disk.
 const QUEUE: usize = 4;
 
-/// Whether the state machine takes a snapshot of a group, for a peer, with that description.
-pub(super) type Admit = Arc<dyn Fn(RegionId, PeerId, &Bytes) -> Result<(), String> + Send + Sync>;
+/// Says whether a snapshot may come in.
+pub(super) type Admit = Box<dyn Fn(&Envelope) -> Result<(), String> + Send + Sync>;
 
 /// See the module.
 pub(super) struct Receiver {
     engine: Arc<dyn Engine>,
+    admit: Admit,
     places: Arc<Semaphore>,
     counters: Arc<Counters>,
-    admit: Admit,
 }
 
 impl Receiver {
-    pub(super) fn new(engine: Arc<dyn Engine>, counters: Arc<Counters>, admit: Admit) -> Self {
-        Self { engine, places: Arc::new(Semaphore::new(RECEIVING)), counters, admit }
+    pub(super) fn new(engine: Arc<dyn Engine>, admit: Admit, counters: Arc<Counters>) -> Self {
+        Self { engine, admit, places: Arc::new(Semaphore::new(RECEIVING)), counters }
     }
 
     /// Receives all chunks; the staged file is durable when it returns.
@@ -48,8 +47,7 @@ impl Receiver {
         {
             return Err("the snapshot has no proper name".into());
         }
-        let state = message.snapshot.as_ref().map(|meta| meta.state.clone()).unwrap_or_default();
-        (self.admit)(RegionId(message.group), PeerId(message.to_peer), &state)?;
+        (self.admit)(message)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let engine = self.engine.clone();
         let name = id.clone();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, PeerId, RegionId};
+use quorate_proto::{NodeId, RegionId};
 
 use super::links::Links;
 use super::mailbox::{Mail, Mailbox, Mailboxes};
@@ -101,11 +101,8 @@ impl<M: Machine> Worker<M> {
     /// since.
     fn admits(&self, envelope: &Envelope) -> bool {
         let Some(meta) = &envelope.snapshot else { return true };
-        let (group, to) = (RegionId(envelope.group), PeerId(envelope.to_peer));
-        let Err(reason) = self.machine.lock().admit_snapshot(group, to, &meta.state) else {
-            return true;
-        };
-        tracing::info!(%group, %reason, "dropped a snapshot");
+        let Err(reason) = self.replies.admit_snapshot(envelope) else { return true };
+        tracing::info!(group = %RegionId(envelope.group), %reason, "dropped a snapshot");
         if let Err(error) = self.engine.discard_staged(&meta.id) {
             tracing::warn!(id = %meta.id, %error, "could not remove a snapshot nobody wants");
         }
@@ -153,8 +150,8 @@ impl<M: Machine> Worker<M> {
             self.counters.leader_changes.add(1);
             self.replies.leader_changed(change);
         }
-        for (group, peer) in effects.strangers {
-            self.replies.stranger(group, peer);
+        for stranger in effects.strangers {
+            self.replies.stranger(stranger);
         }
         // Somebody waits for what this process proposed; the rest can be applied after the write.
         let (waited_for, rest): (Vec<_>, Vec<_>) = effects

@@ -18,11 +18,11 @@ use std::sync::Arc;
 
 pub use api::{
     ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, Member, NewGroup,
-    Outgoing, Persist, Plane, Refusal, Reply, conf_of,
+    Outgoing, Persist, Plane, Refusal, Reply, Stranger, conf_of,
 };
 pub use options::RaftOptions;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
 use crate::group::{Group, GroupContext};
@@ -243,9 +243,7 @@ impl<T> Shard<T> {
             self.node_changed(change);
         }
         self.wake_some(now);
-        let expired = self.parked.expire(now);
-        self.pending.discards.extend(expired.files);
-        self.pending.strangers.extend(expired.strangers);
+        self.pending.discards.extend(self.parked.expire(now));
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let mut asleep = Vec::new();
         for id in &self.awake {
@@ -270,7 +268,12 @@ impl<T> Shard<T> {
         let id = RegionId(envelope.group);
         if !self.groups.contains_key(&id) {
             // The group may be about to split off here.
-            self.pending.discards.extend(self.parked.park(id, from, envelope, now));
+            let peer = PeerId(envelope.to_peer);
+            let parking = self.parked.park(id, from, envelope, now);
+            self.pending.discards.extend(parking.discard);
+            if parking.ask {
+                self.pending.strangers.push(Stranger { group: id, peer });
+            }
             return;
         }
         self.with(id, now, |group, context, effects| {
@@ -326,13 +329,13 @@ impl<T> Shard<T> {
 
     fn create(&mut self, new: NewGroup, now: Instant) {
         let id = new.group;
-        if let Some(known) = self.groups.get_mut(&id) {
-            // A peer without data that waits for a snapshot gets its data from its parent's split;
-            // what it voted is in the log's records and is kept.
-            if known.has_members() || new.members.is_empty() {
+        if let Some(known) = self.groups.get(&id) {
+            if known.is_initialised() || new.members.is_empty() {
                 return;
             }
-            known.close(&mut self.pending);
+            // It waited for a snapshot and was split off here after all. Its term and vote are in
+            // the engine: what was not handed out for writing was not promised to anybody.
+            self.destroy(id);
         }
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let engine = self.engine.clone();
@@ -396,6 +399,7 @@ impl<T> Effects<T> {
             && self.discards.is_empty()
             && self.strangers.is_empty()
             && self.leaders.is_empty()
+            && self.strangers.is_empty()
             && self.persist.is_none()
     }
 }
