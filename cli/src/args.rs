@@ -8,8 +8,8 @@ use crate::exit::{Failure, Outcome};
 use crate::settings::{self, Settings};
 use crate::{admin, bench, cluster, kv, output, process};
 
-/// Commands on a running cluster. `placement`, `store` and `config` have flags made from the
-/// settings and are added in [`command`].
+// Commands on a cluster; `placement`, `store` and `config` have flags made from the settings and
+// are added in `command`. (A doc comment would become the program's help.)
 #[derive(Debug, clap::Subcommand)]
 enum Remote {
     /// Start a cluster on this machine, or the one of last time again
@@ -71,7 +71,7 @@ fn process_command<S: Settings>(name: &'static str) -> Command {
 /// Whatever the command says.
 pub(crate) fn run(matches: &ArgMatches) -> Outcome {
     match matches.subcommand() {
-        Some(("placement", matches)) => process::placement(matches),
+        Some(("placement", matches)) => wait(process::placement(matches)),
         Some(("store", matches)) => match matches.subcommand() {
             Some((_, list)) => wait(admin::list(&parsed(admin::ListArgs::from_arg_matches(list))?)),
             None => process::store(matches),

@@ -127,6 +127,7 @@ fn shown(cell: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(cells) if cells.is_empty() => "-".to_owned(),
         Value::Array(cells) => cells.iter().map(shown).collect::<Vec<_>>().join(","),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => cell.to_string(),
     }

@@ -76,8 +76,11 @@ fn targets(directory: &Directory, round: usize) -> Vec<(RegionId, NodeId)> {
         if others.is_empty() {
             continue;
         }
-        others.sort_by_key(|store| (load.get(store).copied().unwrap_or(0), *store));
-        let store = others[round % others.len()];
+        others.sort_unstable();
+        let turn = round % others.len();
+        others.rotate_left(turn);
+        others.sort_by_key(|store| load.get(store).copied().unwrap_or(0));
+        let store = others[0];
         *load.entry(store).or_default() += 1;
         chosen.push((region.id, store.into()));
     }

@@ -1,7 +1,7 @@
 //! What the shell asks of the Raft node, so that tests can stand in for it.
 
 use bytes::Bytes;
-use quorate_consensus::node::Node;
+use quorate_consensus::node::{Counter, Node};
 use quorate_proto::{NodeId, RegionId};
 
 use crate::metrics::Exposition;
@@ -35,4 +35,30 @@ impl Raft for Node<Token> {
 }
 
 /// Writes the counters of the node.
-pub(crate) fn write(_node: &Node<Token>, _page: &mut Exposition) {}
+pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
+    let counters = node.counters();
+    let totals: [(&str, &str, &Counter); 16] = [
+        ("proposals", "Commands handed to raft.", &counters.proposals),
+        ("read_indexes", "Reads that needed the leader's word.", &counters.read_indexes),
+        ("log_writes", "Write batches of the log.", &counters.log_writes),
+        ("log_syncs", "Write batches of the log that were synced.", &counters.log_syncs),
+        ("log_nanoseconds", "Nanoseconds spent in writing the log.", &counters.log_nanos),
+        ("applied_entries", "Entries applied.", &counters.applied_entries),
+        ("messages_sent", "Messages sent to other processes.", &counters.messages_sent),
+        ("frames_sent", "Frames that messages travelled in.", &counters.frames_sent),
+        ("messages_received", "Messages received.", &counters.messages_received),
+        ("messages_dropped", "Messages that a link could not take.", &counters.messages_dropped),
+        ("mailbox_dropped", "Messages that a worker could not take.", &counters.mailbox_dropped),
+        ("mailbox_refused", "Requests that a worker could not take.", &counters.mailbox_refused),
+        ("snapshots_sent", "Snapshots delivered.", &counters.snapshots_sent),
+        ("snapshots_received", "Snapshots received whole.", &counters.snapshots_received),
+        ("snapshots_installed", "Snapshots installed.", &counters.snapshots_installed),
+        ("leader_changes", "Changes of leadership seen.", &counters.leader_changes),
+    ];
+    for (name, help, counter) in totals {
+        page.single(&format!("quorate_raft_{name}_total"), "counter", help, counter.get());
+    }
+    let (groups, awake) = node.group_counts();
+    page.single("quorate_raft_groups", "gauge", "Groups hosted.", groups);
+    page.single("quorate_raft_groups_awake", "gauge", "Groups that are awake.", awake);
+}

@@ -164,6 +164,7 @@ impl Store {
             }
         };
         let service = self.start(applier, groups)?;
+        self.watch(&service);
         let (healthy, health) = watch::channel(true);
         let incoming = Incoming::new(listener, self.config.limits.connections)
             .map_err(|error| StoreError::System { what: "watch the listen address", error })?;
@@ -241,7 +242,6 @@ impl Store {
             incarnation: self.joiner.incarnation,
             workers: self.config.effective_raft_workers(),
             raft: self.config.raft.clone(),
-            ..NodeOptions::default()
         };
         let node = Node::start(
             options,
@@ -251,7 +251,8 @@ impl Store {
             Arc::clone(&self.joiner.addresses) as Arc<dyn Addresses>,
             groups,
             Handle::current(),
-        )?;
+        )
+        .map_err(|error| StoreError::System { what: "start the raft workers", error })?;
         let raft: Arc<dyn Raft> = Arc::clone(&node) as Arc<dyn Raft>;
         let serving = Serving::new(Parts {
             directory,
@@ -293,6 +294,15 @@ impl Store {
             let _ = stopping.wait_for(|stop| *stop).await;
         });
         (stop_accepting, tokio::spawn(server))
+    }
+
+    /// A failure of the log's engine ends the process.
+    fn watch(&self, service: &Service) {
+        let (node, fatal) = (Arc::clone(&service.node), self.fatal.clone());
+        tokio::spawn(async move {
+            let error = node.failed().await;
+            fatal.report(StoreError::Engine(error.as_ref().clone()));
+        });
     }
 
     fn show(&self, service: &Service, connections: Arc<AtomicUsize>) {
@@ -355,6 +365,7 @@ impl Store {
         deadline: Instant,
     ) {
         tracing::info!("stopping: handing leaders over");
+        service.nudge.stopping();
         let now = Instant::now();
         let half = now + (deadline - now) / 2;
         let directory = service.serving.directory();

@@ -26,7 +26,7 @@ use crate::exit::{Failure, Outcome};
 use crate::output;
 
 /// The counter of syncs in this cluster's metrics.
-const OWN_SYNCS: &str = "quorate_log_syncs_total";
+const OWN_SYNCS: &str = "quorate_engine_syncs_total";
 /// The counter of syncs in etcd's metrics.
 const ETCD_SYNCS: &str = "etcd_disk_wal_fsync_duration_seconds_count";
 /// Pause between the load and the run, for what the load left to do.

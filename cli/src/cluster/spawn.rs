@@ -15,7 +15,7 @@ const NOT_INHERITED: [&str; 4] =
     ["QUORATE_CONFIG", "QUORATE_ADVERTISE", "QUORATE_LOG_FILE", "QUORATE_LABELS"];
 /// How much of the end of a log is read to say why a process ended.
 const TAIL_BYTES: u64 = 4096;
-/// Replicas of a region, and so the stores that a fresh cluster waits for at most.
+/// Replicas of a region, and so the stores that a fresh cluster waits for.
 const REPLICAS: usize = 3;
 
 /// What all processes of a cluster are started with.
@@ -102,10 +102,13 @@ impl Launch<'_> {
                 let members = self.cluster.of(Role::Placement);
                 let members: Vec<String> =
                     members.map(|other| format!("{}={}", other.number, other.address)).collect();
-                let stores = self.cluster.of(Role::Store).count().min(REPLICAS);
+                // With fewer stores than replicas there is one of each.
+                let stores = self.cluster.of(Role::Store).count();
+                let replicas = if stores < REPLICAS { 1 } else { REPLICAS };
                 arguments.push(format!("--id={}", member.number));
                 arguments.push(format!("--members={}", members.join(",")));
-                arguments.push(format!("--initial-stores={stores}"));
+                arguments.push(format!("--initial-stores={replicas}"));
+                arguments.push(format!("--replicas={replicas}"));
             }
             Role::Store => {
                 arguments.push(format!("--placement={}", self.cluster.placement().join(",")));

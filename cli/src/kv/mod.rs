@@ -85,7 +85,7 @@ pub(crate) async fn run(command: Kv) -> Outcome {
 pub(crate) fn written(text: &str, what: &str) -> Outcome<Bytes> {
     key::parse(text)
         .map(Bytes::from)
-        .map_err(|error| Failure::error(format!("the {what} {text:?} cannot be read: {error}")))
+        .map_err(|error| Failure::error(format!("the {what} `{text}` cannot be read: {error}")))
 }
 
 async fn put(key: &str, value: &str, options: &Options) -> Outcome {

@@ -24,7 +24,7 @@ mod tests;
 
 /// Who is believed to lead a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leader {
+pub enum Leader {
     /// A store, placement or the peer itself said so.
     Known(Peer),
     /// Nobody knows: voters are tried in turn.
@@ -38,16 +38,16 @@ pub(crate) enum Leader {
 
 /// A cached region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Route {
+pub struct Route {
     /// Its description.
-    pub(crate) region: Arc<Region>,
+    pub region: Arc<Region>,
     /// Who is asked first.
-    pub(crate) leader: Leader,
+    pub leader: Leader,
 }
 
 /// What the request that brought a correction should do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Advice {
+pub enum Advice {
     /// Look the route up again and go at once.
     Now,
     /// Every voter was tried and none leads: wait a little, then go on.
@@ -64,7 +64,7 @@ impl Route {
     }
 
     /// The peer to ask; none where the region has no voter at all.
-    pub(crate) fn target(&self) -> Option<Peer> {
+    pub fn target(&self) -> Option<Peer> {
         match self.leader {
             Leader::Known(peer) => Some(peer),
             Leader::Unknown { next, .. } => {
@@ -75,7 +75,7 @@ impl Route {
     }
 
     /// The leader, where it is known.
-    pub(crate) fn known_leader(&self) -> Option<Peer> {
+    pub fn known_leader(&self) -> Option<Peer> {
         match self.leader {
             Leader::Known(peer) => Some(peer),
             Leader::Unknown { .. } => None,
@@ -120,7 +120,7 @@ impl Route {
 
 /// The region cache. See the module.
 #[derive(Default)]
-pub(crate) struct Router {
+pub struct Router {
     by_start: BTreeMap<Bytes, Arc<Route>>,
     starts: BTreeMap<RegionId, Bytes>,
     down: BTreeSet<StoreId>,
@@ -128,7 +128,7 @@ pub(crate) struct Router {
 
 impl Router {
     /// The cached region that holds `key`.
-    pub(crate) fn lookup(&self, key: &[u8]) -> Option<&Arc<Route>> {
+    pub fn lookup(&self, key: &[u8]) -> Option<&Arc<Route>> {
         let (_, route) =
             self.by_start.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
         let end = &route.region.range.end;
@@ -136,7 +136,7 @@ impl Router {
     }
 
     /// The cached region that holds the keys just below `end` (empty: the last keys of all).
-    pub(crate) fn lookup_below(&self, end: &[u8]) -> Option<&Arc<Route>> {
+    pub fn lookup_below(&self, end: &[u8]) -> Option<&Arc<Route>> {
         let bound = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
         let (_, route) = self.by_start.range::<[u8], _>((Bound::Unbounded, bound)).next_back()?;
         let last = &route.region.range.end;
@@ -144,14 +144,14 @@ impl Router {
     }
 
     /// The cached region of that id.
-    pub(crate) fn by_id(&self, id: RegionId) -> Option<&Arc<Route>> {
+    pub fn by_id(&self, id: RegionId) -> Option<&Arc<Route>> {
         self.by_start.get(self.starts.get(&id)?)
     }
 
     /// Takes in a description, from placement or a store. Older descriptions of the same keys are
     /// dropped; where a newer one is cached, this one is. A leader that is not named stays what it
     /// was, for the same region. Returns whether it was taken in.
-    pub(crate) fn insert(&mut self, region: Region, leader: Option<PeerId>) -> bool {
+    pub fn insert(&mut self, region: Region, leader: Option<PeerId>) -> bool {
         let old = self.by_id(region.id).cloned();
         if old.as_ref().is_some_and(|old| region.epoch.is_stale_against(old.region.epoch)) {
             return false;
@@ -185,7 +185,7 @@ impl Router {
     }
 
     /// `from` said that it does not lead, and who does where it knows.
-    pub(crate) fn not_leader(&mut self, id: RegionId, from: Peer, hint: Option<Peer>) -> Advice {
+    pub fn not_leader(&mut self, id: RegionId, from: Peer, hint: Option<Peer>) -> Advice {
         let down = self.down.clone();
         let Some(route) = self.route_mut(id) else { return Advice::Ask };
         if route.target().map(|peer| peer.id) != Some(from.id) {
@@ -211,7 +211,7 @@ impl Router {
     }
 
     /// A write or a linearizable read was answered by `by`: it leads.
-    pub(crate) fn answered(&mut self, id: RegionId, by: Peer) {
+    pub fn answered(&mut self, id: RegionId, by: Peer) {
         if let Some(route) = self.route_mut(id)
             && route.region.peer(by.id).is_some()
         {
@@ -221,7 +221,7 @@ impl Router {
 
     /// The store refused the epoch of `refused` and sent the regions that now hold those keys.
     /// `store` is the one that answered: it is asked first for regions that are new here.
-    pub(crate) fn epoch_not_match(
+    pub fn epoch_not_match(
         &mut self,
         refused: &Region,
         store: StoreId,
@@ -251,7 +251,7 @@ impl Router {
     }
 
     /// The store of `peer` does not answer: another voter may lead by now.
-    pub(crate) fn unreachable(&mut self, id: RegionId, peer: Peer) -> Advice {
+    pub fn unreachable(&mut self, id: RegionId, peer: Peer) -> Advice {
         let down = self.down.clone();
         let Some(route) = self.route_mut(id) else { return Advice::Ask };
         if route.target().map(|target| target.id) != Some(peer.id) {
@@ -262,7 +262,7 @@ impl Router {
 
     /// The cached description is wrong (no such region there, another peer, another store).
     /// Forgets it, unless it was replaced in the meantime.
-    pub(crate) fn invalidate(&mut self, refused: &Region) -> Advice {
+    pub fn invalidate(&mut self, refused: &Region) -> Advice {
         match self.by_id(refused.id) {
             Some(route) if route.region.epoch == refused.epoch => {
                 self.remove(refused.id);
@@ -274,12 +274,12 @@ impl Router {
     }
 
     /// Leaders on `store` are not believed until it is up again.
-    pub(crate) fn store_down(&mut self, store: StoreId) {
+    pub fn store_down(&mut self, store: StoreId) {
         self.down.insert(store);
     }
 
     /// `store` answers again.
-    pub(crate) fn store_up(&mut self, store: StoreId) {
+    pub fn store_up(&mut self, store: StoreId) {
         self.down.remove(&store);
     }
 

@@ -147,7 +147,8 @@ async fn nobody_there_and_bad_addresses_are_said_clearly() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
-    let error = PlacementClient::connect(std::slice::from_ref(&address), quick(200)).await.err().unwrap();
+    let error =
+        PlacementClient::connect(std::slice::from_ref(&address), quick(200)).await.err().unwrap();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains(&address), "{error}");
     for bad in ["", "no port", "127.0.0.1"] {

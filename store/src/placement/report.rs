@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -40,6 +40,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Nudge {
     regions: Mutex<BTreeSet<RegionId>>,
+    stopping: AtomicBool,
     notify: Notify,
 }
 
@@ -53,6 +54,16 @@ impl Nudge {
         if first {
             self.notify.notify_one();
         }
+    }
+
+    /// This store is stopping: no leader should be moved here.
+    pub(crate) fn stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     fn take(&self) -> BTreeSet<RegionId> {
@@ -170,7 +181,7 @@ impl Heartbeats {
         let regions = self.nudge.take().into_iter().filter_map(|id| self.directory.get(id));
         let reports: Vec<RegionReport> =
             regions.filter_map(|local| reporter.report_one(&local)).collect();
-        if reports.is_empty() {
+        if reports.is_empty() && !self.nudge.is_stopping() {
             return Ok(());
         }
         self.send(outbox, reports, false, sequence)
@@ -200,6 +211,7 @@ impl Heartbeats {
             regions,
             full,
             sequence: *sequence,
+            stopping: self.nudge.is_stopping(),
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
         outbox.try_send(report).map_err(|_| "placement does not take reports".to_owned())

@@ -194,13 +194,17 @@ async fn bad_requests_get_a_sentence() {
         (with(&|put| put.ttl = 1), "ttl"),
         (with(&|put| put.context.as_mut().unwrap().api_version = 2), "api_version"),
     ] {
-        let Response::RawPut(answer) = store.serving.call(Asked::RawPut(bad)).await else { panic!() };
+        let Response::RawPut(answer) = store.serving.call(Asked::RawPut(bad)).await else {
+            panic!()
+        };
         assert_eq!(answer.region_error, None);
         assert!(answer.error.contains(word), "{:?} does not say {word:?}", answer.error);
     }
     // Where there is no text for it, the first pair carries the error.
     let scan = RawScanRequest { context: context(LEFT), cf: "write".into(), ..Default::default() };
-    let Response::RawScan(answer) = store.serving.call(Asked::RawScan(scan)).await else { panic!() };
+    let Response::RawScan(answer) = store.serving.call(Asked::RawScan(scan)).await else {
+        panic!()
+    };
     assert!(answer.kvs[0].error.as_ref().unwrap().abort.contains("column family"));
     // A request without a context names no store.
     let stray = RawPutRequest { key: "a".into(), ..Default::default() };
@@ -226,10 +230,11 @@ async fn all_kinds_of_requests_are_served() {
 
     let batch_get = RawBatchGetRequest {
         context: context(LEFT),
-        keys: vec![key("d"), key("nothing"), key("a")],
+        keys: vec![key("d"), key("gone"), key("a")],
         ..Default::default()
     };
-    let Response::RawBatchGet(found) = store.serving.call(Asked::RawBatchGet(batch_get)).await else {
+    let Response::RawBatchGet(found) = store.serving.call(Asked::RawBatchGet(batch_get)).await
+    else {
         panic!()
     };
     assert_eq!(found.pairs, [pair("d", "4"), pair("a", "1")]);
@@ -252,7 +257,9 @@ async fn all_kinds_of_requests_are_served() {
         reverse: true,
         ..Default::default()
     };
-    let Response::RawScan(found) = store.serving.call(Asked::RawScan(reverse)).await else { panic!() };
+    let Response::RawScan(found) = store.serving.call(Asked::RawScan(reverse)).await else {
+        panic!()
+    };
     assert_eq!(found.kvs, [pair("c", ""), pair("b", "")]);
 
     let batch_scan = RawBatchScanRequest {
@@ -270,13 +277,12 @@ async fn all_kinds_of_requests_are_served() {
     };
     assert_eq!(keys(&found.kvs), ["a", "c", "d"]);
 
-    let delete =
-        RawDeleteRequest { context: context(LEFT), key: key("a"), ..Default::default() };
+    let delete = RawDeleteRequest { context: context(LEFT), key: key("a"), ..Default::default() };
     let done = store.serving.call(Asked::RawDelete(delete)).await;
     assert_eq!(done, Response::RawDelete(RawDeleteResponse::default()));
     let batch_delete = RawBatchDeleteRequest {
         context: context(LEFT),
-        keys: vec![key("b"), key("nothing")],
+        keys: vec![key("b"), key("gone")],
         ..Default::default()
     };
     let done = store.serving.call(Asked::RawBatchDelete(batch_delete)).await;
@@ -335,13 +341,13 @@ async fn what_is_not_answered_in_time_is_given_up_on() {
         answers.extend(message.request_ids.into_iter().zip(message.responses));
     }
     answers.sort_by_key(|(id, _)| *id);
-    let (Some(Response::RawPut(put)), Some(Response::RawGet(get))) =
+    let (Some(Response::RawPut(write)), Some(Response::RawGet(read))) =
         (&answers[0].1.cmd, &answers[1].1.cmd)
     else {
         panic!("{answers:?}")
     };
-    assert!(put.region_error.as_ref().unwrap().stale_command.is_some());
-    assert!(get.region_error.as_ref().unwrap().read_index_not_ready.is_some());
+    assert!(write.region_error.as_ref().unwrap().stale_command.is_some());
+    assert!(read.region_error.as_ref().unwrap().read_index_not_ready.is_some());
 
     // The answers that come too late find nobody, and the stream goes on.
     store.raft.held().into_iter().for_each(|held| store.raft.finish(held));
@@ -376,7 +382,8 @@ async fn no_message_is_larger_than_clients_decode() {
     let mut seen = Vec::new();
     while seen.len() < 20 {
         let message = client.next().await;
-        let bytes: usize = (0..message.responses.len()).map(|at| value(&message, at).value.len()).sum();
+        let bytes: usize =
+            (0..message.responses.len()).map(|at| value(&message, at).value.len()).sum();
         assert!(bytes <= MAX_ANSWER_BYTES, "{bytes}");
         seen.extend(message.request_ids);
     }
@@ -432,14 +439,14 @@ async fn a_malformed_message_ends_the_stream_and_a_strange_one_does_not() {
     let mut client = Client::new(&store);
     let empty = Asked::Empty(BatchCommandsEmptyRequest { test_id: 5, delay_time: 0 });
     client.send(vec![(1, empty)]).await;
-    let unknown = BatchCommandsRequest {
-        requests: vec![Request { cmd: None }],
-        request_ids: vec![2],
-    };
+    let unknown =
+        BatchCommandsRequest { requests: vec![Request { cmd: None }], request_ids: vec![2] };
     client.requests.send(Ok(unknown)).await.unwrap();
     let message = client.next().await;
     assert_eq!(message.request_ids, [1, 2]);
-    assert!(matches!(&message.responses[0].cmd, Some(Response::Empty(empty)) if empty.test_id == 5));
+    assert!(
+        matches!(&message.responses[0].cmd, Some(Response::Empty(empty)) if empty.test_id == 5)
+    );
     assert_eq!(message.responses[1].cmd, None);
 
     let lame = BatchCommandsRequest { requests: Vec::new(), request_ids: vec![3] };
