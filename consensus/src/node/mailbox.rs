@@ -86,6 +86,15 @@ impl<T: 'static> Mailboxes<T> {
         }
     }
 
+    /// A single message; false where the mailbox is full.
+    pub(super) fn message(&self, from: NodeId, envelope: Envelope) -> bool {
+        let sender = &self.senders[self.worker_of(RegionId(envelope.group))];
+        self.counters.messages_received.add(1);
+        let taken = sender.try_send(Mail::Frame(from, vec![envelope])).is_ok();
+        self.counters.mailbox_dropped.add(u64::from(!taken));
+        taken
+    }
+
     fn deliver(&self, sender: &Sender<Mail<T>>, from: NodeId, envelopes: Vec<Envelope>) {
         let count = envelopes.len() as u64;
         if sender.try_send(Mail::Frame(from, envelopes)).is_err() {

@@ -15,7 +15,7 @@ use crate::host::{Host, framed, members};
 
 /// On its way between two processes.
 pub(crate) enum Wire {
-    Message(Envelope),
+    Message(Box<Envelope>),
     Beat(u64),
 }
 
@@ -166,7 +166,7 @@ impl Cluster {
                     if self.traces {
                         self.say(format!("{from}->{to} {}", describe(&envelope)));
                     }
-                    Event::Message { from: from_node, envelope: Box::new(envelope) }
+                    Event::Message { from: from_node, envelope }
                 }
                 Wire::Beat(incarnation) => Event::Beat { from: from_node, incarnation },
             };
@@ -194,7 +194,7 @@ impl Cluster {
         let now = self.now;
         for Outgoing { to, plane, envelope } in effects.send {
             assert_ne!(plane, Plane::Bulk, "snapshots go their own way");
-            self.post(node, to.0, Wire::Message(envelope));
+            self.post(node, to.0, Wire::Message(Box::new(envelope)));
         }
         for (token, reply) in effects.replies {
             let words = match reply {
@@ -274,7 +274,7 @@ impl Cluster {
                 && self.hosts.get(&to).is_some_and(|host| host.runs);
             if reaches {
                 let envelope = self.snapshot(from, &make);
-                self.post(from, to, Wire::Message(envelope));
+                self.post(from, to, Wire::Message(Box::new(envelope)));
             }
             self.step(from, Event::SnapshotSent { group, to: peer, delivered: reaches });
         }

@@ -20,6 +20,9 @@ pub(crate) struct Applied {
     pub(crate) commands: Vec<String>,
 }
 
+/// Entries with the commands in them.
+pub(crate) type Seen = Vec<(Committed<u64>, Vec<String>)>;
+
 pub(crate) struct Host {
     pub(crate) node: u64,
     pub(crate) shard: Shard<u64>,
@@ -121,10 +124,7 @@ impl Host {
     }
 
     /// Applies a task and stores the result, unsynced. Returns the tokens with what they proposed.
-    pub(crate) fn apply(
-        &mut self,
-        task: ApplyTask<u64>,
-    ) -> (LogIndex, Term, Vec<(Committed<u64>, Vec<String>)>) {
+    pub(crate) fn apply(&mut self, task: ApplyTask<u64>) -> (LogIndex, Term, Seen) {
         let hosted = self.groups.get_mut(&task.group.0).unwrap();
         let mut seen = Vec::new();
         for entry in task.entries {
