@@ -161,6 +161,15 @@ impl<T: 'static> Mailboxes<T> {
         }
     }
 
+    /// A single message; false where the mailbox is full.
+    pub(super) fn message(&self, from: NodeId, envelope: Envelope) -> bool {
+        let worker = self.of(RegionId(envelope.group));
+        self.counters.messages_received.add(1);
+        let taken = worker.push(Mail::Frame(from, vec![envelope]), false).is_ok();
+        self.counters.mailbox_dropped.add(u64::from(!taken));
+        taken
+    }
+
     fn deliver(&self, worker: &Mailbox<T>, from: NodeId, envelopes: Vec<Envelope>) {
         let count = envelopes.len() as u64;
         if worker.push(Mail::Frame(from, envelopes), false).is_err() {

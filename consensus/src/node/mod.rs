@@ -153,7 +153,14 @@ impl<T: Send + 'static> Node<T> {
                         worker.shard.step(Event::Create(Box::new(group)), clock::now());
                     }
                     let mailboxes = worker.mailboxes.clone();
-                    if let Err(error) = worker.run() {
+                    // A panic leaves groups in an unknown state: as bad as an engine that fails.
+                    let run = std::panic::AssertUnwindSafe(|| worker.run());
+                    let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+                        let during = format!("running raft worker {number}");
+                        let reason = "it panicked; see the log for where".to_owned();
+                        Err(EngineError::Fatal { during, reason })
+                    });
+                    if let Err(error) = outcome {
                         report.send_replace(Some(Arc::new(error)));
                     }
                     mailboxes.close(number);

@@ -216,16 +216,17 @@ impl<M: Machine> Worker<M> {
         let source = self.machine.lock().snapshot(make.group)?;
         let (group, to) = (make.group, make.to);
         let mailboxes = self.mailboxes.clone();
-        match source {
+        let taken = match source {
             Some(source) if source.index >= make.at_least => {
                 self.transmitter.send(make, source, move |delivered| {
-                    mailboxes.hint(group, Event::SnapshotSent { group, to, delivered });
-                });
+                    mailboxes.tell(group, Event::SnapshotSent { group, to, delivered });
+                })
             }
-            Some(_) | None => {
-                let event = Event::SnapshotSent { group, to, delivered: false };
-                self.shard.step(event, clock::now());
-            }
+            Some(_) | None => false,
+        };
+        if !taken {
+            let event = Event::SnapshotSent { group, to, delivered: false };
+            self.shard.step(event, clock::now());
         }
         Ok(())
     }
