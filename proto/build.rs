@@ -13,6 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, [&folder])?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Rare and large: it would make every answer ten times the size.
+        .boxed("region_error")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;
     Ok(())
