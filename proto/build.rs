@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         // Rare and large: it would make every answer ten times the size.
         .boxed("region_error")
+        .codec_path("crate::codec::Messages")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;
     Ok(())
