@@ -71,7 +71,7 @@ fn process_command<S: Settings>(name: &'static str) -> Command {
 /// Whatever the command says.
 pub(crate) fn run(matches: &ArgMatches) -> Outcome {
     match matches.subcommand() {
-        Some(("placement", matches)) => process::placement(matches),
+        Some(("placement", matches)) => wait(process::placement(matches)),
         Some(("store", matches)) => match matches.subcommand() {
             Some((_, list)) => wait(admin::list(&parsed(admin::ListArgs::from_arg_matches(list))?)),
             None => process::store(matches),

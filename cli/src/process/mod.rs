@@ -24,15 +24,15 @@ const ENDED_AT_ONCE: i32 = 130;
 ///
 /// # Errors
 /// Bad settings, or why the member cannot run.
-pub(crate) fn placement(matches: &ArgMatches) -> Outcome {
+pub(crate) async fn placement(matches: &ArgMatches) -> Outcome {
     let Layered { node, log, .. } =
         Layers::of_process::<PlacementConfig>(matches)?.apply::<PlacementConfig>()?;
     telemetry::start(&log)?;
-    let ended = quorate_placement::run(node, shutdown());
+    let ended = quorate_placement::run(node, shutdown()).await;
     conclude(ended.map_err(|error| error.to_string()))
 }
 
-/// Runs a store until it ends.
+/// Runs a store until it ends. Blocks: a store brings its own runtime.
 ///
 /// # Errors
 /// Bad settings, or why the store cannot run.

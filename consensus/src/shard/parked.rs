@@ -2,7 +2,7 @@
 //!
 //! A region splits on all replicas, but not at the same time: its new leader's first messages may
 //! arrive before the local replica has applied the split. Dropping them would cost an election
-//! timeout.
+//! timeout. The staged file of a snapshot nobody waited for is handed back, to be removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
+use crate::group::staged_file;
 use crate::time::Instant;
 
 /// Longest stay.
@@ -18,28 +19,67 @@ const KEEP: Duration = Duration::from_secs(3);
 const PER_GROUP: usize = 16;
 /// Groups with kept messages.
 const GROUPS: usize = 4_096;
+/// Bytes of entries kept for all groups together.
+const BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Parked {
-    groups: BTreeMap<RegionId, (Instant, Vec<(NodeId, Envelope)>)>,
+    groups: BTreeMap<RegionId, Place>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    since: Instant,
+    kept: Vec<(NodeId, Envelope)>,
+}
+
+fn size_of(envelope: &Envelope) -> usize {
+    envelope.entries.iter().map(|entry| entry.data.len()).sum()
 }
 
 impl Parked {
-    pub(super) fn park(&mut self, group: RegionId, from: NodeId, envelope: Envelope, now: Instant) {
-        if self.groups.len() >= GROUPS && !self.groups.contains_key(&group) {
-            return;
+    /// Keeps a message, or returns the staged file that came with it.
+    pub(super) fn park(
+        &mut self,
+        group: RegionId,
+        from: NodeId,
+        envelope: Envelope,
+        now: Instant,
+    ) -> Option<String> {
+        let size = size_of(&envelope);
+        let is_full = self.groups.len() >= GROUPS && !self.groups.contains_key(&group);
+        if is_full || self.bytes + size > BYTES {
+            return staged_file(&envelope);
         }
-        let (_, kept) = self.groups.entry(group).or_insert((now, Vec::new()));
-        if kept.len() < PER_GROUP {
-            kept.push((from, envelope));
+        let place =
+            self.groups.entry(group).or_insert_with(|| Place { since: now, kept: Vec::new() });
+        if place.kept.len() >= PER_GROUP {
+            return staged_file(&envelope);
         }
+        self.bytes += size;
+        place.kept.push((from, envelope));
+        None
     }
 
+    /// Hands out what was kept for a group, in order.
     pub(super) fn take(&mut self, group: RegionId) -> Vec<(NodeId, Envelope)> {
-        self.groups.remove(&group).map(|(_, kept)| kept).unwrap_or_default()
+        let kept = self.groups.remove(&group).map(|place| place.kept).unwrap_or_default();
+        self.bytes -= kept.iter().map(|(_, envelope)| size_of(envelope)).sum::<usize>();
+        kept
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.groups.retain(|_, (since, _)| now.since(*since) < KEEP);
+    /// Drops what was kept for too long; returns the staged files that came with it.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<String> {
+        let mut files = Vec::new();
+        self.groups.retain(|_, place| {
+            let keep = now.since(place.since) < KEEP;
+            if !keep {
+                self.bytes -= place.kept.iter().map(|(_, kept)| size_of(kept)).sum::<usize>();
+                files.extend(place.kept.iter().filter_map(|(_, kept)| staged_file(kept)));
+            }
+            keep
+        });
+        files
     }
 }

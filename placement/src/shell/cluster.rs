@@ -147,8 +147,7 @@ impl Cluster {
         let me = &self.me.name;
         match self.known_leader().filter(|leader| leader.id != self.me.id) {
             Some(leader) => {
-                let words =
-                    format!("{me} is not the placement leader, it is {}", leader.address);
+                let words = format!("{me} is not the placement leader, it is {}", leader.address);
                 let mut status = Status::unavailable(words);
                 if let Ok(address) = leader.address.parse() {
                     status.metadata_mut().insert(LEADER_HINT, address);
@@ -216,10 +215,8 @@ impl Cluster {
 
     fn lease(&self) -> Option<Lease> {
         let lease = self.view.lease(clock::now())?;
-        if lease.renew {
-            if let Some(raft) = self.raft.get() {
-                raft.renew_lease();
-            }
+        if let Some(raft) = self.raft.get().filter(|_| lease.renew) {
+            raft.renew_lease();
         }
         Some(lease)
     }

@@ -35,9 +35,7 @@ pub(crate) fn bind(
         .next()
         .ok_or_else(|| bad("the name has no address".to_owned()))?;
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            PlacementError::PortInUse { what, address: address.to_owned() }
-        }
+        io::ErrorKind::AddrInUse => PlacementError::PortInUse { what, address: address.to_owned() },
         _ => bad(error.to_string()),
     };
     let listener = std::net::TcpListener::bind(resolved).map_err(failed)?;
