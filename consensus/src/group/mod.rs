@@ -78,6 +78,8 @@ pub(crate) struct Group<T> {
     timeout: usize,
     /// Members whose process was silent when the group fell asleep.
     missed: bool,
+    /// Of a peer without members: who wrote last.
+    met: Option<(u64, NodeId)>,
     installing: Option<Box<Installing>>,
     incoming: Option<Staged>,
     /// Messages that must wait for the write under way, and the number of its `Ready`.
@@ -142,6 +144,7 @@ impl<T> Group<T> {
             election_ticks: (options.election_ticks, options.election_stagger_ticks),
             timeout: options.election_ticks,
             missed: false,
+            met: None,
             installing: None,
             incoming: None,
             held: Vec::new(),
@@ -171,6 +174,10 @@ impl<T> Group<T> {
         self.node.raft.state == StateRole::Leader
     }
 
+    pub(crate) fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
     pub(crate) fn is_asleep(&self) -> bool {
         self.sleep.is_asleep()
     }
@@ -180,7 +187,17 @@ impl<T> Group<T> {
     }
 
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {
-        self.members.iter().find(|member| member.peer.0 == peer).map(|member| member.node)
+        let member = self.members.iter().find(|member| member.peer.0 == peer);
+        let met = self.met.filter(|(known, _)| *known == peer).map(|(_, node)| node);
+        member.map(|member| member.node).or(met)
+    }
+
+    /// A message came from that process: a peer without data knows no members, and learns this way
+    /// whom to answer.
+    pub(crate) fn meet(&mut self, peer: u64, node: NodeId) {
+        if self.members.is_empty() {
+            self.met = Some((peer, node));
+        }
     }
 
     /// The process that led this group when it was last heard of.

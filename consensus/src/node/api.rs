@@ -1,7 +1,7 @@
 //! What a process plugs into the production shell: its state machine, its answers, its addresses.
 
 use bytes::Bytes;
-use quorate_proto::{LogIndex, NodeId, RegionId, Term};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 
 use crate::engine::EngineError;
 use crate::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup, Reply};
@@ -62,6 +62,12 @@ pub trait Machine: Send + 'static {
     /// An error of the engine stops the process.
     fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError>;
 
+    /// Whether a snapshot with this description may be received for a peer, and installed later.
+    ///
+    /// # Errors
+    /// Why not; the sender hears it and tries again.
+    fn admit_snapshot(&mut self, group: RegionId, to: PeerId, state: &Bytes) -> Result<(), String>;
+
     /// Replaces a group's data by a received snapshot, safe against a crash at any step:
     /// `install.batch` together with an own `Installing` mark, synced; ingest; own state, synced.
     /// Returns the members the snapshot names.
@@ -77,6 +83,9 @@ pub trait Replies<T>: Send + Sync + 'static {
     fn reply(&self, token: T, reply: Reply);
     /// Leadership of a group changed.
     fn leader_changed(&self, change: LeaderChange);
+    /// Messages for a peer that is not hosted here have come for a while: it may belong here (its
+    /// parent split while this process was away) and has to be created, or it is gone for good.
+    fn stranger(&self, group: RegionId, peer: PeerId);
 }
 
 /// Where processes are found.

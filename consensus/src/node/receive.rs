@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use quorate_proto::wire::peer::{Envelope, SnapshotChunk};
+use quorate_proto::{PeerId, RegionId};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::Streaming;
 
@@ -15,16 +16,20 @@ const RECEIVING: usize = 2;
 /// Chunks between the network and the disk.
 const QUEUE: usize = 4;
 
+/// Whether the state machine takes a snapshot of a group, for a peer, with that description.
+pub(super) type Admit = Arc<dyn Fn(RegionId, PeerId, &Bytes) -> Result<(), String> + Send + Sync>;
+
 /// See the module.
 pub(super) struct Receiver {
     engine: Arc<dyn Engine>,
     places: Arc<Semaphore>,
     counters: Arc<Counters>,
+    admit: Admit,
 }
 
 impl Receiver {
-    pub(super) fn new(engine: Arc<dyn Engine>, counters: Arc<Counters>) -> Self {
-        Self { engine, places: Arc::new(Semaphore::new(RECEIVING)), counters }
+    pub(super) fn new(engine: Arc<dyn Engine>, counters: Arc<Counters>, admit: Admit) -> Self {
+        Self { engine, places: Arc::new(Semaphore::new(RECEIVING)), counters, admit }
     }
 
     /// Receives all chunks; the staged file is durable when it returns.
@@ -38,11 +43,13 @@ impl Receiver {
         };
         let id = message.snapshot.as_ref().map(|meta| meta.id.clone()).unwrap_or_default();
         if id.is_empty()
-            || id.len() > 200
+            || id.len() > 100
             || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         {
             return Err("the snapshot has no proper name".into());
         }
+        let state = message.snapshot.as_ref().map(|meta| meta.state.clone()).unwrap_or_default();
+        (self.admit)(RegionId(message.group), PeerId(message.to_peer), &state)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let engine = self.engine.clone();
         let name = id.clone();

@@ -306,6 +306,8 @@ pub struct Effects<T> {
     pub installs: Vec<Install>,
     /// Staged files of snapshots that are not wanted: to remove.
     pub discards: Vec<String>,
+    /// Peers that are not hosted here but have been written to for a while.
+    pub strangers: Vec<(RegionId, PeerId)>,
     /// Changes of leadership to report.
     pub leaders: Vec<LeaderChange>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
@@ -321,6 +323,7 @@ impl<T> Default for Effects<T> {
             snapshots: Vec::new(),
             installs: Vec::new(),
             discards: Vec::new(),
+            strangers: Vec::new(),
             leaders: Vec::new(),
             persist: None,
         }

@@ -243,7 +243,9 @@ impl<T> Shard<T> {
             self.node_changed(change);
         }
         self.wake_some(now);
-        self.pending.discards.extend(self.parked.expire(now));
+        let expired = self.parked.expire(now);
+        self.pending.discards.extend(expired.files);
+        self.pending.strangers.extend(expired.strangers);
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let mut asleep = Vec::new();
         for id in &self.awake {
@@ -271,7 +273,10 @@ impl<T> Shard<T> {
             self.pending.discards.extend(self.parked.park(id, from, envelope, now));
             return;
         }
-        self.with(id, now, |group, context, effects| group.step(envelope, context, effects));
+        self.with(id, now, |group, context, effects| {
+            group.meet(envelope.from_peer, from);
+            group.step(envelope, context, effects);
+        });
     }
 
     fn beat(&mut self, from: NodeId, incarnation: u64, now: Instant) {
@@ -321,8 +326,13 @@ impl<T> Shard<T> {
 
     fn create(&mut self, new: NewGroup, now: Instant) {
         let id = new.group;
-        if self.groups.contains_key(&id) {
-            return;
+        if let Some(known) = self.groups.get_mut(&id) {
+            // A peer without data that waits for a snapshot gets its data from its parent's split;
+            // what it voted is in the log's records and is kept.
+            if known.has_members() || new.members.is_empty() {
+                return;
+            }
+            known.close(&mut self.pending);
         }
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let engine = self.engine.clone();
@@ -384,6 +394,7 @@ impl<T> Effects<T> {
             && self.snapshots.is_empty()
             && self.installs.is_empty()
             && self.discards.is_empty()
+            && self.strangers.is_empty()
             && self.leaders.is_empty()
             && self.persist.is_none()
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::group::staged_file;
 use crate::time::Instant;
@@ -69,17 +69,29 @@ impl Parked {
         kept
     }
 
-    /// Drops what was kept for too long; returns the staged files that came with it.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<String> {
-        let mut files = Vec::new();
-        self.groups.retain(|_, place| {
+    /// Drops what was kept for too long.
+    pub(super) fn expire(&mut self, now: Instant) -> Expired {
+        let mut expired = Expired::default();
+        self.groups.retain(|group, place| {
             let keep = now.since(place.since) < KEEP;
             if !keep {
                 self.bytes -= place.kept.iter().map(|(_, kept)| size_of(kept)).sum::<usize>();
-                files.extend(place.kept.iter().filter_map(|(_, kept)| staged_file(kept)));
+                expired.files.extend(place.kept.iter().filter_map(|(_, kept)| staged_file(kept)));
+                if let Some((_, last)) = place.kept.last() {
+                    expired.strangers.push((*group, PeerId(last.to_peer)));
+                }
             }
             keep
         });
-        files
+        expired
     }
+}
+
+/// What was kept for too long.
+#[derive(Debug, Default)]
+pub(super) struct Expired {
+    /// Staged files that came with it, to be removed.
+    pub(super) files: Vec<String>,
+    /// Whom it was for.
+    pub(super) strangers: Vec<(RegionId, PeerId)>,
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 use prost::Message;
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
 use quorate_consensus::node::{Machine, Outcome, Progress, SnapshotSource};
 use quorate_consensus::shard::{self, ApplyTask, Install, Refusal};
-use quorate_proto::RegionId;
 use quorate_proto::wire::placement_state as wire;
+use quorate_proto::{PeerId, RegionId};
 use tokio::sync::oneshot;
 
 use super::disk::{self, Applied};
@@ -120,6 +121,11 @@ impl Machine for StateMachine {
             state: state.encode_to_vec().into(),
             reader: self.engine.snapshot(),
         }))
+    }
+
+    fn admit_snapshot(&mut self, _: RegionId, _: PeerId, _: &Bytes) -> Result<(), String> {
+        // The one group of placement: its snapshot replaces everything.
+        Ok(())
     }
 
     fn install(&mut self, install: Install) -> Result<Vec<shard::Member>, EngineError> {

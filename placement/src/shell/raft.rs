@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_consensus::node::{Addresses, Node, Replies};
 use quorate_consensus::shard::{LeaderChange, Reply};
-use quorate_proto::NodeId;
+use quorate_proto::{NodeId, PeerId, RegionId};
 use tokio::sync::watch;
 
 use super::machine::{Ended, GROUP, Token};
@@ -53,6 +53,10 @@ impl Replies<Token> for Listener {
 
     fn leader_changed(&self, change: LeaderChange) {
         self.leader.send_replace(Some(change));
+    }
+
+    fn stranger(&self, group: RegionId, peer: PeerId) {
+        tracing::warn!(%group, %peer, "messages for a group that placement does not have");
     }
 }
 

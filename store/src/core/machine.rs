@@ -1,11 +1,15 @@
 //! The applier as the production shell's state machine.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use quorate_consensus::engine::EngineError;
 use quorate_consensus::node::{Machine, Outcome, SnapshotSource};
 use quorate_consensus::shard::{ApplyTask, Install, Member};
-use quorate_proto::RegionId;
+use quorate_proto::{PeerId, RegionId};
 
 use super::applier::{Answered, Applier};
+use super::snapshot::parse_state;
 
 /// Who hears how requests ended.
 pub trait Answers<T>: Send + 'static {
@@ -48,6 +52,15 @@ impl<T: Send + 'static, A: Answers<T>> Machine for StoreMachine<T, A> {
 
     fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
         self.applier.snapshot(group)
+    }
+
+    fn admit_snapshot(&mut self, group: RegionId, to: PeerId, state: &Bytes) -> Result<(), String> {
+        let (region, _) = parse_state(state.clone()).map_err(|error| error.to_string())?;
+        if region.id != group {
+            return Err(format!("the snapshot describes {}, not {group}", region.id));
+        }
+        let admitted = self.applier.directory().admit_snapshot(Arc::new(region), to);
+        admitted.map_err(|conflict| conflict.to_string())
     }
 
     fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
