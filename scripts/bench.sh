@@ -70,7 +70,9 @@ free_port() {
 }
 
 start_quorate() {
-    "$QUORATE" up --same-session --ephemeral >&2
+    # Default settings: no small regions as for a first look.
+    : >"$work/store-settings.toml"
+    "$QUORATE" up --same-session --ephemeral --store-config "$work/store-settings.toml" >&2
     mapfile -t quorate_pids < <(sed -n 's/^pid = \([0-9]*\)$/\1/p' "$QUORATE_CLUSTER/cluster.toml")
     [ "${#quorate_pids[@]}" -eq 6 ] || fail "expected 6 processes in $QUORATE_CLUSTER/cluster.toml"
 }

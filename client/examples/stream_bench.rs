@@ -2,7 +2,7 @@
 //! each side on a thread of its own. Prints operations a second, CPU-µs per operation of either
 //! side, and requests per message.
 //!
-//! `cargo run -p quorate-client --example stream_bench [SECONDS]`
+//! `cargo run -p quorate-client --example stream_bench [SECONDS [CLIENTS]]`
 
 use std::{
     fs,
@@ -45,6 +45,8 @@ struct Echo {
 
 fn main() {
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
+    let only = std::env::args().nth(2).and_then(|text| text.parse().ok());
+    let numbers = only.map_or(vec![1, 16, 64, 256], |clients| vec![clients]);
     let messages = Arc::new(AtomicU64::new(0));
     let (started, starting) = mpsc::channel();
     let counted = Arc::clone(&messages);
@@ -63,7 +65,7 @@ fn main() {
     };
     println!("operation  clients   ops/s  client µs/op  server µs/op  requests/message");
     for write in [false, true] {
-        for clients in [1, 16, 64, 256] {
+        for clients in numbers.clone() {
             let before = (messages.load(Ordering::Relaxed), cpu("self"), cpu(&server));
             let began = Instant::now();
             let operations =
@@ -133,6 +135,8 @@ fn serve(messages: Arc<AtomicU64>, started: &mpsc::Sender<(String, String)>) {
         let echo = Echo { address, messages };
         let served = Server::builder()
             .tcp_nodelay(true)
+            .initial_stream_window_size(8 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024)
             .add_service(pd_server::PdServer::new(echo.clone()))
             .add_service(tikv_server::TikvServer::new(echo))
             .serve_with_incoming(TcpListenerStream::new(listener))

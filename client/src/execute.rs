@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use quorate_proto::{
-    Peer, Region, key,
+    Peer, Region,
     wire::{kvrpcpb, tikvpb::batch_commands_request::request::Cmd as Command},
 };
 
@@ -24,7 +24,7 @@ use crate::{
     command::{self, Answer},
     lane::Outcome,
     refusal::Refusal,
-    router::{Advice, Route},
+    router::Route,
 };
 
 /// Whether a lost request may be sent again.
@@ -52,16 +52,17 @@ pub(crate) struct Attempt {
     pub(crate) deadline: Instant,
     allowed: Duration,
     /// Made only once it is needed.
-    backoff: Option<Backoff>,
+    backoff: Option<Box<Backoff>>,
     /// Replicas that have refused a follower read.
-    replicas_tried: usize,
+    pub(crate) replicas_tried: usize,
     /// Moves without a pause since the last one.
-    hops: u32,
-    last: String,
+    pub(crate) hops: u32,
+    /// Why the last attempt failed.
+    pub(crate) last: String,
 }
 
 /// Moves without a pause before one is forced: two stores may name each other as the leader.
-const MAX_HOPS: u32 = 6;
+pub(crate) const MAX_HOPS: u32 = 6;
 
 impl Attempt {
     pub(crate) fn new(operation: &'static str, kind: Kind, allowed: Duration) -> Self {
@@ -91,7 +92,7 @@ impl Attempt {
         }
     }
 
-    fn timeout(&self) -> Error {
+    pub(crate) fn timeout(&self) -> Error {
         let last = match self.last.as_str() {
             "" => "no answer",
             last => last,
@@ -99,14 +100,14 @@ impl Attempt {
         Error::Timeout { operation: self.operation, after: self.allowed, last: last.to_owned() }
     }
 
-    fn undetermined(&self, cause: &str) -> Error {
+    pub(crate) fn undetermined(&self, cause: &str) -> Error {
         Error::Undetermined { operation: self.operation, cause: cause.to_owned() }
     }
 
     /// Waits before the next attempt.
-    async fn pause(&mut self, pace: Pace, floor: Duration) -> Result<()> {
+    pub(crate) async fn pause(&mut self, pace: Pace, floor: Duration) -> Result<()> {
         self.hops = 0;
-        let backoff = self.backoff.get_or_insert_with(|| Backoff::new(rand::random()));
+        let backoff = self.backoff.get_or_insert_with(|| Box::new(Backoff::new(rand::random())));
         let wait = backoff.next(pace, floor);
         if Instant::now() + wait >= self.deadline {
             return Err(self.timeout());
@@ -115,7 +116,7 @@ impl Attempt {
         Ok(())
     }
 
-    fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         match self.kind {
             Kind::Read(_) => true,
             Kind::Write => false,
@@ -129,6 +130,9 @@ pub(crate) enum Exchange {
     Answered(Answer, Arc<Route>),
     /// The region at that place does not fit the request any more: cut it anew.
     Moved,
+    /// The answer to this read would be larger than clients decode, in the store's words: ask for
+    /// less.
+    TooLarge(String),
 }
 
 impl Inner {
@@ -141,11 +145,14 @@ impl Inner {
         make: impl Fn(&Region, kvrpcpb::Context) -> Option<Command>,
     ) -> Result<Exchange> {
         loop {
-            let route = self.route(attempt, place).await?;
+            let route = match self.cached(place) {
+                Some(route) => route,
+                None => Box::pin(self.learn(attempt, place)).await?,
+            };
             let Some((peer, replica_read)) = self.choose(attempt, &route) else {
                 attempt.last = format!("{} has no peers", route.region.id);
                 self.router.write().invalidate(&route.region);
-                attempt.pause(Pace::Ordinary, Duration::ZERO).await?;
+                Box::pin(attempt.pause(Pace::Ordinary, Duration::ZERO)).await?;
                 continue;
             };
             let context = command::context(&route, peer, replica_read);
@@ -159,13 +166,19 @@ impl Inner {
                             attempt.deadline.min(Instant::now() + self.options.read_attempt)
                         }
                     };
-                    lane.call(request, bytes, deadline).await
+                    match lane.send(request, bytes, deadline) {
+                        Ok(outcome) => outcome.await.unwrap_or_else(|_| Outcome::runtime_ended()),
+                        Err(held) => Box::pin(lane.send_later(held)).await,
+                    }
                 }
                 None => Outcome::NotSent(Arc::clone(&self.resting)),
             };
             match outcome {
                 Outcome::Answer(Answer::Refused(refusal)) => {
-                    self.refused(attempt, &route, peer, replica_read, *refusal).await?;
+                    if let (true, Refusal::TooLarge(words)) = (attempt.is_read(), &*refusal) {
+                        return Ok(Exchange::TooLarge(words.clone()));
+                    }
+                    Box::pin(self.refused(attempt, &route, peer, replica_read, *refusal)).await?;
                 }
                 Outcome::Answer(Answer::Failed(words)) => {
                     let (operation, reason) = (attempt.operation, words.into());
@@ -177,61 +190,15 @@ impl Inner {
                     }
                     return Ok(Exchange::Answered(answer, route));
                 }
-                Outcome::NotSent(reason) => {
-                    attempt.last = format!("{reason}");
-                    self.gone(attempt, &route, peer, replica_read).await?;
-                }
-                Outcome::Lost(reason) => {
-                    if !attempt.is_read() {
-                        return Err(attempt.undetermined(&reason));
-                    }
-                    attempt.last = format!("{reason}");
-                    self.gone(attempt, &route, peer, replica_read).await?;
-                }
-                Outcome::Expired { sent } => {
-                    let cause = format!("no answer from {} in time", peer.store);
-                    if sent && !attempt.is_read() {
-                        return Err(attempt.undetermined(&cause));
-                    }
-                    attempt.last = cause;
-                    if Instant::now() >= attempt.deadline {
-                        return Err(attempt.timeout());
-                    }
-                    self.gone(attempt, &route, peer, replica_read).await?;
-                    self.refresh(&route.region, attempt.deadline).await;
+                Outcome::NotSent(_) | Outcome::Lost(_) | Outcome::Expired { .. } => {
+                    Box::pin(self.unanswered(attempt, &route, peer, replica_read, outcome)).await?;
                 }
             }
-        }
-    }
-
-    /// The region at `place`, from the cache or from placement.
-    pub(crate) async fn route(&self, attempt: &mut Attempt, place: &Place) -> Result<Arc<Route>> {
-        match self.cached(place) {
-            Some(route) => Ok(route),
-            None => self.learn(attempt, place).await,
-        }
-    }
-
-    /// The region that holds `key`, and the peer that leads it.
-    pub(crate) async fn find_leader(
-        &self,
-        attempt: &mut Attempt,
-        key: Bytes,
-    ) -> Result<(Region, Peer)> {
-        let place = Place::At(key);
-        loop {
-            let route = self.route(attempt, &place).await?;
-            if let Some(leader) = route.known_leader() {
-                return Ok((Region::clone(&route.region), leader));
-            }
-            attempt.last = format!("{} has no leader at the moment", route.region.id);
-            self.refresh(&route.region, attempt.deadline).await;
-            attempt.pause(Pace::Election, Duration::ZERO).await?;
         }
     }
 
     /// The cached region at `place`.
-    fn cached(&self, place: &Place) -> Option<Arc<Route>> {
+    pub(crate) fn cached(&self, place: &Place) -> Option<Arc<Route>> {
         let router = self.router.read();
         match place {
             Place::At(key) => router.lookup(key).cloned(),
@@ -264,150 +231,4 @@ impl Inner {
             }
         }
     }
-
-    /// Learns from a refusal, and waits where that is due.
-    async fn refused(
-        &self,
-        attempt: &mut Attempt,
-        route: &Route,
-        peer: Peer,
-        replica_read: bool,
-        refusal: Refusal,
-    ) -> Result<()> {
-        attempt.last = format!("{} on {}: {}", route.region.id, peer.store, refusal.reason());
-        if !attempt.is_read() && !refusal.is_definite() {
-            return Err(attempt.undetermined(&attempt.last.clone()));
-        }
-        let id = route.region.id;
-        let advice = match refusal {
-            Refusal::NotLeader(hint) if replica_read => {
-                // The replica itself found no leader to ask for a read index.
-                let _ = hint;
-                attempt.replicas_tried += 1;
-                Advice::Pause
-            }
-            Refusal::NotLeader(hint) => self.router.write().not_leader(id, peer, hint),
-            Refusal::EpochNotMatch(current) => {
-                self.router.write().epoch_not_match(&route.region, peer.store, current)
-            }
-            Refusal::WrongRegion(_) => self.router.write().invalidate(&route.region),
-            Refusal::WrongStore => {
-                self.stores.drop_lanes(peer.store);
-                self.router.write().invalidate(&route.region)
-            }
-            Refusal::Busy(floor) => return attempt.pause(Pace::Ordinary, floor).await,
-            Refusal::NotReady(_) | Refusal::Stale => {
-                attempt.replicas_tried += usize::from(replica_read);
-                Advice::Pause
-            }
-            Refusal::Unknown(_) => {
-                attempt.replicas_tried += usize::from(replica_read);
-                return attempt.pause(Pace::Ordinary, Duration::ZERO).await;
-            }
-            Refusal::Hopeless(reason) => {
-                return Err(Error::Refused { operation: attempt.operation, reason });
-            }
-        };
-        self.follow(attempt, advice, &route.region).await
-    }
-
-    /// `peer`'s store is gone or silent: on to another.
-    async fn gone(
-        &self,
-        attempt: &mut Attempt,
-        route: &Route,
-        peer: Peer,
-        replica_read: bool,
-    ) -> Result<()> {
-        let advice = if replica_read {
-            attempt.replicas_tried += 1;
-            match attempt.replicas_tried % route.region.peers.len().max(1) {
-                0 => Advice::Pause,
-                _ => Advice::Now,
-            }
-        } else {
-            self.router.write().unreachable(route.region.id, peer)
-        };
-        self.follow(attempt, advice, &route.region).await
-    }
-
-    async fn follow(&self, attempt: &mut Attempt, advice: Advice, region: &Region) -> Result<()> {
-        attempt.hops += 1;
-        match advice {
-            Advice::Now if attempt.hops < MAX_HOPS => {
-                if Instant::now() >= attempt.deadline {
-                    Err(attempt.timeout())
-                } else {
-                    Ok(())
-                }
-            }
-            Advice::Now | Advice::Pause => attempt.pause(Pace::Election, Duration::ZERO).await,
-            Advice::Ask => {
-                self.refresh(region, attempt.deadline).await;
-                attempt.pause(Pace::Election, Duration::ZERO).await
-            }
-        }
-    }
-
-    /// Asks placement who holds the start of `region` by now. Where somebody else is asking
-    /// already, or placement is away, nothing happens: the caller pauses and goes on with what the
-    /// stores say.
-    async fn refresh(&self, region: &Region, deadline: Instant) {
-        let Some(_asking) = self.refreshing.start(region.id) else { return };
-        let deadline = deadline.min(Instant::now() + self.options.connect_timeout);
-        if let Ok(found) = self.placement.region_until(region.range.start.clone(), deadline).await {
-            let leader = found.leader.map(|peer| peer.id);
-            self.router.write().insert(found.region, leader);
-        }
-    }
-
-    /// Asks placement for a region that is not cached, and for some of its neighbours.
-    async fn learn(&self, attempt: &mut Attempt, place: &Place) -> Result<Arc<Route>> {
-        loop {
-            // A few ask at a time; the others find the answer in the cache.
-            let _permit = tokio::time::timeout_at(attempt.deadline.into(), self.learning.acquire())
-                .await
-                .map_err(|_| attempt.timeout())?;
-            if let Some(route) = self.cached(place) {
-                return Ok(route);
-            }
-            let found = match place {
-                Place::At(key) => {
-                    let some = self
-                        .placement
-                        .regions_until(key.clone(), Bytes::new(), PREFETCH, attempt.deadline)
-                        .await?;
-                    if some.iter().any(|info| info.region.range.contains(key)) {
-                        some
-                    } else {
-                        vec![self.placement.region_until(key.clone(), attempt.deadline).await?]
-                    }
-                }
-                Place::Below(end) => {
-                    vec![self.placement.region_below_until(end.clone(), attempt.deadline).await?]
-                }
-            };
-            {
-                let mut router = self.router.write();
-                for info in found {
-                    router.insert(info.region, info.leader.map(|peer| peer.id));
-                }
-            }
-            if let Some(route) = self.cached(place) {
-                return Ok(route);
-            }
-            // Placement answered with a region that does not hold the key, or that is older than
-            // what is cached: it is about to learn of a split.
-            attempt.last = match place {
-                Place::At(key) => format!("placement knows no region for {}", key::display(key)),
-                Place::Below(end) => {
-                    format!("placement knows no region below {}", key::display(end))
-                }
-            };
-            attempt.pause(Pace::Ordinary, Duration::ZERO).await?;
-        }
-    }
 }
-
-/// Regions asked for at once where one is missing.
-const PREFETCH: usize = 64;

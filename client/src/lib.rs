@@ -14,7 +14,8 @@
 //!
 //! From the outside in:
 //! - [`Client`]: the operations on one key, on many (`batch`), on ranges (`scan`);
-//! - `execute`: one operation on one region, until it is answered; what may be tried again;
+//! - `execute`, `correct`: one operation on one region until it is answered; what may be tried
+//!   again;
 //! - `router`: which region holds a key, and whom to ask; a plain value;
 //! - `stores`, `lane`: the connections, one batched stream each; `lane::core` is a plain value;
 //! - [`placement`]: the client of the placement service, which finds its leader by itself.
@@ -26,6 +27,7 @@ mod backoff;
 mod batch;
 mod client;
 mod command;
+mod correct;
 mod error;
 mod execute;
 mod lane;

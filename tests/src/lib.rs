@@ -2,4 +2,5 @@
 
 pub mod linearize;
 pub mod process;
+pub mod sim;
 pub mod tidy;

@@ -47,9 +47,24 @@ pub(crate) fn down(args: &DownArgs) -> Outcome {
     };
     let _lock = Lock::take(&folder)?;
     let begun = Instant::now();
-    // Stores first: they need placement to hand over.
-    let stopped =
-        stop(&cluster, Role::Store, args.force)? + stop(&cluster, Role::Placement, args.force)?;
+    // Stores first: they need placement to hand over. One after the other, so that each finds
+    // another one to hand over to.
+    let stores = running(&cluster, Role::Store);
+    let mut left = Vec::new();
+    for store in &stores {
+        left.extend(stop(&[store], args.force)?);
+    }
+    let members = running(&cluster, Role::Placement);
+    left.extend(stop(&members, args.force)?);
+    if !left.is_empty() {
+        return Err(Failure::error(format!(
+            "still running after {} s: {}; wait and run `quorate down` again, or end them with \
+             --force",
+            PATIENCE.as_secs(),
+            left.join(", ")
+        )));
+    }
+    let stopped = stores.len() + members.len();
     if cluster.ephemeral {
         discard(&folder, &cluster)?;
     }
@@ -63,25 +78,19 @@ pub(crate) fn down(args: &DownArgs) -> Outcome {
     output::emit(&words)
 }
 
-/// Ends the running members of a role and says how many that were.
-fn stop(cluster: &Cluster, role: Role, force: bool) -> Outcome<usize> {
-    let running: Vec<&Member> =
-        cluster.of(role).filter(|member| member.running().is_some()).collect();
-    signal(&running, libc::SIGTERM)?;
-    let mut left = wait(&running, PATIENCE);
+fn running(cluster: &Cluster, role: Role) -> Vec<&Member> {
+    cluster.of(role).filter(|member| member.running().is_some()).collect()
+}
+
+/// Ends members together and gives the names of those that do not end.
+fn stop(members: &[&Member], force: bool) -> Outcome<Vec<String>> {
+    signal(members, libc::SIGTERM)?;
+    let mut left = wait(members, PATIENCE);
     if force && !left.is_empty() {
         signal(&left, libc::SIGKILL)?;
         left = wait(&left, AFTER_KILL);
     }
-    if left.is_empty() {
-        return Ok(running.len());
-    }
-    let names: Vec<String> = left.iter().map(|member| member.name()).collect();
-    Err(Failure::error(format!(
-        "still running after {} s: {}; wait and run `quorate down` again, or end them with --force",
-        PATIENCE.as_secs(),
-        names.join(", ")
-    )))
+    Ok(left.iter().map(|member| member.name()).collect())
 }
 
 fn signal(members: &[&Member], signal: libc::c_int) -> Outcome {

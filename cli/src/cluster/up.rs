@@ -43,7 +43,7 @@ pub(crate) struct UpArgs {
     /// Settings for every placement member, kept with the data
     #[arg(long, value_name = "FILE")]
     placement_config: Option<PathBuf>,
-    /// Settings for every store, kept with the data
+    /// Settings for every store, kept with the data [default: regions of 4 MiB, to see them split]
     #[arg(long, value_name = "FILE")]
     store_config: Option<PathBuf>,
     /// Seconds to wait until everything is healthy
@@ -72,7 +72,10 @@ pub(crate) async fn up(args: UpArgs) -> Outcome {
     let _lock = Lock::take(&folder)?;
     let mut cluster = match Cluster::load(&folder)? {
         Some(cluster) => again(cluster, &args, &shown)?,
-        None => plan(&args)?,
+        None => {
+            demonstrate(&folder)?;
+            plan(&args)?
+        }
     };
     keep_config(&folder, Role::Placement, args.placement_config.as_deref())?;
     keep_config(&folder, Role::Store, args.store_config.as_deref())?;
@@ -82,10 +85,10 @@ pub(crate) async fn up(args: UpArgs) -> Outcome {
     if already == cluster.members.len() {
         output::note(&format!("already running: {already} processes ({shown})"));
     }
-    start_missing(&folder, &mut cluster, args.same_session)?;
-    let launch = Launch { folder: &folder, cluster: &cluster, same_session: args.same_session };
     let deadline = Instant::now() + Duration::from_secs(args.wait);
-    ready(&launch, deadline)?;
+    start_missing(&folder, &mut cluster, args.same_session, deadline).await?;
+    let launch = Launch { folder: &folder, cluster: &cluster, same_session: args.same_session };
+    ready(&launch, |_| true, deadline)?;
     let status = healthy(&launch, deadline).await?;
     output::emit(&summary(&cluster, &status, &shown))
 }
@@ -164,6 +167,26 @@ fn plan(args: &UpArgs) -> Outcome<Cluster> {
     Ok(Cluster::new(args.ephemeral, members))
 }
 
+/// Settings of the stores of a new cluster: small regions, so that a person sees them split.
+const SMALL_REGIONS: &str = "\
+# Settings of this cluster's stores, written by `quorate up`; change them and start it again.
+# Small regions, so that they split before your eyes. Without these lines: 96 MiB.
+[split]
+region_bytes = 4194304
+check_interval_ms = 500
+";
+
+/// Writes the settings of a new cluster's stores, unless there are some.
+fn demonstrate(folder: &Path) -> Outcome {
+    let path = folder.join("store.toml");
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::write(&path, SMALL_REGIONS).map_err(|error| {
+        Failure::error(format!("cannot write {}: {error}; check the disk", path.display()))
+    })
+}
+
 /// Keeps a copy of a settings file, so that the next `up` uses the same.
 fn keep_config(folder: &Path, role: Role, from: Option<&Path>) -> Outcome {
     let Some(from) = from else { return Ok(()) };
@@ -177,33 +200,96 @@ fn keep_config(folder: &Path, role: Role, from: Option<&Path>) -> Outcome {
 }
 
 /// Starts every member that does not run, and writes down each as soon as it does.
-fn start_missing(folder: &Path, cluster: &mut Cluster, same_session: bool) -> Outcome {
+///
+/// The stores of a new cluster join one after the other, so that store-1 is s1.
+async fn start_missing(
+    folder: &Path,
+    cluster: &mut Cluster,
+    same_session: bool,
+    deadline: Instant,
+) -> Outcome {
+    let fresh = cluster.members.iter().all(|member| member.process.is_none());
     for at in 0..cluster.members.len() {
         let member = &cluster.members[at];
         if member.running().is_some() {
             continue;
         }
-        for address in [&member.address, &member.status_address] {
-            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-            if let Some(holder) = port.and_then(ports::in_the_way) {
-                return Err(Failure::error(format!(
-                    "{} cannot start: {holder}; stop that process, or start another cluster with \
-                     --data FOLDER",
-                    member.name()
-                )));
-            }
+        free(member)?;
+        let launch = Launch { folder, cluster, same_session };
+        if fresh && member.role == Role::Store && member.number == 1 {
+            ready(&launch, |member| member.role == Role::Placement, deadline)?;
         }
-        let process = Launch { folder, cluster, same_session }.start(member)?;
+        let process = launch.start(member)?;
+        let number = (member.role == Role::Store).then_some(member.number);
         cluster.members[at].process = Some(process);
         cluster.save(folder)?;
+        if let Some(number) = number.filter(|_| fresh) {
+            let launch = Launch { folder, cluster, same_session };
+            joined(&launch, usize::from(number), deadline).await?;
+        }
     }
     Ok(())
 }
 
-/// Waits until every process says that it is ready.
-fn ready(launch: &Launch<'_>, deadline: Instant) -> Outcome {
+/// Nobody else listens where a member is to listen.
+fn free(member: &Member) -> Outcome {
+    for address in [&member.address, &member.status_address] {
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        if let Some(holder) = port.and_then(ports::in_the_way) {
+            return Err(Failure::error(format!(
+                "{} cannot start: {holder}; stop that process, or start another cluster with \
+                 --data FOLDER",
+                member.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until placement knows that many stores.
+async fn joined(launch: &Launch<'_>, stores: usize, deadline: Instant) -> Outcome {
+    loop {
+        if let Some(ended) = launch
+            .cluster
+            .members
+            .iter()
+            .find(|member| member.process.is_some() && member.running().is_none())
+        {
+            return Err(launch.ended(ended));
+        }
+        // Until there is a leader, nobody answers.
+        let known = match status(launch, deadline).await {
+            Ok(status) => status.stores.len(),
+            Err(_) => 0,
+        };
+        if known >= stores {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::unavailable(format!(
+                "store-{stores} has not joined in time; see {}/logs, or wait longer with --wait \
+                 SECONDS",
+                launch.folder.display()
+            )));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn status(launch: &Launch<'_>, deadline: Instant) -> Outcome<StatusResponse> {
+    let options = PlacementOptions {
+        deadline: deadline.saturating_duration_since(Instant::now()).max(POLL),
+        ..PlacementOptions::default()
+    };
+    let placement = PlacementClient::connect(&launch.cluster.placement(), options).await?;
+    Ok(placement.status().await?)
+}
+
+/// Waits until every process of those that count says that it is ready.
+fn ready(launch: &Launch<'_>, counts: impl Fn(&Member) -> bool, deadline: Instant) -> Outcome {
     let begun = Instant::now();
-    let mut waiting: Vec<&Member> = launch.cluster.members.iter().collect();
+    let mut waiting: Vec<&Member> =
+        launch.cluster.members.iter().filter(|member| counts(member)).collect();
     let mut remarked = false;
     loop {
         if let Some(ended) = waiting.iter().find(|member| member.running().is_none()) {
@@ -233,13 +319,8 @@ fn ready(launch: &Launch<'_>, deadline: Instant) -> Outcome {
 
 /// Waits until every region has its replicas and a leader.
 async fn healthy(launch: &Launch<'_>, deadline: Instant) -> Outcome<StatusResponse> {
-    let options = PlacementOptions {
-        deadline: deadline.saturating_duration_since(Instant::now()).max(POLL),
-        ..PlacementOptions::default()
-    };
-    let placement = PlacementClient::connect(&launch.cluster.placement(), options).await?;
     loop {
-        let status = placement.status().await?;
+        let status = status(launch, deadline).await?;
         let stores = launch.cluster.of(Role::Store).count();
         if crate::admin::health::judge(&status).is_healthy() && status.stores.len() >= stores {
             return Ok(status);

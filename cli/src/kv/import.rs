@@ -111,6 +111,11 @@ pub(super) async fn import(args: ImportArgs) -> Outcome {
     if bad > 0 { Err(Failure::quiet(Code::Degraded)) } else { Ok(()) }
 }
 
+/// What a person calls the file.
+fn named(path: &Path) -> std::borrow::Cow<'_, str> {
+    if path.as_os_str() == "-" { "stdin".into() } else { path.to_string_lossy() }
+}
+
 /// The file and its size, where it has one.
 fn open(path: &Path) -> Outcome<(Box<dyn Read + Send>, Option<u64>)> {
     if path.as_os_str() == "-" {
@@ -217,7 +222,7 @@ async fn load(
             }
             Event::Bad(number, why) => {
                 bad += 1;
-                let line = format!("{} line {number}: {why}", args.file.display());
+                let line = format!("{} line {number}: {why}", named(&args.file));
                 if args.strict {
                     while let Some(done) = writing.next().await {
                         finished(done, &mut in_flight, progress)?;
@@ -234,7 +239,7 @@ async fn load(
                 return Err(Failure::error(format!(
                     "{} cannot be read on: {error}; run the import again: writing a record twice \
                      is harmless",
-                    args.file.display()
+                    named(&args.file)
                 )));
             }
         }

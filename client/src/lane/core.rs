@@ -141,9 +141,9 @@ impl<C, R> Lane<C, R> {
         queued.chain(sent).collect()
     }
 
-    /// Requests that wait to be sent.
-    pub(crate) fn queued(&self) -> usize {
-        self.queue.len()
+    /// Requests in the next message, at most.
+    pub(crate) fn next_message(&self) -> usize {
+        self.queue.len().min(self.bounds.requests)
     }
 
     /// Requests sent and not answered.

@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use quorate_proto::{
     StoreId,
     wire::tikvpb::{
-        BatchCommandsResponse, batch_commands_request::request::Cmd as Command,
+        BatchCommandsResponse,
+        batch_commands_request::{Request, request::Cmd as Command},
         tikv_client::TikvClient,
     },
 };
@@ -69,11 +70,26 @@ pub(crate) enum Outcome {
     },
 }
 
+impl Outcome {
+    /// A lane answers all it has taken in; only with its runtime it cannot.
+    pub(crate) fn runtime_ended() -> Self {
+        Self::Lost(Arc::from("the client's runtime has ended"))
+    }
+}
+
+/// A request that could not be queued at once.
+pub(crate) enum Held {
+    /// The store takes unary calls only.
+    Unary(TikvClient<Channel>, Command, Instant),
+    /// The queue is full, or closed.
+    Refused(NotQueued<Request, Reply>, oneshot::Receiver<Outcome>),
+}
+
 type Reply = oneshot::Sender<Outcome>;
 
 /// One connection. See the module.
 pub(crate) struct Lane {
-    queue: Mutex<core::Lane<Command, Reply>>,
+    queue: Mutex<core::Lane<Request, Reply>>,
     /// The outgoing half, when it waits for work.
     sender: AtomicWaker,
     /// Callers that wait for room in a full queue.
@@ -110,19 +126,49 @@ impl Lane {
         lane
     }
 
-    /// Sends a request of about `bytes` bytes and waits for its outcome, until `deadline`.
-    pub(crate) async fn call(&self, command: Command, bytes: usize, deadline: Instant) -> Outcome {
+    /// Queues a request of about `bytes` bytes; its outcome comes at `deadline` at the latest.
+    /// What cannot be queued at once is given back for [`Self::send_later`].
+    pub(crate) fn send(
+        &self,
+        command: Command,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<oneshot::Receiver<Outcome>, Box<Held>> {
         if let Some(client) = self.unary.get() {
-            return unary::call(client.clone(), command, deadline).await;
+            return Err(Box::new(Held::Unary(client.clone(), command, deadline)));
         }
         let (reply, outcome) = oneshot::channel();
-        if let Err(refused) = self.push(Call { command, bytes, deadline, reply })
-            && let Some(early) = self.wait_for_room(refused).await
-        {
-            return early;
+        let command = Request { cmd: Some(command) };
+        match self.push(Call { command, bytes, deadline, reply }) {
+            Ok(()) => Ok(outcome),
+            Err(refused) => Err(Box::new(Held::Refused(refused, outcome))),
         }
-        // A lane answers all it has taken in; the channel closes only with the runtime.
-        outcome.await.unwrap_or_else(|_| Outcome::Lost(Arc::from("the client's runtime has ended")))
+    }
+
+    /// The slow path of [`Self::send`]: a unary call, or a wait for room in the queue.
+    pub(crate) async fn send_later(&self, held: Box<Held>) -> Outcome {
+        let (mut refused, outcome) = match *held {
+            Held::Unary(client, command, deadline) => {
+                return unary::call(client, command, deadline).await;
+            }
+            Held::Refused(refused, outcome) => (refused, outcome),
+        };
+        loop {
+            let call = match refused {
+                NotQueued::Closed(_) => return Outcome::NotSent(self.reason()),
+                NotQueued::Full(call) => call,
+            };
+            let deadline = call.deadline;
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            match self.push(call) {
+                Ok(()) => return outcome.await.unwrap_or_else(|_| Outcome::runtime_ended()),
+                Err(again) => refused = again,
+            }
+            if timeout_at(deadline.into(), room).await.is_err() {
+                return Outcome::Expired { sent: false };
+            }
+        }
     }
 
     /// Refuses requests from now on, and tells those inside.
@@ -150,32 +196,12 @@ impl Lane {
     }
 
     #[allow(clippy::result_large_err)] // The refused request goes back whole.
-    fn push(&self, call: Call<Command, Reply>) -> Result<(), NotQueued<Command, Reply>> {
+    fn push(&self, call: Call<Request, Reply>) -> Result<(), NotQueued<Request, Reply>> {
         let first = self.queue.lock().push(call)?;
         if first {
             self.sender.wake();
         }
         Ok(())
-    }
-
-    /// The slow path of [`Self::call`]: none once the request is in the queue.
-    async fn wait_for_room(&self, mut refused: NotQueued<Command, Reply>) -> Option<Outcome> {
-        loop {
-            let call = match refused {
-                NotQueued::Closed(_) => return Some(Outcome::NotSent(self.reason())),
-                NotQueued::Full(call) => call,
-            };
-            let deadline = call.deadline;
-            let mut room = pin!(self.room.notified());
-            room.as_mut().enable();
-            match self.push(call) {
-                Ok(()) => return None,
-                Err(again) => refused = again,
-            }
-            if timeout_at(deadline.into(), room).await.is_err() {
-                return Some(Outcome::Expired { sent: false });
-            }
-        }
     }
 
     /// Hands each answer of one message to its caller.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::Stream;
-use quorate_proto::wire::tikvpb::{BatchCommandsRequest, batch_commands_request::Request};
+use quorate_proto::wire::tikvpb::BatchCommandsRequest;
 
 use super::Lane;
 
@@ -18,12 +18,11 @@ pub(super) struct Outbound {
     yielded: bool,
     /// Requests in the last message.
     last: usize,
-    commands: Vec<super::Command>,
 }
 
 impl Outbound {
     pub(super) fn new(lane: Arc<Lane>) -> Self {
-        Self { lane, yielded: false, last: 0, commands: Vec::new() }
+        Self { lane, yielded: false, last: 0 }
     }
 }
 
@@ -36,7 +35,7 @@ impl Stream for Outbound {
         if this.lane.is_closed() {
             return Poll::Ready(None);
         }
-        let mut request_ids;
+        let (mut requests, mut request_ids);
         {
             let mut queue = this.lane.queue.lock();
             if !queue.ready() {
@@ -50,8 +49,9 @@ impl Stream for Outbound {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            request_ids = Vec::with_capacity(queue.queued().min(1_024));
-            queue.drain(|reply| reply.is_closed(), &mut this.commands, &mut request_ids);
+            let most = queue.next_message();
+            (requests, request_ids) = (Vec::with_capacity(most), Vec::with_capacity(most));
+            queue.drain(|reply| reply.is_closed(), &mut requests, &mut request_ids);
         }
         this.yielded = false;
         this.last = request_ids.len();
@@ -61,8 +61,6 @@ impl Stream for Outbound {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let requests =
-            this.commands.drain(..).map(|command| Request { cmd: Some(command) }).collect();
         Poll::Ready(Some(BatchCommandsRequest { requests, request_ids }))
     }
 }

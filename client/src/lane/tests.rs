@@ -94,7 +94,7 @@ fn overdue_requests_learn_whether_they_were_sent() {
     assert!(script.lane.expire(script.now + Duration::from_millis(4)).is_empty());
     let expired = script.lane.expire(script.now + Duration::from_millis(5));
     assert_eq!(expired, [("queued", Fate::NotSent), ("sent", Fate::Sent)]);
-    assert_eq!((script.lane.queued(), script.lane.in_flight()), (1, 1));
+    assert_eq!((script.lane.next_message(), script.lane.in_flight()), (1, 1));
 }
 
 #[test]

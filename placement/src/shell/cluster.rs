@@ -215,10 +215,8 @@ impl Cluster {
 
     fn lease(&self) -> Option<Lease> {
         let lease = self.view.lease(clock::now())?;
-        if lease.renew {
-            if let Some(raft) = self.raft.get() {
-                raft.renew_lease();
-            }
+        if let Some(raft) = self.raft.get().filter(|_| lease.renew) {
+            raft.renew_lease();
         }
         Some(lease)
     }

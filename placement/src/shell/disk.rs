@@ -5,6 +5,9 @@
 //! received snapshot replaces the data, `installing`. An installation that a crash interrupted is
 //! finished at the next start: the staged file outlives the crash, and only then is removed.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;

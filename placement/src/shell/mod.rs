@@ -124,13 +124,20 @@ pub async fn run(
     let pages = pages::Pages { cluster: Arc::clone(&cluster), engine: Arc::clone(&engine) };
     let pages = tokio::spawn(async move {
         match status_socket {
-            Some(socket) => pages::serve(socket, pages).await,
+            Some(socket) => {
+                if let Err(error) = pages::serve(socket, pages).await {
+                    tracing::error!(%error, "the status pages are gone; the member goes on");
+                }
+            }
             None => std::future::pending().await,
         }
     });
     let ended = serve(&config, &cluster, &node, socket, shutdown).await;
-    duties.abort();
-    pages.abort();
+    for task in [duties, pages] {
+        task.abort();
+        // Ends with the news that it was aborted.
+        let _ = task.await;
+    }
     let stopped = tokio::task::spawn_blocking(move || node.shutdown()).await;
     stopped.map_err(|error| PlacementError::Node(error.to_string()))?;
     // What was acknowledged is synced already; this spares the next start a replay.
@@ -187,15 +194,14 @@ async fn serve(
             }
         }
     };
-    let handed_over = tokio::time::timeout(limit, async {
-        // Answers to the others are needed to hand over, so the server goes on meanwhile.
-        tokio::select! {
-            () = hand_over => {}
-            _ = &mut server => {}
+    // Answers to the others are needed to hand over, so the server goes on meanwhile. What is not
+    // handed over in time is the others' to elect.
+    tokio::select! {
+        _ = tokio::time::timeout(limit, hand_over) => {}
+        ended = &mut server => {
+            return ended.map_err(|error| PlacementError::Server(error.to_string()));
         }
-    });
-    // What was not handed over in time is the others' to elect.
-    let _ = handed_over.await;
+    }
     cluster.stopping.send_replace(true);
     // Peers keep their streams open for good, so an end of all connections is not waited for
     // any longer than calls may take.

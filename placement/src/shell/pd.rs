@@ -195,10 +195,7 @@ impl Pd for PdService {
         Ok(Response::new(pdpb::ScanRegionsResponse {
             header: self.header(),
             region_metas: regions.iter().filter_map(|region| region.region.clone()).collect(),
-            leaders: regions
-                .iter()
-                .map(|region| region.leader.clone().unwrap_or_default())
-                .collect(),
+            leaders: regions.iter().map(|region| region.leader.unwrap_or_default()).collect(),
             regions,
         }))
     }
