@@ -93,6 +93,6 @@ async fn timestamps_grow_and_routes_are_there_when_leaders_are_killed() {
         given.extend(asked.await.unwrap());
     }
     println!("{} timestamps", given.len());
-    assert!(given.len() > 500, "only {} timestamps were given", given.len());
+    assert!(given.len() > 200, "only {} timestamps were given", given.len());
     check_order(given);
 }
