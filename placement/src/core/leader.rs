@@ -252,14 +252,24 @@ impl Leader {
     /// Whether a store may have the address it asks for.
     ///
     /// # Errors
-    /// A living store has it.
+    /// A living store has it, or the joining store itself lives elsewhere: its folder was copied,
+    /// and two processes would vote as one.
     pub fn may_use_address(
         &self,
         state: &State,
         joining: &Joining,
         now: Instant,
     ) -> Result<(), JoinRefusal> {
-        let own = state.store_of(joining).map(|store| store.id);
+        let own = state.store_of(joining);
+        if let Some(store) = own
+            && store.incarnation != joining.incarnation
+            && store.address != joining.address
+            && self.stores.is_alive(store.id, now)
+        {
+            let (store, address) = (store.id, store.address.clone());
+            return Err(JoinRefusal::IdInUse { store, address });
+        }
+        let own = own.map(|store| store.id);
         let holder = state.stores().values().find(|store| {
             store.address == joining.address
                 && Some(store.id) != own

@@ -173,6 +173,27 @@ fn the_address_of_a_living_store_is_taken() {
 }
 
 #[test]
+fn a_copied_folder_does_not_join_beside_the_store_it_was_copied_from() {
+    let machine = Machine::cluster(2, 2);
+    let mut leader = Leader::new(Term(1), &machine.state, seconds(0));
+    let store = machine.state.stores()[&StoreId(1)].clone();
+    leader.report(&store, report(1, true, Vec::new()), seconds(0));
+    let copy = Joining {
+        address: joining(7).address,
+        incarnation: joining(1).incarnation + 1,
+        ..joining(1)
+    };
+    let address = joining(1).address;
+    let refused = leader.may_use_address(&machine.state, &copy, seconds(1));
+    assert_eq!(refused, Err(JoinRefusal::IdInUse { store: StoreId(1), address }));
+    // A restart at the old address needs no patience, one elsewhere waits for the silence.
+    let again = Joining { address: joining(1).address, ..copy.clone() };
+    assert_eq!(leader.may_use_address(&machine.state, &again, seconds(1)), Ok(()));
+    let moved = seconds(0) + SUSPECT_AFTER;
+    assert_eq!(leader.may_use_address(&machine.state, &copy, moved), Ok(()));
+}
+
+#[test]
 fn a_new_leader_routes_at_once_and_saves_what_changes() {
     let mut machine = Machine::cluster(3, 3);
     let first = machine.state.initial_regions().unwrap()[0].clone();
