@@ -16,10 +16,10 @@ use rand::Rng;
 use super::agenda::MS;
 use super::cx::Cx;
 use super::messages::{Body, Event, Failure, Operation, Output, Request, Wake};
+use crate::linearize;
 use crate::linearize::history::{Pending, Recorder};
 use crate::linearize::kv::{self, KeyedInput, KvOperation};
 use crate::linearize::register::{KvInput, KvOutput};
-use crate::linearize;
 
 /// The history that all clients write.
 pub(super) type History = Recorder<KeyedInput, KvOutput>;

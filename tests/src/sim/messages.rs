@@ -69,7 +69,10 @@ pub(super) enum Body {
     /// A client asks a store.
     Request(Box<Request>),
     /// A store answers a client.
-    Response { call: u64, result: Result<Output, Failure> },
+    Response {
+        call: u64,
+        result: Result<Output, Failure>,
+    },
 }
 
 /// A snapshot on its way.

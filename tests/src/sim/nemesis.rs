@@ -86,7 +86,8 @@ impl World {
             self.next_id += 1;
             self.next_id
         };
-        let ids = SplitIds { region_id: id(), peer_ids: region.peers.iter().map(|_| id()).collect() };
+        let ids =
+            SplitIds { region_id: id(), peer_ids: region.peers.iter().map(|_| id()).collect() };
         let group = region.id;
         self.on_leader(group, |process, cx| {
             process.with_role(cx, |role, host| {

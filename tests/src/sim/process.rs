@@ -128,7 +128,10 @@ impl Process {
         if cx.is(Mutant::AppliedWithoutData) {
             super::role::lose_data(&self.disk, cx);
         }
-        cx.note(format_args!("{} dies; {} of {} unsynced batches survive", self.id, kept.0, kept.1));
+        cx.note(format_args!(
+            "{} dies; {} of {} unsynced batches survive",
+            self.id, kept.0, kept.1
+        ));
     }
 
     /// True where the event belongs to this run of the process.
@@ -316,7 +319,14 @@ impl Process {
             let e = &message.envelope;
             cx.note(format_args!(
                 "{}→{} r{} kind {} t{} i{} c{} n{} {}",
-                self.id, message.to, e.group, e.kind, e.term, e.index, e.commit, e.entries.len(),
+                self.id,
+                message.to,
+                e.group,
+                e.kind,
+                e.term,
+                e.index,
+                e.commit,
+                e.entries.len(),
                 e.reject
             ));
             let key = (message.to, message.plane);
@@ -423,7 +433,8 @@ impl Process {
         source: SnapshotSource,
         cx: &Cx,
     ) -> Result<Transfer, EngineError> {
-        let id = format!("{}-{}-{}-{:x}", make.group, make.to, source.index.0, self.life().incarnation);
+        let id =
+            format!("{}-{}-{}-{:x}", make.group, make.to, source.index.0, self.life().incarnation);
         let message = Envelope {
             group: make.group.0,
             from_peer: make.from.0,
@@ -458,7 +469,12 @@ impl Process {
     }
 
     /// All of a snapshot is here. False where it is not wanted.
-    pub(super) fn receive(&mut self, from: NodeId, transfer: &Transfer, cx: &mut Cx) -> Result<bool, EngineError> {
+    pub(super) fn receive(
+        &mut self,
+        from: NodeId,
+        transfer: &Transfer,
+        cx: &mut Cx,
+    ) -> Result<bool, EngineError> {
         let Some(meta) = &transfer.message.snapshot else { return Ok(false) };
         let admitted = self.with_role(cx, |role, _| role.admit_snapshot(&transfer.message));
         if !admitted {

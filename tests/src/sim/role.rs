@@ -2,7 +2,9 @@
 
 use quorate_consensus::engine::{EngineError, MemoryEngine};
 use quorate_consensus::node::{Outcome, SnapshotSource};
-use quorate_consensus::shard::{self, ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger};
+use quorate_consensus::shard::{
+    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger,
+};
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
@@ -58,7 +60,10 @@ impl Role {
         }
     }
 
-    pub(super) fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
+    pub(super) fn snapshot(
+        &mut self,
+        group: RegionId,
+    ) -> Result<Option<SnapshotSource>, EngineError> {
         match self {
             Role::Store(store) => store.applier.snapshot(group),
         }

@@ -17,9 +17,8 @@ impl World {
             world.differences().is_none()
         }) {
             let differences = self.differences().unwrap_or_default();
-            self.cx.checks.broken = self.cx.checks.broken.take().map(|words| {
-                format!("{words}: {differences}")
-            });
+            self.cx.checks.broken =
+                self.cx.checks.broken.take().map(|words| format!("{words}: {differences}"));
             return;
         }
         if self.cx.knobs.raft.sleep_after_ticks == 0 {

@@ -133,9 +133,9 @@ impl World {
         }
         let completed = self.clients[0].completed;
         if completed != wanted {
-            self.cx.checks.fail(|| {
-                format!("{} of the errands in a healed world failed", wanted - completed)
-            });
+            self.cx
+                .checks
+                .fail(|| format!("{} of the errands in a healed world failed", wanted - completed));
         }
     }
 
@@ -338,8 +338,7 @@ impl World {
             }
             Body::Snapshot(transfer) => self.transferred(from, *transfer, false),
             Body::Request(request) => {
-                let body =
-                    Body::Response { call: request.call, result: Err(Failure::Unreachable) };
+                let body = Body::Response { call: request.call, result: Err(Failure::Unreachable) };
                 self.cx.send(to, from, Plane::Control, body);
             }
             Body::Response { .. } => {}
@@ -375,7 +374,11 @@ pub(super) fn first_regions(knobs: &Knobs) -> Vec<Region> {
         range: KeyRange::new(start, end),
         epoch: Epoch { conf_ver: 1, version: 1 },
         peers: (1..=voters)
-            .map(|store| Peer { id: PeerId(id * 10 + store), store: StoreId(store), role: Role::Voter })
+            .map(|store| Peer {
+                id: PeerId(id * 10 + store),
+                store: StoreId(store),
+                role: Role::Voter,
+            })
             .collect(),
     };
     vec![region(1, b"", SENTINEL_START), region(2, SENTINEL_START, b"")]
