@@ -7,10 +7,16 @@
 //! the next leader routes at once.
 //!
 //! [`core`] decides and touches nothing: no clock, no randomness, no thread. [`run`] is the shell
-//! around it: gRPC, HTTP, the Raft node, the disk. Begin with [`core::state::State`] (what is replicated) and
-//! [`core::leader::Leader`] (what only the leader knows).
+//! around it: gRPC, HTTP, the Raft node, the disk. Begin with [`core::state::State`] (what is
+//! replicated) and [`core::leader::Leader`] (what only the leader knows).
 //!
 //! Absent on purpose: the store's side of all this, and anything that reads or writes user data.
 
+pub mod config;
 pub mod core;
-pub mod shell;
+pub mod error;
+mod shell;
+
+pub use config::PlacementConfig;
+pub use error::PlacementError;
+pub use shell::run;

@@ -2,3 +2,4 @@
 
 pub mod linearize;
 pub mod sim;
+pub mod tidy;

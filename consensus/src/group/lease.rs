@@ -75,6 +75,11 @@ impl LeaseClock {
         self.suspended_until_applied = self.suspended_until_applied.max(index);
     }
 
+    /// True while such a command is not applied.
+    pub(crate) fn is_suspended(&self, applied: u64) -> bool {
+        applied < self.suspended_until_applied
+    }
+
     /// Leadership was offered to another peer.
     pub(crate) fn give_up(&mut self) {
         self.given_up = true;
@@ -82,9 +87,8 @@ impl LeaseClock {
 
     /// Until when reads may be served, the log being applied up to `applied`.
     pub(crate) fn valid_until(&self, applied: u64) -> Option<Instant> {
-        let valid = !self.given_up
-            && applied >= self.suspended_until_applied
-            && self.until != Instant::default();
+        let valid =
+            !self.given_up && !self.is_suspended(applied) && self.until != Instant::default();
         valid.then_some(self.until)
     }
 }

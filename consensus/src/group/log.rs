@@ -54,7 +54,8 @@ impl GroupLog {
         let bad = |error: records::BadRecord| corrupt(group, error);
         let mut hard = match engine.get(Cf::Raft, &records::hard_state_key(group))? {
             Some(value) => records::parse_hard_state(group, &value).map_err(bad)?,
-            None => HardState { term: applied.1, ..HardState::default() },
+            // raft-rs cannot speak in term 0.
+            None => HardState { term: applied.1.max(1), ..HardState::default() },
         };
         let truncated = match engine.get(Cf::Raft, &records::truncated_key(group))? {
             Some(value) => records::parse_truncated(group, &value).map_err(bad)?,

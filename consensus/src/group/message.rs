@@ -1,10 +1,13 @@
 //! Raft messages between raft-rs's protobuf 2 structs and our own envelope, field by field:
 //! protobuf 2 is never parsed from the network (RUSTSEC-2024-0437).
 
+use std::collections::BTreeSet;
+
 use quorate_proto::wire::peer::{self, Envelope};
 use quorate_proto::{PeerId, RegionId};
 use raft::eraftpb::{ConfState, Entry, Message, MessageType, Snapshot};
 
+use super::install::Staged;
 use super::records::entry_kind;
 use crate::shard::Plane;
 
@@ -21,16 +24,31 @@ pub(crate) enum BadEnvelope {
     EntryKind(u32),
     #[error("a snapshot message without a snapshot")]
     NoSnapshot,
-    #[error("a read-index message without exactly one context")]
+    #[error("its entries are not what such a message carries, or do not follow each other")]
     Entries,
     #[error("sender or receiver is missing")]
     NoPeer,
+    #[error("a term or an index that cannot be")]
+    Numbers,
+    #[error("a snapshot of an impossible configuration")]
+    Configuration,
+    #[error(
+        "it speaks of index {claimed} but our log ends at {last}; if this repeats, the log has lost entries: replace this store"
+    )]
+    BeyondOurLog { last: u64, claimed: u64 },
+    #[error("a vote that was not asked for")]
+    Unasked,
 }
 
+/// Greatest term and index accepted; raft-rs adds to them without a check.
+const MAX_NUMBER: u64 = 1 << 62;
+/// Longest name of a staged file.
+const MAX_STAGED_NAME: usize = 100;
+
+/// The kind of a message that travels. Proposals and transfers are never forwarded.
 pub(crate) fn kind_of(number: u32) -> Option<MessageType> {
     use MessageType as M;
     Some(match number {
-        2 => M::MsgPropose,
         3 => M::MsgAppend,
         4 => M::MsgAppendResponse,
         5 => M::MsgRequestVote,
@@ -38,7 +56,6 @@ pub(crate) fn kind_of(number: u32) -> Option<MessageType> {
         7 => M::MsgSnapshot,
         8 => M::MsgHeartbeat,
         9 => M::MsgHeartbeatResponse,
-        13 => M::MsgTransferLeader,
         14 => M::MsgTimeoutNow,
         15 => M::MsgReadIndex,
         16 => M::MsgReadIndexResp,
@@ -112,11 +129,25 @@ pub(crate) fn pack(group: RegionId, message: Message) -> Envelope {
 /// Anything that raft-rs must not see.
 pub(crate) fn unpack(envelope: Envelope) -> Result<Message, BadEnvelope> {
     let kind = kind_of(envelope.kind).ok_or(BadEnvelope::Kind(envelope.kind))?;
-    if kind == MessageType::MsgPropose {
-        return Err(BadEnvelope::Kind(envelope.kind));
-    }
     if envelope.from_peer == 0 || envelope.to_peer == 0 {
         return Err(BadEnvelope::NoPeer);
+    }
+    let numbers = [
+        envelope.term,
+        envelope.log_term,
+        envelope.index,
+        envelope.commit,
+        envelope.commit_term,
+        envelope.reject_hint,
+    ];
+    // Only a question to the leader carries no term; raft-rs takes the rest for its own voice.
+    let asks = kind == MessageType::MsgReadIndex;
+    if numbers.iter().any(|number| *number > MAX_NUMBER) || (envelope.term == 0) != asks {
+        return Err(BadEnvelope::Numbers);
+    }
+    // Nobody here asks for snapshots; raft-rs would go on sending them.
+    if envelope.request_snapshot != 0 {
+        return Err(BadEnvelope::Numbers);
     }
     let mut message = Message::default();
     message.set_msg_type(kind);
@@ -142,22 +173,79 @@ pub(crate) fn unpack(envelope: Envelope) -> Result<Message, BadEnvelope> {
         entry.context = from.context;
         entries.push(entry);
     }
-    let one_entry = matches!(kind, MessageType::MsgReadIndex | MessageType::MsgReadIndexResp);
-    if one_entry && entries.len() != 1 {
-        return Err(BadEnvelope::Entries);
-    }
+    check_entries(&message, &entries)?;
     message.entries = entries.into();
     if kind == MessageType::MsgSnapshot {
         let meta = envelope.snapshot.ok_or(BadEnvelope::NoSnapshot)?;
         let mut snapshot = Snapshot::default();
         snapshot.mut_metadata().index = meta.index;
         snapshot.mut_metadata().term = meta.term;
-        *snapshot.mut_metadata().mut_conf_state() =
-            unpack_conf(meta.conf.ok_or(BadEnvelope::NoSnapshot)?);
+        let conf = meta.conf.ok_or(BadEnvelope::NoSnapshot)?;
+        let fits = |number: u64| (1..=MAX_NUMBER).contains(&number);
+        if !fits(meta.index) || !fits(meta.term) || meta.term > message.term {
+            return Err(BadEnvelope::Numbers);
+        }
+        if !is_staged_name(&meta.id) || !is_possible(&conf) {
+            return Err(BadEnvelope::Configuration);
+        }
+        *snapshot.mut_metadata().mut_conf_state() = unpack_conf(conf);
         snapshot.data = meta.id.into();
         message.set_snapshot(snapshot);
     }
     Ok(message)
+}
+
+/// Entries follow the one that the message names, in order of index and term, and are not of a
+/// later term than their sender.
+fn check_entries(message: &Message, entries: &[Entry]) -> Result<(), BadEnvelope> {
+    let fits = match message.msg_type {
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => entries.len() == 1,
+        MessageType::MsgAppend => {
+            let mut before = (message.index, message.log_term);
+            (message.index == 0) == (message.log_term == 0)
+                && before.1 <= message.term
+                && entries.iter().all(|entry| {
+                    let (index, term) = std::mem::replace(&mut before, (entry.index, entry.term));
+                    entry.index == index + 1 && (term.max(1)..=message.term).contains(&entry.term)
+                })
+        }
+        _ => entries.is_empty(),
+    };
+    if fits { Ok(()) } else { Err(BadEnvelope::Entries) }
+}
+
+fn is_staged_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=MAX_STAGED_NAME).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// The staged file that came with a message, where it has a proper name.
+pub(crate) fn staged(envelope: &Envelope) -> Option<Staged> {
+    let meta = envelope.snapshot.as_ref()?;
+    let state = meta.state.clone();
+    is_staged_name(&meta.id).then(|| Staged { id: meta.id.clone(), state })
+}
+
+/// True for a configuration that raft-rs can restore: it panics on the others.
+fn is_possible(conf: &peer::ConfState) -> bool {
+    let set = |list: &[u64]| -> Option<BTreeSet<u64>> {
+        let set: BTreeSet<u64> = list.iter().copied().collect();
+        (set.len() == list.len() && !set.contains(&0)).then_some(set)
+    };
+    let (Some(voters), Some(learners), Some(outgoing), Some(next)) = (
+        set(&conf.voters),
+        set(&conf.learners),
+        set(&conf.voters_outgoing),
+        set(&conf.learners_next),
+    ) else {
+        return false;
+    };
+    !voters.is_empty()
+        && !conf.auto_leave
+        && learners.is_disjoint(&voters)
+        && learners.is_disjoint(&outgoing)
+        && next.is_subset(&outgoing)
+        && next.is_disjoint(&voters)
 }
 
 pub(crate) fn unpack_conf(conf: peer::ConfState) -> ConfState {

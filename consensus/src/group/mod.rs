@@ -7,20 +7,25 @@
 //! Deliberately absent: automatic leaving of joint configurations, raft-rs's own lease reads, and
 //! any clock (see `docs/ARCHITECTURE.md`).
 
-mod collect;
+mod elections;
+mod guard;
+mod install;
 mod lease;
 mod log;
 mod message;
+mod proposals;
 mod reads;
+mod ready;
 pub(crate) mod records;
 mod sleep;
+mod truncate;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 use raft::eraftpb::MessageType;
 use raft::{RawNode, StateRole};
 
@@ -28,11 +33,19 @@ use crate::engine::{Engine, EngineError};
 use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of};
 use crate::time::Instant;
 use crate::view::GroupView;
+use elections::RANKS;
+use install::{Installing, Staged};
 use lease::LeaseClock;
 use log::GroupLog;
 pub(crate) use message::{HIBERNATE, HIBERNATE_ACK};
+use proposals::Proposals;
 use reads::ReadQueue;
 use sleep::Sleep;
+
+/// The staged file that came with a message from another process.
+pub(crate) fn staged_file(envelope: &Envelope) -> Option<String> {
+    message::staged(envelope).map(|staged| staged.id)
+}
 
 /// Peers that one without members remembers.
 const MAX_CALLERS: usize = 32;
@@ -47,28 +60,8 @@ pub(crate) struct GroupContext<'a> {
     pub(crate) votes_from: Instant,
 }
 
-/// A command waiting to be proposed.
-struct Queued<T> {
-    command: Bytes,
-    token: T,
-    suspends_lease: bool,
-}
-
-/// An entry this peer proposed and that is not applied yet.
-struct Proposed<T> {
-    index: u64,
-    term: u64,
-    since: Instant,
-    tokens: Vec<T>,
-}
-
-/// What a group does while a snapshot is being installed: nothing, but it remembers.
-struct Installing {
-    index: u64,
-    term: u64,
-    ready: u64,
-    held: Vec<Envelope>,
-}
+const UNCOMMITTED: Refusal =
+    Refusal::Busy { reason: "too much of this region is not committed yet" };
 
 pub(crate) struct Group<T> {
     id: RegionId,
@@ -79,26 +72,28 @@ pub(crate) struct Group<T> {
     callers: BTreeMap<u64, NodeId>,
     node: RawNode<GroupLog>,
     view: Arc<GroupView>,
-    queue: Vec<Queued<T>>,
-    proposed: VecDeque<Proposed<T>>,
+    proposals: Proposals<T>,
     reads: ReadQueue<T>,
     lease: LeaseClock,
     sleep: Sleep,
     /// The leader last heard of (kept while there is none), and when.
     last_leader: u64,
-    contact: Instant,
+    contact: Option<Instant>,
+    /// Ticks before the first voter campaigns, and between one voter and the next; and what
+    /// follows for this peer.
+    election_ticks: (usize, usize),
+    timeout: usize,
     /// Members whose process was silent when the group fell asleep.
     missed: bool,
     installing: Option<Box<Installing>>,
-    incoming: Option<(String, Bytes)>,
+    incoming: Option<Staged>,
     /// Messages that must wait for the write under way, and the number of its `Ready`.
     held: Vec<Envelope>,
     writing: Option<u64>,
     /// From the leader: every member has the log up to here.
     safe_truncate: u64,
-    suspended_until: u64,
-    known_term: u64,
-    known_leader: u64,
+    /// Term and leader as published.
+    known: (u64, u64),
     pub(crate) touched: bool,
 }
 
@@ -128,7 +123,7 @@ impl<T> Group<T> {
             check_quorum: true,
             pre_vote: true,
             min_election_tick: options.election_ticks,
-            max_election_tick: options.election_ticks + options.election_stagger_ticks * 64 + 1,
+            max_election_tick: options.election_ticks + options.election_stagger_ticks * RANKS + 1,
             skip_bcast_commit: true,
             // raft-rs 0.7 appends entries to a waiting *empty* append without looking at its index:
             // after a rejected probe the follower then acknowledges entries it never got.
@@ -148,26 +143,26 @@ impl<T> Group<T> {
             callers: BTreeMap::new(),
             node,
             view: new.view.clone(),
-            queue: Vec::new(),
-            proposed: VecDeque::new(),
+            proposals: Proposals::new(),
             reads: ReadQueue::new(incarnation),
             lease: LeaseClock::new(options.lease()),
             sleep: Sleep::Awake { idle_ticks: 0 },
             last_leader: 0,
-            contact: Instant::default(),
+            contact: None,
+            election_ticks: (options.election_ticks, options.election_stagger_ticks),
+            timeout: options.election_ticks,
             missed: false,
             installing: None,
             incoming: None,
             held: Vec::new(),
             writing: None,
             safe_truncate: 0,
-            suspended_until: 0,
-            known_term: 0,
-            known_leader: 0,
+            known: (0, 0),
             touched: false,
         };
         group.view.set_applied(new.applied.0);
-        group.stagger(options);
+        group.view.set_committed(LogIndex(group.node.raft.raft_log.committed));
+        group.set_timeout();
         if new.campaign || group.is_only_voter() {
             group.campaign(context);
         }
@@ -177,6 +172,10 @@ impl<T> Group<T> {
 
     pub(crate) fn id(&self) -> RegionId {
         self.id
+    }
+
+    pub(crate) fn peer(&self) -> PeerId {
+        self.peer
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -203,20 +202,9 @@ impl<T> Group<T> {
         }
     }
 
-    pub(crate) fn is_local(&self, peer: PeerId) -> bool {
-        self.peer == peer
-    }
-
     /// False while it waits for its first snapshot.
     pub(crate) fn is_initialised(&self) -> bool {
         !self.members.is_empty()
-    }
-
-    fn leader(&self) -> Option<PeerId> {
-        match self.node.raft.leader_id {
-            0 => None,
-            leader => Some(PeerId(leader)),
-        }
     }
 
     /// The process that led this group when it was last heard of.
@@ -224,117 +212,21 @@ impl<T> Group<T> {
         self.node_of(self.last_leader)
     }
 
-    fn is_only_voter(&self) -> bool {
-        let mut voters = self.members.iter().filter(|m| m.role != Role::Learner);
-        voters.next().is_some_and(|m| m.peer == self.peer) && voters.next().is_none()
-    }
-
-    /// Sets the election timeout of this peer by its rank among the voters that could follow the
-    /// leader last known: rank k campaigns k staggers after rank 0, so that they do not split the
-    /// vote. The order starts at another voter for each group, so that a fresh cluster's leaders
-    /// do not all land on one process. raft-rs draws its own timeout at every reset; ours is put
-    /// in its place.
-    fn stagger(&mut self, options: &RaftOptions) {
-        let leader = self.last_leader;
-        let mut voters: Vec<u64> = self
-            .members
-            .iter()
-            .filter(|m| m.role != Role::Learner && (m.peer.0 != leader || m.peer == self.peer))
-            .map(|m| m.peer.0)
-            .collect();
-        voters.sort_unstable();
-        let rank = match voters.iter().position(|peer| *peer == self.peer.0) {
-            Some(at) => (at + voters.len() - self.id.0 as usize % voters.len()) % voters.len(),
-            None => 0,
-        };
-        let ticks = options.election_ticks + rank.min(63) * options.election_stagger_ticks;
-        if self.node.raft.randomized_election_timeout() != ticks {
-            self.node.raft.set_randomized_election_timeout(ticks);
-        }
-    }
-
-    fn may_vote(&self, context: &GroupContext<'_>) -> bool {
-        context.now >= context.votes_from
-            && (self.contact == Instant::default()
-                || context.now.since(self.contact) >= context.options.vote_promise())
-    }
-
-    /// Campaigns if no promise forbids it.
-    pub(crate) fn campaign(&mut self, context: &GroupContext<'_>) {
-        if self.is_only_voter() || self.may_vote(context) {
-            let _ = self.node.campaign();
-        }
-        self.stagger(context.options);
-        self.wake();
-    }
-
-    /// One tick. Returns true where there may be something to collect.
-    pub(crate) fn tick(&mut self, context: &GroupContext<'_>, effects: &mut Effects<T>) -> bool {
-        if self.sleep.is_asleep() {
-            return false;
-        }
-        self.stagger(context.options);
-        if self.ask_to_sleep(context, effects) {
-            return true;
-        }
-        if self.installing.is_none() {
-            let waits = !self.is_leader() && !self.is_only_voter() && !self.may_vote(context);
-            if waits && self.node.raft.election_elapsed + 1 >= self.election_timeout() {
-                // The tick would campaign, which the promise forbids: hold it back.
-                return !self.reads.is_idle();
-            }
-            self.node.tick();
-        }
-        true
-    }
-
-    fn election_timeout(&self) -> usize {
-        self.node.raft.randomized_election_timeout()
-    }
-
-    /// Work has come: ticks go on.
-    pub(crate) fn wake(&mut self) {
-        if self.sleep.is_asleep() {
-            self.view.set_asleep(false);
-            if self.is_leader() {
-                self.node.raft.election_elapsed = 0;
-            }
-        }
-        self.sleep = Sleep::Awake { idle_ticks: 0 };
-    }
-
-    /// The beats of the leader's process vouched for the group until `contact`; now they do not
-    /// any more, so the election clock starts as if it had run since then.
-    pub(crate) fn wake_orphaned(&mut self, contact: Instant, context: &GroupContext<'_>) {
-        if !self.sleep.is_asleep() || self.is_leader() {
-            return;
-        }
-        self.contact = self.contact.max(contact);
-        self.wake();
-        let tick = context.options.tick_ms.max(1) * 1_000_000;
-        let elapsed = context.now.since(self.contact).as_nanos() as u64 / tick;
-        let least = context.options.election_ticks.saturating_sub(1);
-        self.node.raft.election_elapsed = (elapsed as usize).min(least);
-    }
-
-    /// Wakes a leader whose sleeping group has a member on a process that is back.
-    pub(crate) fn wake_for_return(&mut self) -> bool {
-        if self.sleep.is_asleep() && self.is_leader() {
-            self.missed = false;
-            self.wake();
-            self.node.ping();
-            return true;
-        }
-        false
-    }
-
-    /// True where it fell asleep without a member whose process was silent.
-    pub(crate) fn missed_someone(&self) -> bool {
-        self.missed
-    }
-
     /// A message from a peer of the group.
     pub(crate) fn step(
+        &mut self,
+        envelope: Envelope,
+        context: &GroupContext<'_>,
+        effects: &mut Effects<T>,
+    ) {
+        let staged = message::staged(&envelope);
+        self.take_message(envelope, context, effects);
+        if let Some(staged) = staged {
+            self.keep_or_discard(staged, effects);
+        }
+    }
+
+    fn take_message(
         &mut self,
         envelope: Envelope,
         context: &GroupContext<'_>,
@@ -349,60 +241,54 @@ impl<T> Group<T> {
             HIBERNATE_ACK => return self.sleep_acknowledged(envelope),
             _ => {}
         }
-        let snapshot = envelope.snapshot.as_ref().map(|meta| (meta.id.clone(), meta.state.clone()));
-        let (kind, term, safe) = (envelope.kind, envelope.term, envelope.safe_truncate);
         if self.sleep.is_asleep()
             && let Some(beat) = self.leader_node().and_then(|node| context.nodes.last_beat(node))
         {
             // While asleep, the beats of the leader's process are as good as word from the leader.
-            self.contact = self.contact.max(beat);
+            self.contact = self.contact.max(Some(beat));
         }
-        let is_vote = kind == MessageType::MsgRequestVote as u32
-            || kind == MessageType::MsgRequestPreVote as u32;
-        if is_vote && envelope.context.is_empty() && !self.may_vote(context) {
+        if !self.may_answer(&envelope, context) {
             return;
         }
-        let from_leader = kind == MessageType::MsgAppend as u32
-            || kind == MessageType::MsgHeartbeat as u32
-            || kind == MessageType::MsgSnapshot as u32;
-        if from_leader && term >= self.node.raft.term {
-            self.contact = context.now;
-            self.last_leader = envelope.from_peer;
-            self.safe_truncate = self.safe_truncate.max(safe);
-        }
-        if self.installing.is_some() {
-            effects.discards.extend(snapshot.map(|(id, _)| id));
-            return;
-        }
-        let is_answer = kind == MessageType::MsgHeartbeatResponse as u32;
-        let quiet = kind == MessageType::MsgHeartbeat as u32 || is_answer;
-        if is_answer && self.sleep.is_asleep() && term <= self.node.raft.term {
-            // Answered before its sender agreed to sleep: no reason to wake up again.
-            return;
-        }
-        let message = match message::unpack(envelope) {
+        let safe_truncate = envelope.safe_truncate;
+        let checked = message::unpack(envelope)
+            .and_then(|message| guard::check(&message, &self.node.raft).map(|()| message));
+        let message = match checked {
             Ok(message) => message,
             Err(error) => {
                 tracing::warn!(group = %self.id, %error, "dropped a message");
                 return;
             }
         };
+        let (kind, current) = (message.msg_type, message.term >= self.node.raft.term);
+        let from_leader = matches!(
+            kind,
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        );
+        if from_leader && current {
+            self.contact = Some(context.now);
+            self.safe_truncate = self.safe_truncate.max(safe_truncate);
+            if self.last_leader != message.from {
+                self.last_leader = message.from;
+                self.set_timeout();
+            }
+        }
+        if self.is_installing() {
+            return;
+        }
+        let is_answer = kind == MessageType::MsgHeartbeatResponse;
+        let quiet = kind == MessageType::MsgHeartbeat || is_answer;
+        if is_answer && self.sleep.is_asleep() && message.term <= self.node.raft.term {
+            // Answered before its sender agreed to sleep: no reason to wake up again.
+            return;
+        }
         if self.sleep.is_asleep() || !quiet {
             self.wake();
-        }
-        if let Some((id, state)) = snapshot.clone() {
-            self.incoming = Some((id, state));
         }
         if let Err(error) = self.node.step(message) {
             tracing::debug!(group = %self.id, %error, "raft refused a message");
         }
-        if let Some((id, _)) = snapshot
-            && self.node.raft.raft_log.unstable_snapshot().is_none()
-        {
-            self.incoming = None;
-            effects.discards.push(id);
-        }
-        self.stagger(context.options);
+        self.stagger();
     }
 
     /// Queues a command; it is proposed when the shard collects.
@@ -414,15 +300,19 @@ impl<T> Group<T> {
         context: &GroupContext<'_>,
         effects: &mut Effects<T>,
     ) {
+        let uncommitted = self.node.raft.uncommitted_size() + self.proposals.queued_bytes();
+        let bound = context.options.max_uncommitted_bytes;
         let refusal = if !self.is_leader() {
             Refusal::NotLeader { leader: self.leader() }
         } else if command.len() > quorate_proto::limits::MAX_ENTRY_BYTES {
             Refusal::TooLarge { bytes: command.len() }
-        } else if self.queue.len() + self.proposed.len() >= context.options.max_pending {
+        } else if self.proposals.len() >= context.options.max_pending {
             Refusal::Busy { reason: "too many writes of this region are waiting" }
+        } else if uncommitted > 0 && (uncommitted + command.len()) as u64 > bound {
+            UNCOMMITTED
         } else {
             self.wake();
-            self.queue.push(Queued { command, token, suspends_lease });
+            self.proposals.push(command, token, suspends_lease);
             return;
         };
         effects.replies.push((token, Reply::Refused(refusal)));
@@ -447,58 +337,17 @@ impl<T> Group<T> {
         }
     }
 
-    /// Offers leadership to the member on `node`.
-    pub(crate) fn transfer(&mut self, node: NodeId) {
-        let to = self.members.iter().find(|m| m.node == node && m.role == Role::Voter);
-        if let Some(to) = to.map(|member| member.peer.0)
-            && self.is_leader()
-        {
-            self.wake();
-            self.node.transfer_leader(to);
-        }
-    }
-
     /// The state machine has applied up to `index`.
     pub(crate) fn applied(&mut self, index: u64, term: u64) {
         if index <= self.node.store().applied_index() {
             return;
         }
+        let suspended = self.lease.is_suspended(self.node.store().applied_index());
         self.node.mut_store().set_applied(index, term);
         self.node.advance_apply_to(index);
         self.view.set_applied(LogIndex(index));
-        if self.suspended_until != 0 && index >= self.suspended_until {
-            self.suspended_until = 0;
+        if suspended && !self.lease.is_suspended(index) {
             self.node.skip_bcast_commit(true);
-        }
-    }
-
-    /// A snapshot for `to` was delivered, or lost.
-    pub(crate) fn snapshot_sent(&mut self, to: PeerId, delivered: bool) {
-        let status =
-            if delivered { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
-        self.node.report_snapshot(to.0, status);
-    }
-
-    /// The snapshot under way is installed.
-    pub(crate) fn installed(&mut self, index: u64, members: Vec<Member>, effects: &mut Effects<T>) {
-        let Some(installing) = self.installing.take_if(|installing| installing.index == index)
-        else {
-            return;
-        };
-        self.members = members;
-        self.callers.clear();
-        self.node.mut_store().set_applied(index, installing.term);
-        self.node.on_persist_ready(installing.ready);
-        self.node.advance_apply_to(index);
-        self.view.set_applied(LogIndex(index));
-        self.view.set_committed(LogIndex(index));
-        for envelope in installing.held {
-            self.send(envelope, effects);
-        }
-        for proposed in self.proposed.drain(..) {
-            for token in proposed.tokens {
-                effects.replies.push((token, Reply::Refused(Refusal::Undetermined)));
-            }
         }
     }
 
@@ -515,13 +364,11 @@ impl<T> Group<T> {
     pub(crate) fn close(&mut self, effects: &mut Effects<T>) {
         self.view.revoke();
         self.view.set_leader(Term(self.node.raft.term), None);
-        for queued in self.queue.drain(..) {
-            effects.replies.push((queued.token, Reply::Refused(Refusal::NoGroup)));
-        }
-        for token in self.proposed.drain(..).flat_map(|proposed| proposed.tokens) {
-            effects.replies.push((token, Reply::Refused(Refusal::Undetermined)));
-        }
-        self.reads.drain(|token| effects.replies.push((token, Reply::Refused(Refusal::NoGroup))));
+        let mut refuse = |token, refusal| effects.replies.push((token, Reply::Refused(refusal)));
+        self.proposals.drain_queued(|token| refuse(token, Refusal::NoGroup));
+        self.proposals.drain_proposed(|token| refuse(token, Refusal::Undetermined));
+        self.reads.drain(|token| refuse(token, Refusal::NoGroup));
+        effects.discards.extend(self.incoming.take().map(|staged| staged.id));
     }
 
     /// An engine error that raft-rs met.

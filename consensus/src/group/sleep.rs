@@ -9,7 +9,15 @@
 
 use std::collections::BTreeSet;
 
-use quorate_proto::PeerId;
+use quorate_proto::wire::peer::Envelope;
+use quorate_proto::{PeerId, Role};
+
+use super::message::{self, HIBERNATE, HIBERNATE_ACK};
+use super::{Group, GroupContext};
+use crate::shard::{Effects, Member};
+
+/// Ticks a leader waits for its members to agree to sleep; it sends no heartbeats meanwhile.
+const ASK_TICKS: u32 = 3;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sleep {
@@ -35,5 +43,146 @@ impl Sleep {
             }
             Sleep::Asking { .. } | Sleep::Awake { .. } | Sleep::Asleep => false,
         }
+    }
+}
+
+impl<T> Group<T> {
+    /// Counts idle ticks of a leader and asks the members to sleep. Returns true where the tick
+    /// must not reach raft-rs, because the members have been asked.
+    pub(super) fn ask_to_sleep(
+        &mut self,
+        context: &GroupContext<'_>,
+        effects: &mut Effects<T>,
+    ) -> bool {
+        if !self.is_leader() || context.options.sleep_after_ticks == 0 {
+            return false;
+        }
+        let busy = !self.proposals.is_idle() || !self.reads.is_idle();
+        match &mut self.sleep {
+            Sleep::Asleep => return false,
+            Sleep::Asking { ticks, .. } if *ticks < ASK_TICKS && !busy => {
+                *ticks += 1;
+                return true;
+            }
+            Sleep::Asking { .. } => {
+                self.sleep = Sleep::Awake { idle_ticks: 0 };
+                return false;
+            }
+            Sleep::Awake { idle_ticks } => {
+                *idle_ticks = if busy { 0 } else { *idle_ticks + 1 };
+                if *idle_ticks < context.options.sleep_after_ticks {
+                    return false;
+                }
+                *idle_ticks = 0;
+            }
+        }
+        let raft = &self.node.raft;
+        let last = raft.raft_log.last_index();
+        let joint = self
+            .members
+            .iter()
+            .any(|m| matches!(m.role, Role::IncomingVoter | Role::DemotingVoter));
+        let settled = raft.raft_log.committed == last
+            && self.node.store().applied_index() == last
+            && raft.raft_log.persisted == last
+            && raft.lead_transferee.is_none()
+            && !joint;
+        let others = self.members.iter().filter(|member| member.peer != self.peer);
+        let (silent, live): (Vec<&Member>, Vec<&Member>) =
+            others.partition(|member| context.nodes.is_silent(member.node));
+        let level = live.iter().all(|member: &&Member| {
+            raft.prs().get(member.peer.0).is_some_and(|p| p.matched == last)
+        });
+        let voters = self.members.iter().filter(|m| m.role == Role::Voter).count();
+        let live_voters = 1 + live.iter().filter(|m| m.role == Role::Voter).count();
+        if !settled || !level || live_voters <= voters / 2 {
+            return false;
+        }
+        let missing: BTreeSet<PeerId> = live.iter().map(|member| member.peer).collect();
+        self.missed = !silent.is_empty();
+        let term = raft.term;
+        for to in &missing {
+            let envelope = message::own(self.id, HIBERNATE, self.peer, *to, term, last);
+            self.send(envelope, effects);
+        }
+        if missing.is_empty() {
+            self.fall_asleep();
+        } else {
+            self.sleep = Sleep::Asking { term, last, missing, ticks: 0 };
+        }
+        true
+    }
+
+    fn fall_asleep(&mut self) {
+        self.sleep = Sleep::Asleep;
+        self.view.set_asleep(true);
+        let applied = self.node.store().applied_index();
+        self.node.mut_store().shrink_tail(applied);
+        self.node.raft.maybe_free_inflight_buffers();
+        self.proposals.shrink();
+        self.held = Vec::new();
+    }
+
+    pub(super) fn asked_to_sleep(
+        &mut self,
+        envelope: Envelope,
+        context: &GroupContext<'_>,
+        effects: &mut Effects<T>,
+    ) {
+        let raft = &self.node.raft;
+        let log = self.node.store();
+        let agrees = raft.term == envelope.term
+            && raft.leader_id == envelope.from_peer
+            && !self.is_leader()
+            && raft.raft_log.last_index() == envelope.index
+            && raft.raft_log.committed == envelope.index
+            && log.applied_index() == envelope.index
+            && self.reads.is_idle()
+            && self.writing.is_none()
+            && !self.is_installing();
+        if !agrees {
+            return;
+        }
+        let (term, index) = (envelope.term, envelope.index);
+        let from = PeerId(envelope.from_peer);
+        self.contact = Some(context.now);
+        self.fall_asleep();
+        let answer = message::own(self.id, HIBERNATE_ACK, self.peer, from, term, index);
+        self.send(answer, effects);
+    }
+
+    pub(super) fn sleep_acknowledged(&mut self, envelope: Envelope) {
+        let at = (envelope.term, envelope.index);
+        if self.is_leader()
+            && self.node.raft.term == envelope.term
+            && self.node.raft.raft_log.last_index() == envelope.index
+            && self.sleep.acknowledged(PeerId(envelope.from_peer), at)
+        {
+            self.fall_asleep();
+        }
+    }
+    /// Work has come: ticks go on.
+    pub(crate) fn wake(&mut self) {
+        if self.sleep.is_asleep() {
+            self.view.set_asleep(false);
+            if self.is_leader() {
+                self.node.raft.election_elapsed = 0;
+            }
+        }
+        self.sleep = Sleep::Awake { idle_ticks: 0 };
+    }
+
+    /// Wakes a leader whose sleeping group has a member on a process that is back.
+    pub(crate) fn wake_for_return(&mut self) {
+        if self.sleep.is_asleep() && self.is_leader() {
+            self.missed = false;
+            self.wake();
+            self.node.ping();
+        }
+    }
+
+    /// True where it fell asleep without a member whose process was silent.
+    pub(crate) fn missed_someone(&self) -> bool {
+        self.missed
     }
 }

@@ -13,7 +13,7 @@ mod nodes;
 mod options;
 mod parked;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use api::{
@@ -43,7 +43,7 @@ pub struct Shard<T> {
     awake: BTreeSet<RegionId>,
     touched: Vec<RegionId>,
     nodes: Nodes,
-    to_wake: VecDeque<(RegionId, Wake)>,
+    to_wake: BTreeMap<RegionId, Wake>,
     parked: Parked,
     /// Effects made by `step`, handed out by the next `collect`.
     pending: Effects<T>,
@@ -86,7 +86,7 @@ impl<T> Shard<T> {
             groups: HashMap::default(),
             awake: BTreeSet::new(),
             touched: Vec::new(),
-            to_wake: VecDeque::new(),
+            to_wake: BTreeMap::new(),
             parked: Parked::default(),
             pending: Effects::default(),
             writing: None,
@@ -131,15 +131,11 @@ impl<T> Shard<T> {
                 self.with(group, now, |group, _, _| group.snapshot_sent(to, delivered));
             }
             Event::Installed { group, index, members } => {
-                for member in &members {
-                    if self.groups.get(&group).is_some_and(|group| !group.is_local(member.peer)) {
-                        self.nodes.meet(member.node, now);
-                    }
-                }
+                self.meet(group, &members, now);
                 self.with(group, now, |group, _, effects| {
                     group.installed(index.0, members, effects);
                 });
-                self.awake_again(group);
+                self.awake.insert(group);
             }
         }
     }
@@ -234,10 +230,11 @@ impl<T> Shard<T> {
         }
     }
 
-    fn awake_again(&mut self, id: RegionId) {
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.wake();
-            self.awake.insert(id);
+    /// The other processes with members of a group get beats from now on.
+    fn meet(&mut self, group: RegionId, members: &[Member], now: Instant) {
+        let Some(group) = self.groups.get(&group) else { return };
+        for member in members.iter().filter(|member| member.peer != group.peer()) {
+            self.nodes.meet(member.node, now);
         }
     }
 
@@ -246,7 +243,7 @@ impl<T> Shard<T> {
             self.node_changed(change);
         }
         self.wake_some(now);
-        self.parked.expire(now);
+        self.pending.discards.extend(self.parked.expire(now));
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let mut asleep = Vec::new();
         for id in &self.awake {
@@ -272,7 +269,9 @@ impl<T> Shard<T> {
         if !self.groups.contains_key(&id) {
             // The group may be about to split off here.
             let peer = PeerId(envelope.to_peer);
-            if self.parked.park(id, from, envelope, now) {
+            let parking = self.parked.park(id, from, envelope, now);
+            self.pending.discards.extend(parking.discard);
+            if parking.ask {
                 self.pending.strangers.push(Stranger { group: id, peer });
             }
             return;
@@ -292,38 +291,34 @@ impl<T> Shard<T> {
 
     /// A process fell silent, came back, or was restarted: find the sleeping groups it concerns.
     fn node_changed(&mut self, change: Change) {
-        let (node, orphaned, returned) = match change {
-            Change::Silent { node, last } => (node, Some(last), false),
-            Change::Restarted { node, last } => (node, Some(last), true),
-            Change::Returned { node } => (node, None, true),
+        let (node, orphaned, returned, restarted) = match change {
+            Change::Silent { node, last } => (node, Some(last), false, false),
+            Change::Restarted { node, last } => (node, Some(last), true, true),
+            Change::Returned { node } => (node, None, true, false),
         };
-        let mut found = Vec::new();
         for group in self.groups.values().filter(|group| group.is_asleep()) {
             if let Some(last) = orphaned
                 && group.leader_node() == Some(node)
             {
-                found.push((group.id(), Wake::Orphaned(last)));
+                self.to_wake.insert(group.id(), Wake::Orphaned(last));
             } else if returned
-                && group.missed_someone()
+                // A restarted process has forgotten that its peers slept: they would campaign.
+                && (restarted || group.missed_someone())
                 && group.nodes().any(|member| member == node)
             {
-                found.push((group.id(), Wake::Returned));
+                self.to_wake.insert(group.id(), Wake::Returned);
             }
         }
-        found.sort_unstable_by_key(|(id, _)| *id);
-        self.to_wake.extend(found);
     }
 
     fn wake_some(&mut self, now: Instant) {
         for _ in 0..self.options.wakes_per_tick {
-            let Some((id, why)) = self.to_wake.pop_front() else { return };
+            let Some((id, why)) = self.to_wake.pop_first() else { return };
             let context = context(&self.options, &self.nodes, self.votes_from, now);
             let Some(group) = self.groups.get_mut(&id) else { continue };
             match why {
                 Wake::Orphaned(last) => group.wake_orphaned(last, &context),
-                Wake::Returned => {
-                    group.wake_for_return();
-                }
+                Wake::Returned => group.wake_for_return(),
             }
             if !group.is_asleep() {
                 self.awake.insert(id);
@@ -342,11 +337,6 @@ impl<T> Shard<T> {
             // the engine: what was not handed out for writing was not promised to anybody.
             self.destroy(id);
         }
-        for member in &new.members {
-            if member.peer != new.peer {
-                self.nodes.meet(member.node, now);
-            }
-        }
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let engine = self.engine.clone();
         match Group::open(&new, engine, self.incarnation, &self.logger, &context) {
@@ -354,6 +344,7 @@ impl<T> Shard<T> {
                 touch(&mut self.touched, &mut group);
                 self.groups.insert(id, group);
                 self.awake.insert(id);
+                self.meet(id, &new.members, now);
             }
             Err(error) => {
                 self.failed = Some(error);
@@ -406,6 +397,7 @@ impl<T> Effects<T> {
             && self.snapshots.is_empty()
             && self.installs.is_empty()
             && self.discards.is_empty()
+            && self.strangers.is_empty()
             && self.leaders.is_empty()
             && self.strangers.is_empty()
             && self.persist.is_none()

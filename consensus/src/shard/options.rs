@@ -39,6 +39,8 @@ pub struct RaftOptions {
     pub entry_bytes: usize,
     /// Truncate the log once this many entries are applied and known to all members.
     pub truncate_entries: u64,
+    /// Truncate earlier once the log has this many bytes.
+    pub truncate_bytes: u64,
     /// For a member that lags, keep up to this many entries (then it gets a snapshot).
     pub max_log_entries: u64,
     /// For a member that lags, keep up to this many bytes of log.
@@ -65,6 +67,7 @@ impl Default for RaftOptions {
             max_pending: 16_384,
             entry_bytes: 256 * 1024,
             truncate_entries: 256,
+            truncate_bytes: 4 * 1024 * 1024,
             max_log_entries: 16_384,
             max_log_bytes: 16 * 1024 * 1024,
             request_timeout_ms: 5_000,
@@ -98,6 +101,12 @@ impl RaftOptions {
             return Err(format!(
                 "election_ticks ({}) must be greater than heartbeat_ticks ({})",
                 self.election_ticks, self.heartbeat_ticks
+            ));
+        }
+        if self.max_uncommitted_bytes < self.max_append_bytes {
+            return Err(format!(
+                "max_uncommitted_bytes ({}) must be at least max_append_bytes ({})",
+                self.max_uncommitted_bytes, self.max_append_bytes
             ));
         }
         if self.vote_promise_ms * 2 < self.lease_ms * 3 {

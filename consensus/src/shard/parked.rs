@@ -2,7 +2,7 @@
 //!
 //! A region splits on all replicas, but not at the same time: its new leader's first messages may
 //! arrive before the local replica has applied the split. Dropping them would cost an election
-//! timeout.
+//! timeout. The staged file of a snapshot nobody waited for is handed back, to be removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
+use crate::group::staged_file;
 use crate::time::Instant;
 
 /// Longest stay.
@@ -20,51 +21,81 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const PER_GROUP: usize = 16;
 /// Groups with kept messages.
 const GROUPS: usize = 4_096;
-
-#[derive(Debug)]
-struct Place {
-    since: Instant,
-    asked: Instant,
-    kept: Vec<(NodeId, Envelope)>,
-}
+/// Bytes of entries kept for all groups together.
+const BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Parked {
     groups: BTreeMap<RegionId, Place>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    since: Instant,
+    asked: Option<Instant>,
+    kept: Vec<(NodeId, Envelope)>,
+}
+
+/// What became of a message that was to be kept.
+#[derive(Debug, Default)]
+pub(super) struct Parking {
+    /// The staged file that came with it, where it was not kept.
+    pub(super) discard: Option<String>,
+    /// Somebody should find out why the group is not here.
+    pub(super) ask: bool,
+}
+
+fn size_of(envelope: &Envelope) -> usize {
+    envelope.entries.iter().map(|entry| entry.data.len()).sum()
 }
 
 impl Parked {
-    /// Keeps a message. True where somebody should find out why the group is not here.
+    /// Keeps a message for a while.
     pub(super) fn park(
         &mut self,
         group: RegionId,
         from: NodeId,
         envelope: Envelope,
         now: Instant,
-    ) -> bool {
-        if self.groups.len() >= GROUPS && !self.groups.contains_key(&group) {
-            return false;
+    ) -> Parking {
+        let size = size_of(&envelope);
+        let is_full = self.groups.len() >= GROUPS && !self.groups.contains_key(&group);
+        if is_full || self.bytes + size > BYTES {
+            return Parking { discard: staged_file(&envelope), ask: false };
         }
-        let place = self.groups.entry(group).or_insert(Place {
-            since: now,
-            asked: Instant::default(),
-            kept: Vec::new(),
-        });
-        if place.kept.len() < PER_GROUP {
-            place.kept.push((from, envelope));
-        }
-        let ask = place.asked == Instant::default() || now.since(place.asked) >= ASK_AGAIN;
+        let fresh = || Place { since: now, asked: None, kept: Vec::new() };
+        let place = self.groups.entry(group).or_insert_with(fresh);
+        let ask = place.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
         if ask {
-            place.asked = now;
+            place.asked = Some(now);
         }
-        ask
+        if place.kept.len() >= PER_GROUP {
+            return Parking { discard: staged_file(&envelope), ask };
+        }
+        self.bytes += size;
+        place.kept.push((from, envelope));
+        Parking { discard: None, ask }
     }
 
+    /// Hands out what was kept for a group, in order.
     pub(super) fn take(&mut self, group: RegionId) -> Vec<(NodeId, Envelope)> {
-        self.groups.remove(&group).map(|place| place.kept).unwrap_or_default()
+        let kept = self.groups.remove(&group).map(|place| place.kept).unwrap_or_default();
+        self.bytes -= kept.iter().map(|(_, envelope)| size_of(envelope)).sum::<usize>();
+        kept
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.groups.retain(|_, place| now.since(place.since) < KEEP);
+    /// Drops what was kept for too long; returns the staged files that came with it.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<String> {
+        let mut files = Vec::new();
+        self.groups.retain(|_, place| {
+            let keep = now.since(place.since) < KEEP;
+            if !keep {
+                self.bytes -= place.kept.iter().map(|(_, kept)| size_of(kept)).sum::<usize>();
+                files.extend(place.kept.iter().filter_map(|(_, kept)| staged_file(kept)));
+            }
+            keep
+        });
+        files
     }
 }

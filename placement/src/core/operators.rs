@@ -176,7 +176,13 @@ impl Operators {
             Step::TransferLeader { .. } => return,
             Step::Split { .. } if same_version => return,
             Step::Split { keys } if keys.is_empty() => End::Done,
-            Step::Split { keys } if keys.contains(&info.region.range.end) => End::Done,
+            // Whichever part keeps the region's id.
+            Step::Split { keys }
+                if keys.contains(&info.region.range.end)
+                    || keys.contains(&info.region.range.start) =>
+            {
+                End::Done
+            }
             Step::Split { .. } => End::Overtaken,
         };
         self.end(info.region.id, end, now);

@@ -230,10 +230,11 @@ impl RegionTree {
     /// Notes that `store` does not lead the region any more, until somebody reports that it does.
     /// It stays the last known leader.
     pub fn not_led_by(&mut self, region: RegionId, store: StoreId) {
-        if let Some(info) = self.by_id.get_mut(&region) {
-            if info.led && info.leader.is_some_and(|leader| leader.store == store) {
-                Arc::make_mut(info).led = false;
-            }
+        let led_by_it = |info: &&mut Arc<RegionInfo>| {
+            info.led && info.leader.is_some_and(|leader| leader.store == store)
+        };
+        if let Some(info) = self.by_id.get_mut(&region).filter(led_by_it) {
+            Arc::make_mut(info).led = false;
         }
     }
 }

@@ -80,7 +80,8 @@ impl PlacementService {
                 let info = session.leader.tree().get(region);
                 let before = info.map(|info| info.region.clone());
                 let draft = split::halve(session.leader.tree(), region)?;
-                let begun = session.leader.operators().of(region).map(|operator| operator.step.clone());
+                let begun =
+                    session.leader.operators().of(region).map(|operator| operator.step.clone());
                 if begun.as_ref() != Some(&draft.step) {
                     session.leader.split(draft, clock::now())?;
                 }

@@ -147,8 +147,7 @@ impl Cluster {
         let me = &self.me.name;
         match self.known_leader().filter(|leader| leader.id != self.me.id) {
             Some(leader) => {
-                let words =
-                    format!("{me} is not the placement leader, it is {}", leader.address);
+                let words = format!("{me} is not the placement leader, it is {}", leader.address);
                 let mut status = Status::unavailable(words);
                 if let Ok(address) = leader.address.parse() {
                     status.metadata_mut().insert(LEADER_HINT, address);
@@ -209,12 +208,15 @@ impl Cluster {
         Some(act(session, &state))
     }
 
+    /// True where this member may answer without asking the others.
+    pub(crate) fn holds_lease(&self) -> bool {
+        self.lease().is_some()
+    }
+
     fn lease(&self) -> Option<Lease> {
         let lease = self.view.lease(clock::now())?;
-        if lease.renew {
-            if let Some(raft) = self.raft.get() {
-                raft.renew_lease();
-            }
+        if let Some(raft) = self.raft.get().filter(|_| lease.renew) {
+            raft.renew_lease();
         }
         Some(lease)
     }

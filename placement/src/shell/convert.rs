@@ -13,11 +13,8 @@ use crate::core::tree::RegionInfo;
 /// A store, as clients and stores see it.
 pub(crate) fn store(store: &Store) -> metapb::Store {
     // Without an address nobody can be sent there; clients leave such stores alone.
-    let state = if store.address.is_empty() {
-        metapb::StoreState::Offline
-    } else {
-        metapb::StoreState::Up
-    };
+    let state =
+        if store.address.is_empty() { metapb::StoreState::Offline } else { metapb::StoreState::Up };
     let node_state = match store.life {
         StoreLife::Joining => metapb::NodeState::Preparing,
         StoreLife::Active => metapb::NodeState::Serving,

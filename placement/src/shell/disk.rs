@@ -5,6 +5,9 @@
 //! received snapshot replaces the data, `installing`. An installation that a crash interrupted is
 //! finished at the next start: the staged file outlives the crash, and only then is removed.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -144,19 +147,14 @@ pub(crate) fn install(
     applied: &Applied,
     consensus: WriteBatch,
 ) -> Result<(), EngineError> {
-    let mark =
-        wire::Installing { file: file.to_owned(), applied: Some(applied_to_wire(applied)) };
+    let mark = wire::Installing { file: file.to_owned(), applied: Some(applied_to_wire(applied)) };
     let mut batch = consensus;
     batch.put(Cf::Meta, INSTALLING, mark.encode_to_vec());
     engine.write_synced(batch)?;
     finish_install(engine, file, applied)
 }
 
-fn finish_install(
-    engine: &dyn Engine,
-    file: &str,
-    applied: &Applied,
-) -> Result<(), EngineError> {
+fn finish_install(engine: &dyn Engine, file: &str, applied: &Applied) -> Result<(), EngineError> {
     engine.ingest(file, b"", b"")?;
     let mut batch = WriteBatch::new();
     put_applied(applied, &mut batch);

@@ -168,21 +168,23 @@ async fn save_routes(cluster: &Cluster, term: Term, every: Duration) {
     }
 }
 
-/// Makes the first regions once enough stores have joined; false where that must be tried again.
+/// Makes the first regions once enough stores have joined.
 ///
 /// # Errors
-/// As a proposal.
+/// As a proposal; it is tried again.
 pub(crate) async fn bootstrap(cluster: &Cluster) -> Result<(), Status> {
     let due = {
         let state = cluster.state.read();
-        state.cluster().is_some() && state.initial_regions().is_none() && state.missing_stores() == 0
+        let founded = state.cluster().is_some();
+        founded && state.initial_regions().is_none() && state.missing_stores() == 0
     };
-    if due {
-        if let Answer::Bootstrapped(true) = cluster.propose(&Command::Bootstrap).await? {
-            let stores = cluster.state.read().stores().len();
-            tracing::info!(stores, "the cluster has its first regions");
-            cluster.routes_changed();
-        }
+    if !due {
+        return Ok(());
+    }
+    if let Answer::Bootstrapped(true) = cluster.propose(&Command::Bootstrap).await? {
+        let stores = cluster.state.read().stores().len();
+        tracing::info!(stores, "the cluster has its first regions");
+        cluster.routes_changed();
     }
     Ok(())
 }

@@ -3,11 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
+use futures::{Stream, stream};
 use quorate_proto::wire::health::health_check_response::ServingStatus;
 use quorate_proto::wire::health::{HealthCheckRequest, HealthCheckResponse, health_server::Health};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::cluster::Cluster;
@@ -48,11 +46,19 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
-        // Ends with the news that it stops: the server could not end before its streams.
-        let mut over = false;
-        let changes = WatchStream::new(self.0.stopping.subscribe());
-        let answers = changes.take_while(move |stopping| !std::mem::replace(&mut over, *stopping));
-        let answers = answers.map(move |stopping| Ok(answer(&service, stopping)));
+        // Ends with the news that the process stops: the server waits for its streams.
+        let start = Some((self.0.stopping.subscribe(), true));
+        let answers = stream::unfold(start, move |state| {
+            let service = service.clone();
+            async move {
+                let (mut stopping, first) = state?;
+                if !first {
+                    stopping.changed().await.ok()?;
+                }
+                let over = *stopping.borrow_and_update();
+                Some((Ok(answer(&service, over)), (!over).then_some((stopping, false))))
+            }
+        });
         Ok(Response::new(Box::pin(answers)))
     }
 }

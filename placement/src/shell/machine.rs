@@ -127,8 +127,8 @@ impl Machine for StateMachine {
             during: "installing a snapshot of placement's state".to_owned(),
             reason,
         };
-        let state = wire::SnapshotState::decode(install.state)
-            .map_err(|error| bad(error.to_string()))?;
+        let state =
+            wire::SnapshotState::decode(install.state).map_err(|error| bad(error.to_string()))?;
         if state.version > CLUSTER_VERSION {
             return Err(bad(format!(
                 "it has version {}, this program knows up to {CLUSTER_VERSION}: start a newer one",
@@ -136,8 +136,7 @@ impl Machine for StateMachine {
             )));
         }
         let members = state.members.into_iter().map(Member::try_from).collect::<Result<_, _>>();
-        let members: Vec<Member> =
-            members.map_err(|error| bad(error.to_string()))?;
+        let members: Vec<Member> = members.map_err(|error| bad(error.to_string()))?;
         let applied = Applied { index: install.index, term: install.term, members };
         disk::install(self.engine.as_ref(), &install.id, &applied, install.batch)?;
         let loaded = State::load(self.engine.as_ref())?;

@@ -126,7 +126,8 @@ async fn report(
     stores_sent: &mut u64,
 ) -> Result<wire::StoreOrders, Status> {
     let cluster_id = wire.cluster_id;
-    let report = Report::try_from(wire).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let report =
+        Report::try_from(wire).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let (store, sequence) = (report.store, report.sequence);
     let mut report = Some(report);
     let mut reported = None;
@@ -159,9 +160,8 @@ async fn report(
         })
         .await??;
     let term = *cluster.leading().borrow();
-    let orders = cluster.with_session(term, |session, _| {
-        session.leader.orders_for(store, ORDERS_PER_MESSAGE, now)
-    });
+    let orders = cluster
+        .with_session(term, |session, _| session.leader.orders_for(store, ORDERS_PER_MESSAGE, now));
     answer.orders = orders.unwrap_or_default().into_iter().map(order_to_wire).collect();
     cluster.metrics.orders.inc_by(answer.orders.len() as u64);
     if *stores_sent != generation {

@@ -81,7 +81,7 @@ impl Pages {
             "term": view.term().0,
             "committed": view.committed().0,
             "applied": view.applied().0,
-            "lease": view.is_leader() && view.lease(clock::now()).is_some(),
+            "lease": cluster.holds_lease(),
             "bootstrapped": bootstrapped,
             "missing_stores": missing_stores,
             "stores": stores,

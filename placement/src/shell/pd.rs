@@ -73,10 +73,7 @@ impl PdService {
         find: impl Fn(&RegionTree) -> Option<&Arc<RegionInfo>>,
     ) -> Answered<pdpb::GetRegionResponse> {
         self.0.metrics.lookups.inc();
-        let found = self
-            .0
-            .read(|session, _| find(session.leader.tree()).map(Arc::clone))
-            .await?;
+        let found = self.0.read(|session, _| find(session.leader.tree()).map(Arc::clone)).await?;
         // Only now: a member that does not lead may not know the cluster's id yet.
         let refused = self.refuse(header).or_else(|| self.not_bootstrapped());
         let header = refused.clone().or_else(|| self.header());
@@ -188,7 +185,8 @@ impl Pd for PdService {
         let request = request.into_inner();
         let range = KeyRange::new(request.start_key, request.end_key);
         let found = self.scan(&range, request.limit).await?;
-        if let Some(header) = self.refuse(request.header.as_ref()).or_else(|| self.not_bootstrapped())
+        if let Some(header) =
+            self.refuse(request.header.as_ref()).or_else(|| self.not_bootstrapped())
         {
             let header = Some(header);
             return Ok(Response::new(pdpb::ScanRegionsResponse { header, ..Default::default() }));
@@ -197,7 +195,7 @@ impl Pd for PdService {
         Ok(Response::new(pdpb::ScanRegionsResponse {
             header: self.header(),
             region_metas: regions.iter().filter_map(|region| region.region.clone()).collect(),
-            leaders: regions.iter().map(|region| region.leader.clone().unwrap_or_default()).collect(),
+            leaders: regions.iter().map(|region| region.leader.unwrap_or_default()).collect(),
             regions,
         }))
     }
@@ -234,8 +232,7 @@ impl Pd for PdService {
                 }
             }
         }
-        let mut refused =
-            self.refuse(request.header.as_ref()).or_else(|| self.not_bootstrapped());
+        let mut refused = self.refuse(request.header.as_ref()).or_else(|| self.not_bootstrapped());
         if let (true, Some(key)) = (request.contain_all_key_range && refused.is_none(), hole) {
             let words = format!("no region is known that holds the key {key}; try again");
             refused = self.error(pdpb::ErrorType::RegionNotFound, words);
@@ -304,7 +301,10 @@ impl Pd for PdService {
         let known = self.0.read(|_, state| state.counters().safe_point).await?;
         if let Some(header) = self.refuse(request.header.as_ref()) {
             let header = Some(header);
-            return Ok(Response::new(pdpb::UpdateGcSafePointResponse { header, new_safe_point: 0 }));
+            return Ok(Response::new(pdpb::UpdateGcSafePointResponse {
+                header,
+                new_safe_point: 0,
+            }));
         }
         let new_safe_point = if request.safe_point <= known {
             known

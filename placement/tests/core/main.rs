@@ -1,5 +1,5 @@
 //! Golden scripts and property tests of placement's core.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod balance;
 mod operators;

@@ -150,7 +150,7 @@ fn infos() -> impl Strategy<Value = RegionInfo> {
     (1u64..9, 0u8..12, 1u8..9, 1u64..9, 1u64..4, 1u64..4).prop_map(
         |(id, start, length, version, store, term)| {
             let end = start + length;
-            let key = |number: u8| (number > 0).then(|| format!("{number:02}")).unwrap_or_default();
+            let key = |number: u8| if number == 0 { String::new() } else { format!("{number:02}") };
             let end = if end > 14 { String::new() } else { key(end) };
             // In one epoch a region is one thing.
             let version = version * 1_000 + u64::from(start) * 30 + u64::from(length);

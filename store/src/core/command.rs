@@ -7,7 +7,7 @@
 //!
 //! Every bound of `limits` is checked here, so what is in a log is known to be within them.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use quorate_proto::limits::{MAX_BATCH_ITEMS, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
@@ -187,11 +187,11 @@ fn encode_writes<I>(
     if length > MAX_ENTRY_BYTES {
         return Err(CommandError::TooLarge(length));
     }
-    let mut out = BytesMut::with_capacity(length + encoded_len_varint(length as u64));
+    let mut out = Vec::with_capacity(length + encoded_len_varint(length as u64));
     encode_varint(length as u64, &mut out);
     for (tag, number) in header {
         if number != 0 {
-            out.put_u8(tag);
+            out.push(tag);
             encode_varint(number, &mut out);
         }
     }
@@ -199,17 +199,17 @@ fn encode_writes<I>(
         let (key, value) = view(item);
         put_len(&mut out, tag::WRITES, write_len(key, value));
         put_len(&mut out, tag::KEY, key.len());
-        out.put_slice(key);
+        out.extend_from_slice(key);
         match value {
             Some(value) => {
                 put_len(&mut out, tag::VALUE, value.len() + 1);
-                out.put_slice(value);
-                out.put_u8(PLAIN);
+                out.extend_from_slice(value);
+                out.push(PLAIN);
             }
-            None => out.put_slice(&[tag::DELETE, 1]),
+            None => out.extend_from_slice(&[tag::DELETE, 1]),
         }
     }
-    Ok(out.freeze())
+    Ok(Bytes::from(out))
 }
 
 /// Length of a field of that many bytes, with tag and length in front.
@@ -221,8 +221,8 @@ fn write_len(key: &[u8], value: Option<&[u8]>) -> usize {
     field_len(key.len()) + value.map_or(2, |value| field_len(value.len() + 1))
 }
 
-fn put_len(out: &mut BytesMut, tag: u8, length: usize) {
-    out.put_u8(tag);
+fn put_len(out: &mut Vec<u8>, tag: u8, length: usize) {
+    out.push(tag);
     encode_varint(length as u64, out);
 }
 

@@ -41,7 +41,7 @@ impl Applier {
         store: StoreId,
     ) -> Result<(Self, Vec<NewGroup>), EngineError> {
         let directory = Arc::new(Directory::new(store));
-        let mut applier = Self { engine, directory, slots: HashMap::new() };
+        let mut applier = Self { engine, directory, slots: HashMap::default() };
         let states = keys::region_states(applier.engine.as_ref())?;
         let applied: BTreeMap<_, _> =
             keys::apply_states(applier.engine.as_ref())?.into_iter().collect();

@@ -80,8 +80,8 @@ fn replay(world: &mut World, logs: &Logs) {
     }
 }
 
-fn state(world: &World) -> (BTreeMap<Vec<u8>, Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>) {
-    (dump(&world.engine, Cf::Meta), dump(&world.engine, Cf::Data))
+fn state(world: &World) -> [BTreeMap<Vec<u8>, Vec<u8>>; 2] {
+    [Cf::Meta, Cf::Data].map(|cf| dump(&world.engine, cf))
 }
 
 #[test]

@@ -21,31 +21,31 @@ fn a_request_must_name_store_region_replica_and_version() {
     let admit = |context: &Context| directory.admit(context).map(|admitted| admitted.region);
     assert_eq!(admit(&right), Ok(world.region(1)));
 
-    let other = Context { peer: Some(peer(1, 2).into()), ..right.clone() };
+    let other = Context { peer: Some(peer(1, 2).into()), ..right };
     let (asked, actual) = (StoreId(2), StoreId(1));
     assert_eq!(admit(&other), Err(RegionError::StoreNotMatch { asked, actual }));
-    let nobody = Context { peer: None, ..right.clone() };
+    let nobody = Context { peer: None, ..right };
     assert!(matches!(admit(&nobody), Err(RegionError::StoreNotMatch { .. })));
-    let gone = Context { region_id: 8, ..right.clone() };
+    let gone = Context { region_id: 8, ..right };
     assert_eq!(admit(&gone), Err(RegionError::RegionNotFound(RegionId(8))));
     let replaced = metapb::Peer { id: 99, store_id: 1, role: 0 };
     let (asked, actual) = (PeerId(99), PeerId(11));
     assert_eq!(
-        admit(&Context { peer: Some(replaced), ..right.clone() }),
+        admit(&Context { peer: Some(replaced), ..right }),
         Err(RegionError::MismatchPeer { asked, actual })
     );
     for version in [0, 2] {
         let epoch = metapb::RegionEpoch { conf_ver: 1, version };
-        let stale = Context { region_epoch: Some(epoch), ..right.clone() };
+        let stale = Context { region_epoch: Some(epoch), ..right };
         let current = vec![world.region(1)];
         assert_eq!(admit(&stale), Err(RegionError::EpochNotMatch { current }));
     }
     // Who the members are does not matter to a key.
     let epoch = metapb::RegionEpoch { conf_ver: 7, version: 1 };
-    assert!(admit(&Context { region_epoch: Some(epoch), ..right.clone() }).is_ok());
+    assert!(admit(&Context { region_epoch: Some(epoch), ..right }).is_ok());
 
     world.local(1).view().set_leader(Term(9), None);
-    assert!(admit(&Context { term: 8, ..right.clone() }).is_ok());
+    assert!(admit(&Context { term: 8, ..right }).is_ok());
     assert_eq!(admit(&Context { term: 7, ..right }), Err(RegionError::StaleCommand));
 }
 
@@ -94,7 +94,7 @@ fn a_client_with_an_old_region_learns_all_that_came_of_it() {
     // Nearest first, and never the neighbour that it had before.
     assert_eq!(ids(&old), [2, 5, 4, 3]);
     let later = metapb::RegionEpoch { conf_ver: 1, version: 3 };
-    assert_eq!(ids(&Context { region_epoch: Some(later), ..old.clone() }), [2, 5]);
+    assert_eq!(ids(&Context { region_epoch: Some(later), ..old }), [2, 5]);
     let ahead = metapb::RegionEpoch { conf_ver: 1, version: 9 };
     assert_eq!(ids(&Context { region_epoch: Some(ahead), ..old }), [2]);
 }

@@ -9,5 +9,6 @@ mod install;
 mod plan;
 mod read;
 mod report;
+mod rocks;
 mod split;
 mod world;

@@ -147,10 +147,7 @@ fn a_follower_sends_readers_to_the_leader_unless_any_replica_will_do() {
     let leader = Some(peer(1, 2));
     let refused = reads.admit(&plain, NOW).unwrap_err();
     assert_eq!(refused, RegionError::NotLeader { region: RegionId(1), leader });
-    for any in [
-        Context { replica_read: true, ..plain.clone() },
-        Context { stale_read: true, ..plain.clone() },
-    ] {
+    for any in [Context { replica_read: true, ..plain }, Context { stale_read: true, ..plain }] {
         let needed = reads.admit(&any, NOW).unwrap();
         assert!(matches!(needed, ReadAdmission::NeedsIndex(RegionId(1))));
     }
@@ -276,6 +273,16 @@ fn a_batch_of_scans_reads_one_behind_the_other() {
     let scans = Scan::batch(&request);
     let pairs = reads(&world).batch_scan(&lease(&world, 1), &scans).unwrap();
     assert_eq!(shown(&pairs), ["c=ccc", "d=ddd", "a=aaa", "b=bbb", "c=ccc"]);
+    // A range that starts behind is no end.
+    let ranges = vec![range("c", ""), range("a", "b")];
+    let request = RawBatchScanRequest { ranges, each_limit, ..RawBatchScanRequest::default() };
+    let pairs = reads(&world).batch_scan(&lease(&world, 1), &Scan::batch(&request)).unwrap();
+    assert_eq!(shown(&pairs), ["c=ccc", "d=ddd", "a=aaa"]);
+    let ranges = vec![range("d", ""), range("b", "")];
+    let mut request = RawBatchScanRequest { ranges, each_limit: 9, ..request };
+    request.reverse = true;
+    let pairs = reads(&world).batch_scan(&lease(&world, 1), &Scan::batch(&request)).unwrap();
+    assert_eq!(shown(&pairs), ["c=ccc", "b=bbb", "a=aaa"]);
     let many = vec![forward("a", "b", 1); 10_241];
     let refused = refusal(reads(&world).batch_scan(&lease(&world, 1), &many));
     assert!(matches!(refused, RegionError::TooManyItems { .. }));

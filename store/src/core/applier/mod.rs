@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Engine, EngineError, WriteBatch};
+use quorate_consensus::hash::FixedState;
 use quorate_consensus::node::{Outcome, Progress};
 use quorate_consensus::shard::{ApplyTask, NewGroup};
 use quorate_proto::wire::command::ApplyState;
@@ -65,7 +66,7 @@ pub struct Answered<T> {
 pub struct Applier {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) directory: Arc<Directory>,
-    pub(super) slots: HashMap<RegionId, Slot>,
+    pub(super) slots: HashMap<RegionId, Slot, FixedState>,
 }
 
 /// A region with data, as the applier has it.

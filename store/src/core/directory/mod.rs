@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use quorate_consensus::hash::FixedState;
 use quorate_consensus::shard::{Member, NewGroup};
 use quorate_consensus::view::GroupView;
 use quorate_proto::{KeyRange, LogIndex, PeerId, Region, RegionId, StoreId, Term};
@@ -34,7 +35,7 @@ const MAPS: usize = 64;
 #[derive(Debug)]
 pub struct Directory {
     store: StoreId,
-    by_id: Vec<RwLock<HashMap<RegionId, Arc<LocalRegion>>>>,
+    by_id: Vec<RwLock<HashMap<RegionId, Arc<LocalRegion>, FixedState>>>,
     order: RwLock<Order>,
 }
 
@@ -134,7 +135,7 @@ impl Directory {
         self.len() == 0
     }
 
-    fn map(&self, region: RegionId) -> &RwLock<HashMap<RegionId, Arc<LocalRegion>>> {
+    fn map(&self, region: RegionId) -> &RwLock<HashMap<RegionId, Arc<LocalRegion>, FixedState>> {
         &self.by_id[region.0 as usize % MAPS]
     }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Reader};
 use quorate_proto::limits::MAX_SCAN_LIMIT;
-use quorate_proto::wire::kvrpcpb::{RawBatchScanRequest, RawScanRequest};
+use quorate_proto::wire::kvrpcpb::{KeyRange, RawBatchScanRequest, RawScanRequest};
 
 use super::collect::Collector;
 use super::{Admitted, ReadError};
@@ -44,14 +44,20 @@ impl Scan {
     /// TiKV.
     pub fn batch(request: &RawBatchScanRequest) -> Vec<Self> {
         let ranges = &request.ranges;
-        let scan = |(at, range): (usize, &quorate_proto::wire::kvrpcpb::KeyRange)| {
-            let next = ranges.get(at + 1).map(|next| next.start_key.clone());
-            let end = match next {
-                Some(next) if range.end_key.is_empty() => next,
-                Some(_) | None => range.end_key.clone(),
-            };
+        let scan = |(at, range): (usize, &KeyRange)| {
+            let (start, mut end) = (&range.start_key, range.end_key.clone());
+            if let Some(next) = ranges.get(at + 1).filter(|_| end.is_empty()) {
+                // One that starts the other way is no end: rather too many rows than too few.
+                let ahead = match request.reverse {
+                    true => start.is_empty() || next.start_key < *start,
+                    false => next.start_key > *start,
+                };
+                if ahead {
+                    end = next.start_key.clone();
+                }
+            }
             Self {
-                start: range.start_key.clone(),
+                start: start.clone(),
                 end,
                 limit: request.each_limit,
                 key_only: request.key_only,

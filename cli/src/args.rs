@@ -1,0 +1,159 @@
+//! The command line: which commands there are, and who runs them.
+
+use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand as _};
+use quorate_placement::PlacementConfig;
+use quorate_store::StoreConfig;
+
+use crate::exit::{Failure, Outcome};
+use crate::settings::{self, Settings};
+use crate::{admin, bench, cluster, kv, output, process};
+
+// Commands on a cluster; `placement`, `store` and `config` have flags made from the settings and
+// are added in `command`. (A doc comment would become the program's help.)
+#[derive(Debug, clap::Subcommand)]
+enum Remote {
+    /// Start a cluster on this machine, or the one of last time again
+    Up(cluster::UpArgs),
+    /// Stop it; its data stays
+    Down(cluster::DownArgs),
+    /// Read and write keys
+    #[command(subcommand)]
+    Kv(kv::Kv),
+    /// One line of health, then who is there; exit code 0 healthy, 2 degraded, 3 unavailable
+    Status(admin::StatusArgs),
+    /// Regions: list, show, split
+    #[command(subcommand)]
+    Region(admin::RegionCommand),
+    /// Measure rate and latency of this cluster, or of etcd
+    Bench(bench::BenchArgs),
+}
+
+/// The whole command line.
+pub(crate) fn command() -> Command {
+    let root = Command::new("quorate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A sharded, replicated key-value database that speaks TiKV's raw protocol")
+        .after_help(
+            "Exit codes: 0 healthy or done, 1 error, 2 degraded, 3 unavailable.\n\
+             Keys and values are UTF-8 with \\xNN for other bytes.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    let list = admin::ListArgs::augment_args(Command::new("list").about("List the stores"));
+    let store = process_command::<StoreConfig>("store")
+        .about("Run a store, or list the stores")
+        .subcommand(list)
+        .args_conflicts_with_subcommands(true);
+    let placement = process_command::<PlacementConfig>("placement").about("Run a placement member");
+    let shown = |name, about| Command::new(name).about(about).args(settings::show::own_flags());
+    let show = Command::new("show")
+        .about("Show every setting of a process as it stands")
+        .subcommand_required(true)
+        .subcommand(
+            shown("placement", "Of a placement member").args(settings::flags::<PlacementConfig>()),
+        )
+        .subcommand(shown("store", "Of a store").args(settings::flags::<StoreConfig>()));
+    let config =
+        Command::new("config").about("Settings").subcommand_required(true).subcommand(show);
+    Remote::augment_subcommands(root).subcommand(placement).subcommand(store).subcommand(config)
+}
+
+fn process_command<S: Settings>(name: &'static str) -> Command {
+    let flags: Vec<Arg> = settings::flags::<S>();
+    Command::new(name).args(flags).after_help(
+        "Flags win over the environment (QUORATE_…), which wins over the file given with --config.",
+    )
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// Whatever the command says.
+pub(crate) fn run(matches: &ArgMatches) -> Outcome {
+    match matches.subcommand() {
+        Some(("placement", matches)) => wait(process::placement(matches)),
+        Some(("store", matches)) => match matches.subcommand() {
+            Some((_, list)) => wait(admin::list(&parsed(admin::ListArgs::from_arg_matches(list))?)),
+            None => process::store(matches),
+        },
+        Some(("config", matches)) => config(matches),
+        Some(_) | None => match parsed(Remote::from_arg_matches(matches))? {
+            Remote::Up(args) => wait(cluster::up(args)),
+            Remote::Down(args) => cluster::down(&args),
+            Remote::Kv(command) => wait(kv::run(command)),
+            Remote::Status(args) => wait(admin::status(&args)),
+            Remote::Region(command) => wait(admin::region(command)),
+            Remote::Bench(args) => wait(bench::bench(args)),
+        },
+    }
+}
+
+/// Runs a command that talks to a cluster. One thread is the cheapest way to wait for many
+/// answers; nodes bring their own runtimes.
+fn wait(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::error(format!("the runtime cannot start: {error}")))?;
+    let outcome = runtime.block_on(command);
+    // What still waits in the background must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn config(matches: &ArgMatches) -> Outcome {
+    let shown = matches.subcommand().and_then(|(_, show)| show.subcommand());
+    match shown {
+        Some(("placement", matches)) => settings::show::show::<PlacementConfig>(matches),
+        Some((_, matches)) => settings::show::show::<StoreConfig>(matches),
+        None => Err(Failure::error("write `quorate config show store` or `… show placement`")),
+    }
+}
+
+fn parsed<T>(result: Result<T, clap::Error>) -> Outcome<T> {
+    result.map_err(|error| Failure::error(error.to_string()))
+}
+
+/// What the command line says, or how the process ends right away: help and versions go to
+/// stdout with code 0, a usage error to stderr with code 1 (2 would mean degraded).
+///
+/// # Errors
+/// The way to end.
+pub(crate) fn parse() -> Outcome<ArgMatches> {
+    command().try_get_matches().map_err(|error| {
+        if error.use_stderr() {
+            output::note(error.to_string().trim_end());
+            Failure::quiet(crate::exit::Code::Error)
+        } else {
+            match output::emit(&error.to_string()) {
+                Ok(()) => Failure::quiet(crate::exit::Code::Done),
+                Err(failure) => failure,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_store_runs_or_lists() {
+        let matches = |line: &str| command().try_get_matches_from(line.split(' '));
+        let run = matches("quorate store --listen 127.0.0.1:1").unwrap();
+        let (_, store) = run.subcommand().unwrap();
+        assert_eq!(store.get_one::<String>("listen").unwrap(), "127.0.0.1:1");
+        assert!(store.subcommand().is_none());
+        assert!(matches("quorate store list -o json").is_ok());
+        assert!(matches("quorate store --listn 127.0.0.1:1").is_err());
+        assert!(matches("quorate config show store --origin -o plain").is_ok());
+        assert!(matches("quorate kv put a").is_err());
+        assert!(matches("quorate region split").is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! Elections of one group: who campaigns when, and who may vote.
+//!
+//! Two rules on top of raft-rs's. Campaigns are staggered by the rank of the voter instead of
+//! being left to chance, so that voters do not split the vote. And a peer that heard from its
+//! leader less than [`RaftOptions::vote_promise`](crate::shard::RaftOptions) ago neither votes
+//! nor campaigns, leadership transfers excepted: the lease rests on that promise. It holds across
+//! restarts, because a process that has just started votes for nobody either.
+
+use raft::eraftpb::MessageType;
+use raft::{CAMPAIGN_TRANSFER, StateRole};
+
+use quorate_proto::wire::peer::Envelope;
+use quorate_proto::{PeerId, Role, Term};
+
+use super::{Group, GroupContext};
+use crate::shard::{Effects, LeaderChange};
+use crate::time::Instant;
+
+/// Ranks beyond this one campaign together.
+pub(super) const RANKS: usize = 64;
+
+impl<T> Group<T> {
+    pub(super) fn is_only_voter(&self) -> bool {
+        let mut voters = self.members.iter().filter(|m| m.role != Role::Learner);
+        voters.next().is_some_and(|m| m.peer == self.peer) && voters.next().is_none()
+    }
+
+    /// Finds the election timeout of this peer by its rank among the voters that could follow the
+    /// leader last known: rank k campaigns k staggers after rank 0. The order starts at another
+    /// voter for each group, so that a fresh cluster's leaders do not all land on one process. To
+    /// be called whenever the members or the leader last known have changed.
+    pub(super) fn set_timeout(&mut self) {
+        let leader = self.last_leader;
+        let mut voters: Vec<u64> = self
+            .members
+            .iter()
+            .filter(|m| m.role != Role::Learner && (m.peer.0 != leader || m.peer == self.peer))
+            .map(|m| m.peer.0)
+            .collect();
+        voters.sort_unstable();
+        let rank = match voters.iter().position(|peer| *peer == self.peer.0) {
+            Some(at) => (at + voters.len() - self.id.0 as usize % voters.len()) % voters.len(),
+            None => 0,
+        };
+        let (ticks, stagger) = self.election_ticks;
+        self.timeout = ticks + rank.min(RANKS - 1) * stagger;
+        self.stagger();
+    }
+
+    /// raft-rs draws an election timeout of its own at every reset; puts ours in its place.
+    pub(super) fn stagger(&mut self) {
+        if self.node.raft.randomized_election_timeout() != self.timeout {
+            self.node.raft.set_randomized_election_timeout(self.timeout);
+        }
+    }
+
+    pub(super) fn may_vote(&self, context: &GroupContext<'_>) -> bool {
+        let promise = context.options.vote_promise();
+        context.now >= context.votes_from
+            && self.contact.is_none_or(|contact| context.now.since(contact) >= promise)
+    }
+
+    /// Campaigns if no promise forbids it.
+    pub(super) fn campaign(&mut self, context: &GroupContext<'_>) {
+        if self.is_only_voter() || self.may_vote(context) {
+            let _ = self.node.campaign();
+        }
+        self.stagger();
+        self.wake();
+    }
+
+    /// One tick. Returns true where there may be something to collect.
+    pub(crate) fn tick(&mut self, context: &GroupContext<'_>, effects: &mut Effects<T>) -> bool {
+        if self.sleep.is_asleep() || self.is_installing() {
+            return false;
+        }
+        if self.ask_to_sleep(context, effects) {
+            return true;
+        }
+        let waits = !self.is_leader() && !self.is_only_voter() && !self.may_vote(context);
+        if waits && self.node.raft.election_elapsed + 1 >= self.timeout {
+            // The tick would campaign, which the promise forbids: hold it back.
+            return !self.reads.is_idle();
+        }
+        self.node.tick();
+        self.stagger();
+        true
+    }
+
+    /// False for a request for a vote that a promise forbids to give. Otherwise the promise is
+    /// the only word: raft-rs would refuse on its own until it has counted as many ticks, which
+    /// may be fewer than the time that has passed (a sleeping group does not count at all).
+    pub(super) fn may_answer(&mut self, envelope: &Envelope, context: &GroupContext<'_>) -> bool {
+        let is_vote = envelope.kind == MessageType::MsgRequestVote as u32
+            || envelope.kind == MessageType::MsgRequestPreVote as u32;
+        if !is_vote || envelope.context == CAMPAIGN_TRANSFER || self.is_leader() {
+            return true;
+        }
+        if !self.may_vote(context) {
+            return false;
+        }
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Follower {
+            raft.election_elapsed = raft.election_elapsed.max(self.election_ticks.0);
+        }
+        true
+    }
+
+    /// The beats of the leader's process vouched for the group until `contact`; now they do not
+    /// any more, so the election clock starts as if it had run since then.
+    pub(crate) fn wake_orphaned(&mut self, contact: Instant, context: &GroupContext<'_>) {
+        if !self.sleep.is_asleep() || self.is_leader() {
+            return;
+        }
+        self.contact = self.contact.max(Some(contact));
+        self.wake();
+        let tick = context.options.tick_ms.max(1) * 1_000_000;
+        let elapsed = context.now.since(contact).as_nanos() as u64 / tick;
+        let least = self.election_ticks.0.saturating_sub(1);
+        self.node.raft.election_elapsed = (elapsed as usize).min(least);
+    }
+
+    pub(super) fn publish_leader(&mut self) {
+        self.view.set_leader(Term(self.node.raft.term), self.leader());
+    }
+
+    /// Publishes and reports a change of term or leader.
+    pub(super) fn note_leader(&mut self, effects: &mut Effects<T>) {
+        let (term, leader) = (self.node.raft.term, self.node.raft.leader_id);
+        if (term, leader) == self.known {
+            return;
+        }
+        if term != self.known.0 || !self.is_leader() {
+            self.lease.reset();
+            self.view.revoke();
+            self.node.skip_bcast_commit(true);
+        }
+        self.known = (term, leader);
+        if leader != 0 && leader != self.last_leader {
+            self.last_leader = leader;
+            self.set_timeout();
+        }
+        if self.is_leader() {
+            self.safe_truncate = 0;
+        }
+        self.publish_leader();
+        effects.leaders.push(LeaderChange {
+            group: self.id,
+            term: Term(term),
+            leader: self.leader(),
+            is_local: self.is_leader(),
+        });
+    }
+
+    pub(super) fn leader(&self) -> Option<PeerId> {
+        match self.node.raft.leader_id {
+            0 => None,
+            leader => Some(PeerId(leader)),
+        }
+    }
+
+    /// Offers leadership to the member on `node`.
+    pub(crate) fn transfer(&mut self, node: quorate_proto::NodeId) {
+        let to = self.members.iter().find(|m| m.node == node && m.role == Role::Voter);
+        if let Some(to) = to.map(|member| member.peer.0)
+            && self.is_leader()
+        {
+            self.wake();
+            self.node.transfer_leader(to);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! A placement member as a process runs it, over loopback.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod clients;
+mod group;
+mod refusals;
+mod stores;
+mod support;

@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# What the scripts in this folder share: where to build, what must be installed, how to build.
+# Sourced, not run.
+
+QUORATE_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/quorate/target}"
+# The program as this checkout calls it: a link into the build folder.
+QUORATE="$QUORATE_ROOT/quorate"
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+    say "$(basename "$0"): $*"
+    exit 1
+}
+
+# Runs a command as root: directly, or through sudo.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "needs root for: $* (run that yourself, or install sudo)"
+    fi
+}
+
+# Installs Debian packages; elsewhere says what to install. $1: words for people, then packages.
+install_packages() {
+    local words="$1"
+    shift
+    if ! command -v apt-get >/dev/null; then
+        fail "$words is missing. Install it and run this again:
+  Fedora, RHEL   sudo dnf install clang-devel gcc-c++
+  Arch           sudo pacman -S clang gcc
+  macOS          brew install llvm   (then: export LIBCLANG_PATH=\"\$(brew --prefix llvm)/lib\")"
+    fi
+    say "installing $*"
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2; then
+        as_root apt-get update >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
+    fi
+}
+
+have_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    local found
+    for found in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* \
+        /usr/lib/libclang*.so* /opt/homebrew/opt/llvm/lib/libclang.dylib /usr/local/opt/llvm/lib/libclang.dylib; do
+        [ -e "$found" ] && return 0
+    done
+    return 1
+}
+
+# Everything a build needs.
+set_up() {
+    cd "$QUORATE_ROOT"
+    if ! command -v cargo >/dev/null; then
+        fail "Rust is missing: install it from https://rustup.rs (1.88 or newer) and run this again"
+    fi
+    local version
+    version="$(rustc --version | awk '{ split($2, part, "."); print part[1] * 1000 + part[2] }')"
+    if [ "$version" -lt 1088 ]; then
+        fail "Rust is too old ($(rustc --version)): run 'rustup update', or install 1.88 or newer from https://rustup.rs"
+    fi
+    if ! command -v c++ >/dev/null; then
+        install_packages "a C++ compiler" g++
+    fi
+    if ! have_libclang; then
+        install_packages "libclang" libclang-dev
+    fi
+    mkdir -p "$CARGO_TARGET_DIR"
+    if compgen -G "$CARGO_TARGET_DIR/debug/deps/librocksdb_sys-*.rlib" >/dev/null; then
+        say "RocksDB is compiled already; building what changed ($CARGO_TARGET_DIR)"
+    else
+        say "RocksDB compiles once, which takes about 11 minutes on 2 cores; later builds reuse it ($CARGO_TARGET_DIR)"
+    fi
+}
+
+# Builds the program and links it into the checkout. One profile for running and testing.
+build() {
+    (cd "$QUORATE_ROOT" && cargo build --locked -p quorate-cli --bin quorate)
+    ln -sfn "$CARGO_TARGET_DIR/debug/quorate" "$QUORATE"
+}

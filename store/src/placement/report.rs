@@ -1,0 +1,247 @@
+//! The stream to placement: reports up, orders down, for as long as the process lives.
+//!
+//! A report goes out at a steady pace with what changed, and at once for a region that was split
+//! or whose leadership came here ([`Nudge`]). When the stream breaks, because placement has another
+//! leader or cannot be reached, a new one begins with everything. Serving goes on meanwhile.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use quorate_client::PlacementClient;
+use quorate_consensus::node::clock;
+use quorate_proto::RegionId;
+use quorate_proto::wire::placement::{RegionReport, StoreOrders, StoreReport};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Joiner, Order, Patience};
+use crate::core::{Directory, Reporter};
+use crate::fatal::Fatal;
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::pages::count;
+use crate::placement_time::PlacementTime;
+use crate::process;
+use crate::raft::Raft;
+use crate::split::SplitRequest;
+
+/// Most regions in one message.
+const REGIONS_A_MESSAGE: usize = 4_096;
+/// Messages that may wait for the network; with more, the stream counts as stuck.
+const OUTBOX: usize = 64;
+/// How long placement may take to open the stream, or to answer on it.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Regions that placement should hear of at once.
+#[derive(Debug, Default)]
+pub(crate) struct Nudge {
+    regions: Mutex<BTreeSet<RegionId>>,
+    stopping: AtomicBool,
+    notify: Notify,
+}
+
+impl Nudge {
+    /// This region was split, or is led from here now. Never blocks for long.
+    pub(crate) fn add(&self, region: RegionId) {
+        let first = {
+            let mut regions = self.regions.lock();
+            regions.insert(region) && regions.len() == 1
+        };
+        if first {
+            self.notify.notify_one();
+        }
+    }
+
+    /// This store is stopping: no leader should be moved here.
+    pub(crate) fn stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> BTreeSet<RegionId> {
+        std::mem::take(&mut *self.regions.lock())
+    }
+}
+
+/// What the stream needs.
+pub(crate) struct Heartbeats {
+    pub(crate) joiner: Joiner,
+    pub(crate) identity: Identity,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) raft: Arc<dyn Raft>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) time: Arc<PlacementTime>,
+    pub(crate) nudge: Arc<Nudge>,
+    pub(crate) splits: mpsc::Sender<SplitRequest>,
+    pub(crate) interval: Duration,
+    pub(crate) fatal: Fatal,
+}
+
+impl Heartbeats {
+    /// Keeps a stream to placement. Ends only where placement refuses this store, or the engine
+    /// failed; then `fatal` knows.
+    pub(crate) async fn run(mut self, client: PlacementClient) {
+        let mut patience = Patience::new();
+        let mut reporter = Reporter::new();
+        loop {
+            match self.joiner.ask(&client, &mut self.identity, &mut patience).await {
+                Ok(Some(_)) => {}
+                Ok(None) => continue,
+                Err(error) => return self.fatal.report(error),
+            }
+            reporter.restart();
+            let opened = Instant::now();
+            let why = self.stream(&client, &mut reporter).await;
+            self.metrics.report_streams_lost.fetch_add(1, Ordering::Relaxed);
+            if opened.elapsed() > SILENCE {
+                patience.reset();
+            }
+            patience.wait(&format!("the stream to placement ended: {why}")).await;
+        }
+    }
+
+    /// Runs one stream to its end; returns why it ended.
+    async fn stream(&self, client: &PlacementClient, reporter: &mut Reporter) -> String {
+        let (outbox, reports) = mpsc::channel(OUTBOX);
+        let mut sequence = 0;
+        // The first report goes ahead of the answer to the call.
+        if let Err(why) = self.report(&outbox, reporter, &mut sequence) {
+            return why;
+        }
+        let call = client.heartbeat(ReceiverStream::new(reports));
+        let mut orders = match tokio::time::timeout(SILENCE, call).await {
+            Ok(Ok(orders)) => orders,
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return format!("no answer within {SILENCE:?}"),
+        };
+        let mut heard = Instant::now();
+        let mut tick = tokio::time::interval(self.interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.reset();
+        loop {
+            let sent = tokio::select! {
+                message = orders.message() => match message {
+                    Ok(Some(orders)) => {
+                        heard = Instant::now();
+                        self.obey(orders).await;
+                        Ok(())
+                    }
+                    Ok(None) => return "placement closed it".to_owned(),
+                    Err(status) => return status.message().to_owned(),
+                },
+                () = self.nudge.notify.notified() => self.report_some(&outbox, reporter, &mut sequence),
+                _ = tick.tick() => {
+                    if heard.elapsed() > SILENCE.max(self.interval * 5) {
+                        return format!("nothing heard for {:?}", heard.elapsed());
+                    }
+                    self.report(&outbox, reporter, &mut sequence)
+                }
+            };
+            if let Err(why) = sent {
+                return why;
+            }
+        }
+    }
+
+    /// Everything that changed, in as many messages as it takes; at least one.
+    fn report(
+        &self,
+        outbox: &mpsc::Sender<StoreReport>,
+        reporter: &mut Reporter,
+        sequence: &mut u64,
+    ) -> Result<(), String> {
+        let regions = reporter.report(&self.directory);
+        let mut full = regions.full;
+        let mut rest = regions.reports;
+        loop {
+            let more = rest.split_off(rest.len().min(REGIONS_A_MESSAGE));
+            self.send(outbox, rest, full, sequence)?;
+            if more.is_empty() {
+                return Ok(());
+            }
+            (rest, full) = (more, false);
+        }
+    }
+
+    /// The regions that were nudged.
+    fn report_some(
+        &self,
+        outbox: &mpsc::Sender<StoreReport>,
+        reporter: &mut Reporter,
+        sequence: &mut u64,
+    ) -> Result<(), String> {
+        let regions = self.nudge.take().into_iter().filter_map(|id| self.directory.get(id));
+        let reports: Vec<RegionReport> =
+            regions.filter_map(|local| reporter.report_one(&local)).collect();
+        if reports.is_empty() && !self.nudge.is_stopping() {
+            return Ok(());
+        }
+        self.send(outbox, reports, false, sequence)
+    }
+
+    fn send(
+        &self,
+        outbox: &mpsc::Sender<StoreReport>,
+        regions: Vec<RegionReport>,
+        full: bool,
+        sequence: &mut u64,
+    ) -> Result<(), String> {
+        *sequence += 1;
+        let (region_count, leader_count, _) = count(&self.directory);
+        let disk = process::disk(&self.joiner.folder).unwrap_or_default();
+        let stats = self.joiner.engine.stats();
+        let report = StoreReport {
+            cluster_id: self.identity.cluster_id,
+            store_id: self.identity.store.0,
+            incarnation: self.joiner.incarnation,
+            capacity_bytes: disk.capacity,
+            available_bytes: disk.available,
+            used_bytes: stats.sst_bytes + stats.wal_bytes,
+            region_count: region_count as u32,
+            leader_count: leader_count as u32,
+            operations: self.metrics.operations(),
+            regions,
+            full,
+            sequence: *sequence,
+            stopping: self.nudge.is_stopping(),
+        };
+        self.metrics.reports.fetch_add(1, Ordering::Relaxed);
+        outbox.try_send(report).map_err(|_| "placement does not take reports".to_owned())
+    }
+
+    /// Takes over what placement says and carries out its orders.
+    async fn obey(&self, orders: StoreOrders) {
+        self.time.learn(orders.time_ms, clock::now());
+        if !orders.stores.is_empty() {
+            let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
+            let learned = tokio::task::spawn_blocking(move || book.learn(stores)).await;
+            if let Ok(Err(error)) = learned {
+                self.fatal.engine(&error);
+            }
+        }
+        for order in orders.orders {
+            let (operator, reason) = (order.operator_id, order.reason.clone());
+            match Order::check(order, &self.directory) {
+                Ok(Order::TransferLeader { region, to }) => {
+                    tracing::info!(operator, %region, %to, reason, "handing leadership over");
+                    self.raft.transfer_leader(region, to);
+                }
+                Ok(Order::Split { region, keys }) => {
+                    tracing::info!(operator, %region, keys = keys.len(), reason, "asked to split");
+                    if self.splits.try_send(SplitRequest { region, keys }).is_err() {
+                        tracing::warn!(operator, %region, "too many splits are asked for; dropped");
+                    }
+                }
+                Err(why) => tracing::debug!(operator, why, "dropped an order"),
+            }
+        }
+    }
+}

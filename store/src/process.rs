@@ -1,0 +1,55 @@
+//! What the operating system says about this process and its disk (Linux; elsewhere nothing).
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::metrics::Exposition;
+
+/// Clock ticks a second and bytes a page, as all of Linux's common platforms have them.
+const TICKS_PER_SECOND: f64 = 100.0;
+const PAGE_BYTES: u64 = 4096;
+
+/// Writes CPU time, memory and uptime under Prometheus's usual names.
+pub(crate) fn write(page: &mut Exposition, uptime: Duration) {
+    if let Some((cpu, resident)) = usage() {
+        page.single("process_cpu_seconds_total", "counter", "CPU time used.", cpu);
+        page.single("process_resident_memory_bytes", "gauge", "Resident memory.", resident);
+    }
+    let help = "Seconds since the start.";
+    page.single("process_uptime_seconds", "gauge", help, uptime.as_secs());
+}
+
+/// CPU seconds and resident bytes.
+fn usage() -> Option<(f64, u64)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses; it may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let ticks = number(11)? + number(12)?;
+    Some((ticks as f64 / TICKS_PER_SECOND, number(21)? * PAGE_BYTES))
+}
+
+/// Room on the disk of a folder, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// All of it.
+    pub(crate) capacity: u64,
+    /// What is free for us.
+    pub(crate) available: u64,
+}
+
+/// Asks the file system of a folder.
+pub(crate) fn disk(folder: &Path) -> Option<Disk> {
+    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
+    // SAFETY: statvfs is a plain structure of integers, valid when zeroed.
+    let mut answer: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends with a zero byte, and both live through the call.
+    let failed = unsafe { libc::statvfs(path.as_ptr(), &mut answer) } != 0;
+    let block = answer.f_frsize as u64;
+    (!failed).then(|| Disk {
+        capacity: answer.f_blocks as u64 * block,
+        available: answer.f_bavail as u64 * block,
+    })
+}
