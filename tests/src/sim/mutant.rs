@@ -20,11 +20,13 @@ pub enum Mutant {
     ForgottenPromise,
     /// What was applied is forgotten by a restart, but not that it was applied.
     AppliedWithoutData,
+    /// A leader of placement hands out timestamps from its clock, ceiling or not.
+    TimestampsByClock,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 7] = [
+    pub const ALL: [Mutant; 8] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -32,5 +34,6 @@ impl Mutant {
         Mutant::FollowerWithoutIndex,
         Mutant::ForgottenPromise,
         Mutant::AppliedWithoutData,
+        Mutant::TimestampsByClock,
     ];
 }
