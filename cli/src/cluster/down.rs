@@ -47,9 +47,24 @@ pub(crate) fn down(args: &DownArgs) -> Outcome {
     };
     let _lock = Lock::take(&folder)?;
     let begun = Instant::now();
-    // Stores first: they need placement to hand over.
-    let stopped =
-        stop(&cluster, Role::Store, args.force)? + stop(&cluster, Role::Placement, args.force)?;
+    // Stores first: they need placement to hand over. One after the other, so that each finds
+    // another one to hand over to.
+    let stores = running(&cluster, Role::Store);
+    let mut left = Vec::new();
+    for store in &stores {
+        left.extend(stop(&[store], args.force)?);
+    }
+    let members = running(&cluster, Role::Placement);
+    left.extend(stop(&members, args.force)?);
+    if !left.is_empty() {
+        return Err(Failure::error(format!(
+            "still running after {} s: {}; wait and run `quorate down` again, or end them with \
+             --force",
+            PATIENCE.as_secs(),
+            left.join(", ")
+        )));
+    }
+    let stopped = stores.len() + members.len();
     if cluster.ephemeral {
         discard(&folder, &cluster)?;
     }

@@ -103,6 +103,14 @@ impl<T> ReadQueue<T> {
         Some(context)
     }
 
+    /// Under a valid lease nobody needs to be asked: those who wait may read once `index`, the
+    /// commit index, is applied.
+    pub(crate) fn confirm_waiting(&mut self, index: u64) {
+        if !self.waiting.is_empty() {
+            self.confirmed.push_back((index, std::mem::take(&mut self.waiting)));
+        }
+    }
+
     /// raft-rs confirmed a round: its readers may read once `index` is applied. Returns when the
     /// round was sent, where it was ours and is still remembered.
     pub(crate) fn confirm(&mut self, context: &[u8], index: u64) -> Option<Instant> {

@@ -129,6 +129,16 @@ impl<T> Group<T> {
         if self.reads.is_idle() {
             return;
         }
+        let applied = self.node.store().applied_index();
+        if self.is_leader()
+            && let Some(until) = self.lease.valid_until(applied)
+            && until > context.now
+        {
+            self.reads.confirm_waiting(self.node.raft.raft_log.committed);
+            if until.since(context.now) * RENEW_SHARE < self.lease.length() {
+                self.reads.renew();
+            }
+        }
         let can = if self.is_leader() {
             self.node.raft.commit_to_current_term()
         } else {

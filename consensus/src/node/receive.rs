@@ -19,16 +19,20 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Chunks between the network and the disk.
 const QUEUE: usize = 4;
 
+/// Says whether a snapshot may come in.
+pub(super) type Admit = Box<dyn Fn(&Envelope) -> Result<(), String> + Send + Sync>;
+
 /// See the module.
 pub(super) struct Receiver {
     engine: Arc<dyn Engine>,
+    admit: Admit,
     places: Arc<Semaphore>,
     counters: Arc<Counters>,
 }
 
 impl Receiver {
-    pub(super) fn new(engine: Arc<dyn Engine>, counters: Arc<Counters>) -> Self {
-        Self { engine, places: Arc::new(Semaphore::new(RECEIVING)), counters }
+    pub(super) fn new(engine: Arc<dyn Engine>, admit: Admit, counters: Arc<Counters>) -> Self {
+        Self { engine, admit, places: Arc::new(Semaphore::new(RECEIVING)), counters }
     }
 
     /// Receives all chunks; the staged file, whose name is returned, is durable then.
@@ -41,6 +45,7 @@ impl Receiver {
             return Err("too many snapshots are being received here".into());
         };
         let id = staged_file(message).ok_or("the snapshot has no proper name")?;
+        (self.admit)(message)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let engine = self.engine.clone();
         let name = id.clone();
