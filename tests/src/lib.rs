@@ -1,4 +1,5 @@
 //! Simulator, checkers, process tests.
 
 pub mod linearize;
+pub mod sim;
 pub mod tidy;
