@@ -86,11 +86,12 @@ impl GroupView {
     pub fn is_asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed) != 0
     }
-    /// The lease, if it is valid at `now`.
+    /// The lease, if it is valid at `now` and all that is known to be committed is applied here:
+    /// a follower may have applied it already and shown it to somebody.
     pub fn lease(&self, now: Instant) -> Option<Lease> {
         let generation = self.generation.load(Ordering::Acquire);
         let until = self.lease_until.load(Ordering::Acquire);
-        if now.0 >= until {
+        if now.0 >= until || self.applied() < self.committed() {
             return None;
         }
         let at = self.renew_at.load(Ordering::Relaxed);

@@ -33,6 +33,7 @@ mod raft;
 mod serve;
 mod split;
 mod status;
+mod strangers;
 #[cfg(test)]
 mod testing;
 

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use quorate_consensus::engine::{Engine, RocksEngine};
 use quorate_consensus::node::{Addresses, Node, NodeOptions, Replies};
-use quorate_consensus::shard::{LeaderChange, NewGroup, Reply};
+use quorate_consensus::shard::{LeaderChange, NewGroup, Reply, Stranger};
 use quorate_proto::Region;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::health::health_server::HealthServer;
+use quorate_proto::wire::peer::Envelope;
 use quorate_proto::wire::tikvpb::tikv_server::TikvServer;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -25,7 +26,7 @@ use tonic::transport::Server;
 use crate::addresses::AddressBook;
 use crate::config::StoreConfig;
 use crate::core::recover::BootstrapError;
-use crate::core::{Applier, StoreMachine};
+use crate::core::{Applier, Directory, StoreMachine};
 use crate::error::StoreError;
 use crate::fatal::Fatal;
 use crate::identity::{self, Identity};
@@ -37,6 +38,7 @@ use crate::placement_time::PlacementTime;
 use crate::raft::Raft;
 use crate::serve::{Applied, HealthService, Parts, Serving, TikvService, Token};
 use crate::split::Splitter;
+use crate::strangers;
 use crate::{leaving, status};
 
 /// Splits that placement may have asked for and that wait for their turn.
@@ -149,6 +151,8 @@ struct Service {
     serving: Arc<Serving>,
     nudge: Arc<Nudge>,
     time: Arc<PlacementTime>,
+    /// Replicas that are missing here.
+    strangers: mpsc::Receiver<Stranger>,
 }
 
 impl Store {
@@ -165,7 +169,7 @@ impl Store {
                 return Ok(());
             }
         };
-        let service = self.start(applier, groups)?;
+        let mut service = self.start(applier, groups)?;
         self.watch(&service);
         let (healthy, health) = watch::channel(true);
         let incoming = Incoming::new(listener, self.config.limits.connections)
@@ -173,7 +177,7 @@ impl Store {
         let connections = incoming.open();
         let (stop_accepting, server) = self.serve(&service, incoming, health);
         self.show(&service, connections);
-        self.talk_to_placement(&service, client);
+        self.talk_to_placement(&mut service, client);
         tracing::info!(
             store = %self.identity.store,
             cluster = self.identity.cluster_id,
@@ -237,6 +241,7 @@ impl Store {
     fn start(&self, applier: Applier, groups: Vec<NewGroup>) -> Result<Service, StoreError> {
         let directory = Arc::clone(applier.directory());
         let (nudge, time) = (Arc::new(Nudge::default()), Arc::new(PlacementTime::default()));
+        let (strangers, missing) = mpsc::channel(strangers::QUEUE);
         let options = NodeOptions {
             node: self.identity.store.into(),
             cluster_id: self.identity.cluster_id,
@@ -248,7 +253,11 @@ impl Store {
             options,
             Arc::clone(&self.engine),
             StoreMachine::new(applier, Applied::default()),
-            Arc::new(Answering { nudge: Arc::clone(&nudge) }),
+            Arc::new(Answering {
+                nudge: Arc::clone(&nudge),
+                strangers,
+                directory: Arc::clone(&directory),
+            }),
             Arc::clone(&self.joiner.addresses) as Arc<dyn Addresses>,
             groups,
             Handle::current(),
@@ -265,7 +274,7 @@ impl Store {
             limits: self.config.limits.clone(),
             blocking: Handle::current(),
         });
-        Ok(Service { node, raft, serving, nudge, time })
+        Ok(Service { node, raft, serving, nudge, time, strangers: missing })
     }
 
     /// Opens for clients and other stores. Returns what stops the accepting, and the server.
@@ -319,9 +328,13 @@ impl Store {
     /// Reports and splits from now on, in tasks of their own.
     fn talk_to_placement(
         &self,
-        service: &Service,
+        service: &mut Service,
         client: Option<quorate_client::PlacementClient>,
     ) {
+        let (_, none) = mpsc::channel(1);
+        let strangers = std::mem::replace(&mut service.strangers, none);
+        let (directory, node) =
+            (Arc::clone(service.serving.directory()), Arc::clone(&service.node));
         let (asked, requests) = mpsc::channel(SPLIT_QUEUE);
         let heartbeats = Heartbeats {
             joiner: self.joiner.clone(),
@@ -355,6 +368,7 @@ impl Store {
                 None => placement::connect(&members).await,
             };
             tokio::spawn(splitter.run(client.clone(), requests));
+            tokio::spawn(strangers::welcome(strangers, client.clone(), directory, node));
             heartbeats.run(client).await;
         });
     }
@@ -396,6 +410,8 @@ fn bootstrap(applier: &mut Applier, regions: Vec<Region>) -> Result<Vec<NewGroup
 /// Hears the raft workers.
 struct Answering {
     nudge: Arc<Nudge>,
+    strangers: mpsc::Sender<Stranger>,
+    directory: Arc<Directory>,
 }
 
 impl Replies<Token> for Answering {
@@ -407,5 +423,14 @@ impl Replies<Token> for Answering {
         if change.is_local {
             self.nudge.add(change.group);
         }
+    }
+
+    fn stranger(&self, stranger: Stranger) {
+        // Where the queue is full, it will be called a stranger again.
+        let _ = self.strangers.try_send(stranger);
+    }
+
+    fn admit_snapshot(&self, message: &Envelope) -> Result<(), String> {
+        strangers::admit_snapshot(&self.directory, message)
     }
 }

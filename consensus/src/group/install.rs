@@ -98,6 +98,7 @@ impl<T> Group<T> {
             return;
         };
         self.members = members;
+        self.callers.clear();
         self.node.mut_store().set_applied(index, installing.term);
         self.node.on_persist_ready(installing.ready);
         self.node.advance_apply_to(index);

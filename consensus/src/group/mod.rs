@@ -20,6 +20,7 @@ pub(crate) mod records;
 mod sleep;
 mod truncate;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,6 +47,9 @@ pub(crate) fn staged_file(envelope: &Envelope) -> Option<String> {
     message::staged(envelope).map(|staged| staged.id)
 }
 
+/// Peers that one without members remembers.
+const MAX_CALLERS: usize = 32;
+
 /// What a group needs to know of its shard.
 pub(crate) struct GroupContext<'a> {
     pub(crate) options: &'a RaftOptions,
@@ -63,6 +67,9 @@ pub(crate) struct Group<T> {
     id: RegionId,
     peer: PeerId,
     members: Vec<Member>,
+    /// While the members are not known (a peer that waits for its first snapshot): who has spoken
+    /// to it, and from where.
+    callers: BTreeMap<u64, NodeId>,
     node: RawNode<GroupLog>,
     view: Arc<GroupView>,
     proposals: Proposals<T>,
@@ -118,7 +125,9 @@ impl<T> Group<T> {
             min_election_tick: options.election_ticks,
             max_election_tick: options.election_ticks + options.election_stagger_ticks * RANKS + 1,
             skip_bcast_commit: true,
-            batch_append: true,
+            // raft-rs 0.7 appends entries to a waiting *empty* append without looking at its index:
+            // after a rejected probe the follower then acknowledges entries it never got.
+            batch_append: false,
             max_uncommitted_size: options.max_uncommitted_bytes,
             max_committed_size_per_ready: options.max_append_bytes * 4,
             ..raft::Config::default()
@@ -131,6 +140,7 @@ impl<T> Group<T> {
             id: new.group,
             peer: new.peer,
             members: new.members.clone(),
+            callers: BTreeMap::new(),
             node,
             view: new.view.clone(),
             proposals: Proposals::new(),
@@ -151,6 +161,7 @@ impl<T> Group<T> {
             touched: false,
         };
         group.view.set_applied(new.applied.0);
+        group.view.set_committed(LogIndex(group.node.raft.raft_log.committed));
         group.set_timeout();
         if new.campaign || group.is_only_voter() {
             group.campaign(context);
@@ -180,7 +191,20 @@ impl<T> Group<T> {
     }
 
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {
-        self.members.iter().find(|member| member.peer.0 == peer).map(|member| member.node)
+        let member = self.members.iter().find(|member| member.peer.0 == peer);
+        member.map(|member| member.node).or_else(|| self.callers.get(&peer).copied())
+    }
+
+    /// A peer without members learns where to answer.
+    pub(crate) fn meet(&mut self, peer: u64, node: NodeId) {
+        if self.members.is_empty() && self.callers.len() < MAX_CALLERS {
+            self.callers.insert(peer, node);
+        }
+    }
+
+    /// False while it waits for its first snapshot.
+    pub(crate) fn is_initialised(&self) -> bool {
+        !self.members.is_empty()
     }
 
     /// The process that led this group when it was last heard of.

@@ -2,18 +2,21 @@
 //!
 //! Every attempt has a context of its own, (term, incarnation, sequence): raft-rs ignores equal
 //! contexts, and reusing one after a retry gave stale reads (etcd #20418). raft-rs drops a round
-//! silently where there is no leader or nothing is committed in its term, so rounds time out and
-//! their readers go into the next.
+//! silently where there is no leader or nothing is committed in its term, so a round that is not
+//! answered in time is followed by another one. Its own answer still counts when it comes: where
+//! the network takes longer than the timeout, waiting for the latest alone would never end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Instant;
 
-/// A round that is answered no sooner than this is tried again under a new context.
+/// A round that is not answered sooner than this is followed by another one, under a new context.
 const ROUND_TIMEOUT: Duration = Duration::from_millis(200);
 /// Rounds under way at once; readers that come later wait for the next.
 const MAX_ROUNDS: usize = 2;
+/// Rounds whose answers still count. The readers of an older one wait for that after it.
+const KEEP_ROUNDS: usize = 16;
 
 #[derive(Debug)]
 struct Waiting<T> {
@@ -73,14 +76,21 @@ impl<T> ReadQueue<T> {
 
     /// The context of a round to send now, if one is due.
     pub(crate) fn begin(&mut self, term: u64, now: Instant) -> Option<Vec<u8>> {
-        while let Some(round) = self.rounds.front()
-            && now.since(round.sent) >= ROUND_TIMEOUT
-            && let Some(round) = self.rounds.pop_front()
-        {
-            self.waiting.extend(round.readers);
+        let is_late = |round: &Round<T>| now.since(round.sent) >= ROUND_TIMEOUT;
+        if self.rounds.iter().all(|round| round.readers.is_empty() && is_late(round)) {
+            self.rounds.clear();
         }
-        if (self.waiting.is_empty() && !self.renew) || self.rounds.len() >= MAX_ROUNDS {
+        let under_way = self.rounds.iter().filter(|round| !is_late(round)).count();
+        let wanted = !self.waiting.is_empty() || self.renew;
+        let lost = under_way == 0 && !self.rounds.is_empty();
+        if (!wanted && !lost) || under_way >= MAX_ROUNDS {
             return None;
+        }
+        if self.rounds.len() >= KEEP_ROUNDS
+            && let Some(oldest) = self.rounds.pop_front()
+            && let Some(next) = self.rounds.front_mut()
+        {
+            next.readers.extend(oldest.readers);
         }
         self.renew = false;
         self.sequence += 1;
@@ -91,6 +101,14 @@ impl<T> ReadQueue<T> {
         context.extend_from_slice(&self.incarnation.to_be_bytes());
         context.extend_from_slice(&self.sequence.to_be_bytes());
         Some(context)
+    }
+
+    /// Under a valid lease nobody needs to be asked: those who wait may read once `index`, the
+    /// commit index, is applied.
+    pub(crate) fn confirm_waiting(&mut self, index: u64) {
+        if !self.waiting.is_empty() {
+            self.confirmed.push_back((index, std::mem::take(&mut self.waiting)));
+        }
     }
 
     /// raft-rs confirmed a round: its readers may read once `index` is applied. Returns when the

@@ -29,7 +29,11 @@ impl<T> Group<T> {
             return false;
         }
         self.propose_queued(context, effects);
+        // First what has been confirmed: a late answer must not be given up for lost.
+        self.confirm_reads();
         self.begin_reads(context);
+        // A group of one has its answer at once.
+        self.confirm_reads();
         let mut sync = false;
         if self.node.has_ready() {
             let ready = self.node.ready();
@@ -110,9 +114,30 @@ impl<T> Group<T> {
         }
     }
 
+    fn confirm_reads(&mut self) {
+        for state in std::mem::take(&mut self.node.raft.read_states) {
+            let sent = self.reads.confirm(&state.request_ctx, state.index);
+            if let Some(sent) = sent
+                && self.is_leader()
+            {
+                self.lease.confirmed(sent);
+            }
+        }
+    }
+
     fn begin_reads(&mut self, context: &GroupContext<'_>) {
         if self.reads.is_idle() {
             return;
+        }
+        let applied = self.node.store().applied_index();
+        if self.is_leader()
+            && let Some(until) = self.lease.valid_until(applied)
+            && until > context.now
+        {
+            self.reads.confirm_waiting(self.node.raft.raft_log.committed);
+            if until.since(context.now) * RENEW_SHARE < self.lease.length() {
+                self.reads.renew();
+            }
         }
         let can = if self.is_leader() {
             self.node.raft.commit_to_current_term()
@@ -132,14 +157,6 @@ impl<T> Group<T> {
     ) -> bool {
         self.note_leader(effects);
         self.stagger();
-        for state in ready.take_read_states() {
-            let sent = self.reads.confirm(&state.request_ctx, state.index);
-            if let Some(sent) = sent
-                && self.is_leader()
-            {
-                self.lease.confirmed(sent);
-            }
-        }
         for message in ready.take_messages() {
             if message.msg_type == MessageType::MsgTimeoutNow {
                 self.lease.give_up();

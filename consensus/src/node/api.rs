@@ -1,10 +1,11 @@
 //! What a process plugs into the production shell: its state machine, its answers, its addresses.
 
 use bytes::Bytes;
+use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, RegionId, Term};
 
 use crate::engine::EngineError;
-use crate::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup, Reply};
+use crate::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger};
 
 /// Where an applied batch left a group.
 #[derive(Debug, Clone)]
@@ -77,6 +78,16 @@ pub trait Replies<T>: Send + Sync + 'static {
     fn reply(&self, token: T, reply: Reply);
     /// Leadership of a group changed.
     fn leader_changed(&self, change: LeaderChange);
+    /// Somebody speaks to a peer that is not hosted here. Find out whether it should be, and give
+    /// it to [`Node::create`](super::Node::create); otherwise do nothing.
+    fn stranger(&self, _stranger: Stranger) {}
+    /// Whether a snapshot may come in; asked before its first chunk is taken, on a network thread.
+    ///
+    /// # Errors
+    /// Why not, for the sender's log.
+    fn admit_snapshot(&self, _message: &Envelope) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Where processes are found.

@@ -22,6 +22,8 @@ pub(super) const PROTOCOL: u32 = 1;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_millis(500);
+/// A link that stood for so long was accepted: its end is news, and worth another quick attempt.
+const LASTING: Duration = Duration::from_secs(1);
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// Who this process is to the others.
@@ -154,14 +156,15 @@ async fn keep_link(
     unreachable: Arc<dyn Fn(NodeId) + Send + Sync>,
 ) {
     let mut wait = FIRST_RETRY;
+    let mut known = String::new();
     loop {
         let error = match addresses.address(to) {
             None => "its address is not known yet".to_owned(),
             Some(address) => match connect(&address).await {
                 Err(error) => error,
                 Ok(channel) => {
-                    wait = FIRST_RETRY;
                     outbox.set_up(true);
+                    let since = tokio::time::Instant::now();
                     let frames = Frames {
                         outbox: outbox.clone(),
                         hello: Some(identity.hello(to, plane)),
@@ -169,7 +172,12 @@ async fn keep_link(
                     };
                     let mut client =
                         PeerClient::new(channel).max_encoding_message_size(MAX_FRAME_BYTES * 2);
-                    match client.stream(frames).await {
+                    let ended = client.stream(frames).await;
+                    if since.elapsed() >= LASTING {
+                        wait = FIRST_RETRY;
+                        known.clear();
+                    }
+                    match ended {
                         // The server only ends the stream when it goes down; so do we when closed.
                         Ok(_) => "the other side closed the stream".to_owned(),
                         Err(status) => status.message().to_owned(),
@@ -183,7 +191,11 @@ async fn keep_link(
         if outbox.is_closed() {
             return;
         }
-        tracing::debug!(node = %to, ?plane, %error, "link is down");
+        if error != known {
+            // Once for each new reason; it is tried again several times a second.
+            tracing::warn!(node = %to, ?plane, %error, "link is down");
+            known = error;
+        }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LAST_RETRY);
     }

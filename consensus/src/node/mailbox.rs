@@ -1,16 +1,21 @@
 //! The bounded queues into the raft workers.
+//!
+//! A mailbox is emptied in one go, under one lock, and its worker is woken only when it sleeps:
+//! what counts on a small machine is wake-ups and cache lines per operation. (A general channel
+//! takes its lock or its atomics once per item, and spins before it sleeps.)
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam::channel::{Sender, TrySendError};
+use parking_lot::{Condvar, Mutex};
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
 use super::{Counters, Replies};
 use crate::shard::{Event, Refusal, Reply};
 
-/// Items one worker's mailbox holds.
-pub(super) const MAILBOX: usize = 65_536;
+/// Mails one worker's mailbox holds; beyond, requests are refused and messages dropped.
+const CAPACITY: usize = 65_536;
 
 /// What a worker receives.
 pub(super) enum Mail<T> {
@@ -19,83 +24,162 @@ pub(super) enum Mail<T> {
     Stop,
 }
 
-/// See the module.
+struct Queue<T> {
+    mails: Vec<Mail<T>>,
+    sleeping: bool,
+    closed: bool,
+}
+
+/// The queue of one worker.
+pub(super) struct Mailbox<T> {
+    queue: Mutex<Queue<T>>,
+    arrived: Condvar,
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        let queue = Queue { mails: Vec::new(), sleeping: false, closed: false };
+        Self { queue: Mutex::new(queue), arrived: Condvar::new() }
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// Adds a mail, or gives it back where the mailbox is full (unless it `must` be taken) or its
+    /// worker has gone.
+    fn push(&self, mail: Mail<T>, must: bool) -> Result<(), Mail<T>> {
+        let mut queue = self.queue.lock();
+        if queue.closed || (!must && queue.mails.len() >= CAPACITY) {
+            return Err(mail);
+        }
+        queue.mails.push(mail);
+        let wake = std::mem::take(&mut queue.sleeping);
+        drop(queue);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Exchanges everything that is here for `empty`. Where there is nothing, waits for something
+    /// for at most `wait`.
+    pub(super) fn take(&self, empty: &mut Vec<Mail<T>>, wait: Option<Duration>) {
+        let mut queue = self.queue.lock();
+        if let Some(wait) = wait.filter(|_| queue.mails.is_empty()) {
+            queue.sleeping = true;
+            self.arrived.wait_for(&mut queue, wait);
+            queue.sleeping = false;
+        }
+        std::mem::swap(&mut queue.mails, empty);
+    }
+
+    /// The worker goes: nothing is taken any more. Returns what nobody will look at.
+    pub(super) fn close(&self) -> Vec<Mail<T>> {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        std::mem::take(&mut queue.mails)
+    }
+
+    /// True where nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.lock().mails.is_empty()
+    }
+}
+
+/// The mailboxes of all workers.
 pub(super) struct Mailboxes<T> {
-    pub(super) senders: Vec<Sender<Mail<T>>>,
+    pub(super) workers: Vec<Arc<Mailbox<T>>>,
     pub(super) replies: Arc<dyn Replies<T>>,
     pub(super) counters: Arc<Counters>,
 }
 
 impl<T: 'static> Mailboxes<T> {
     pub(super) fn worker_of(&self, group: RegionId) -> usize {
-        (group.0 % self.senders.len() as u64) as usize
+        (group.0 % self.workers.len() as u64) as usize
+    }
+
+    fn of(&self, group: RegionId) -> &Mailbox<T> {
+        &self.workers[self.worker_of(group)]
     }
 
     /// A request: refused when the mailbox is full.
     pub(super) fn request(&self, group: RegionId, event: Event<T>) {
-        let sender = &self.senders[self.worker_of(group)];
-        let Err(error) = sender.try_send(Mail::Event(event)) else { return };
-        self.counters.mailbox_refused.add(1);
-        let refusal = match &error {
-            TrySendError::Full(_) => Refusal::Busy { reason: "the store has too much to do" },
-            TrySendError::Disconnected(_) => Refusal::NoGroup,
-        };
-        if let Mail::Event(Event::Propose { token, .. } | Event::Read { token, .. }) =
-            error.into_inner()
-        {
+        if let Err(mail) = self.of(group).push(Mail::Event(event), false) {
+            self.counters.mailbox_refused.add(1);
+            self.refuse(mail, Refusal::Busy { reason: "the store has too much to do" });
+        }
+    }
+
+    fn refuse(&self, mail: Mail<T>, refusal: Refusal) {
+        if let Mail::Event(Event::Propose { token, .. } | Event::Read { token, .. }) = mail {
             self.replies.reply(token, Reply::Refused(refusal));
         }
     }
 
-    /// An event that must not be lost: waits for a place.
+    /// Closes the mailbox of a worker that has ended; who still waits is refused.
+    pub(super) fn close(&self, worker: usize) {
+        for mail in self.workers[worker].close() {
+            self.refuse(mail, Refusal::NoGroup);
+        }
+    }
+
+    /// An event that must not be lost. The number of such events is bounded by those who send them.
     pub(super) fn tell(&self, group: RegionId, event: Event<T>) {
-        let _ = self.senders[self.worker_of(group)].send(Mail::Event(event));
+        let _ = self.of(group).push(Mail::Event(event), true);
     }
 
     /// A hint that may be lost.
     pub(super) fn hint(&self, group: RegionId, event: Event<T>) {
-        let _ = self.senders[self.worker_of(group)].try_send(Mail::Event(event));
+        let _ = self.of(group).push(Mail::Event(event), false);
     }
 
     pub(super) fn unreachable(&self, node: NodeId) {
-        for sender in &self.senders {
-            let _ = sender.try_send(Mail::Event(Event::Unreachable { node }));
+        for worker in &self.workers {
+            let _ = worker.push(Mail::Event(Event::Unreachable { node }), false);
         }
     }
 
     pub(super) fn beat(&self, from: NodeId, incarnation: u64) {
-        for sender in &self.senders {
-            let _ = sender.try_send(Mail::Event(Event::Beat { from, incarnation }));
+        for worker in &self.workers {
+            let _ = worker.push(Mail::Event(Event::Beat { from, incarnation }), false);
         }
     }
 
     pub(super) fn frame(&self, from: NodeId, envelopes: Vec<Envelope>) {
         self.counters.messages_received.add(envelopes.len() as u64);
-        if let [sender] = self.senders.as_slice() {
-            self.deliver(sender, from, envelopes);
+        if let [worker] = self.workers.as_slice() {
+            self.deliver(worker, from, envelopes);
             return;
         }
-        let mut parts: Vec<Vec<Envelope>> = self.senders.iter().map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<Envelope>> = self.workers.iter().map(|_| Vec::new()).collect();
         for envelope in envelopes {
             parts[self.worker_of(RegionId(envelope.group))].push(envelope);
         }
-        for (sender, part) in self.senders.iter().zip(parts) {
+        for (worker, part) in self.workers.iter().zip(parts) {
             if !part.is_empty() {
-                self.deliver(sender, from, part);
+                self.deliver(worker, from, part);
             }
         }
     }
 
-    fn deliver(&self, sender: &Sender<Mail<T>>, from: NodeId, envelopes: Vec<Envelope>) {
+    /// A single message; false where the mailbox is full.
+    pub(super) fn message(&self, from: NodeId, envelope: Envelope) -> bool {
+        let worker = self.of(RegionId(envelope.group));
+        self.counters.messages_received.add(1);
+        let taken = worker.push(Mail::Frame(from, vec![envelope]), false).is_ok();
+        self.counters.mailbox_dropped.add(u64::from(!taken));
+        taken
+    }
+
+    fn deliver(&self, worker: &Mailbox<T>, from: NodeId, envelopes: Vec<Envelope>) {
         let count = envelopes.len() as u64;
-        if sender.try_send(Mail::Frame(from, envelopes)).is_err() {
+        if worker.push(Mail::Frame(from, envelopes), false).is_err() {
             self.counters.mailbox_dropped.add(count);
         }
     }
 
     pub(super) fn stop(&self) {
-        for sender in &self.senders {
-            let _ = sender.send(Mail::Stop);
+        for worker in &self.workers {
+            let _ = worker.push(Mail::Stop, true);
         }
     }
 }

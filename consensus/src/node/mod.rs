@@ -37,7 +37,7 @@ pub use service::PeerService;
 use crate::engine::{Engine, EngineError};
 use crate::shard::{Event, NewGroup, RaftOptions, Shard};
 use links::{Identity, Links};
-use mailbox::{MAILBOX, Mailboxes};
+use mailbox::{Mailbox, Mailboxes};
 use receive::Receiver;
 use transmit::Transmitter;
 use worker::{Pulse, Worker};
@@ -97,10 +97,11 @@ impl<T: Send + 'static> Node<T> {
         };
         let counters = Arc::new(Counters::default());
         let workers = options.workers.max(1);
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..workers).map(|_| crossbeam::channel::bounded(MAILBOX)).unzip();
-        let mailboxes =
-            Arc::new(Mailboxes { senders, replies: replies.clone(), counters: counters.clone() });
+        let mailboxes = Arc::new(Mailboxes {
+            workers: (0..workers).map(|_| Arc::new(Mailbox::default())).collect(),
+            replies: replies.clone(),
+            counters: counters.clone(),
+        });
         let told = mailboxes.clone();
         let links = Arc::new(Links::new(
             identity,
@@ -121,7 +122,7 @@ impl<T: Send + 'static> Node<T> {
         }
         let mut pulses = Vec::new();
         let mut threads = Vec::new();
-        for (number, (mail, groups)) in receivers.into_iter().zip(parts).enumerate() {
+        for (number, groups) in parts.into_iter().enumerate() {
             let pulse = Arc::new(Pulse::default());
             pulse.at.store(now.0, Ordering::Relaxed);
             pulses.push(pulse.clone());
@@ -134,7 +135,7 @@ impl<T: Send + 'static> Node<T> {
                     raft_logger(),
                     now,
                 ),
-                mail,
+                mailbox: mailboxes.workers[number].clone(),
                 mailboxes: mailboxes.clone(),
                 engine: engine.clone(),
                 machine: machine.clone(),
@@ -151,9 +152,18 @@ impl<T: Send + 'static> Node<T> {
                     for group in groups {
                         worker.shard.step(Event::Create(Box::new(group)), clock::now());
                     }
-                    if let Err(error) = worker.run() {
+                    let mailboxes = worker.mailboxes.clone();
+                    // A panic leaves groups in an unknown state: as bad as an engine that fails.
+                    let run = std::panic::AssertUnwindSafe(|| worker.run());
+                    let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+                        let during = format!("running raft worker {number}");
+                        let reason = "it panicked; see the log for where".to_owned();
+                        Err(EngineError::Fatal { during, reason })
+                    });
+                    if let Err(error) = outcome {
                         report.send_replace(Some(Arc::new(error)));
                     }
+                    mailboxes.close(number);
                 },
             )?);
         }
@@ -161,7 +171,11 @@ impl<T: Send + 'static> Node<T> {
         Ok(Arc::new(Self {
             mailboxes,
             links,
-            receiver: Arc::new(Receiver::new(engine, counters.clone())),
+            receiver: Arc::new(Receiver::new(
+                engine,
+                Box::new(move |message| replies.admit_snapshot(message)),
+                counters.clone(),
+            )),
             identity,
             counters,
             pulses,

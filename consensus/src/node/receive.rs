@@ -1,48 +1,51 @@
 //! Receiving a snapshot: chunks are checked and written to a staged file of the engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use quorate_proto::wire::peer::{Envelope, SnapshotChunk};
 use tokio::sync::{Semaphore, mpsc};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::Counters;
 use crate::engine::Engine;
+use crate::group::staged_file;
 
 /// Snapshots received at once.
 const RECEIVING: usize = 2;
+/// A sender that is silent for longer has gone.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Chunks between the network and the disk.
 const QUEUE: usize = 4;
+
+/// Says whether a snapshot may come in.
+pub(super) type Admit = Box<dyn Fn(&Envelope) -> Result<(), String> + Send + Sync>;
 
 /// See the module.
 pub(super) struct Receiver {
     engine: Arc<dyn Engine>,
+    admit: Admit,
     places: Arc<Semaphore>,
     counters: Arc<Counters>,
 }
 
 impl Receiver {
-    pub(super) fn new(engine: Arc<dyn Engine>, counters: Arc<Counters>) -> Self {
-        Self { engine, places: Arc::new(Semaphore::new(RECEIVING)), counters }
+    pub(super) fn new(engine: Arc<dyn Engine>, admit: Admit, counters: Arc<Counters>) -> Self {
+        Self { engine, admit, places: Arc::new(Semaphore::new(RECEIVING)), counters }
     }
 
-    /// Receives all chunks; the staged file is durable when it returns.
+    /// Receives all chunks; the staged file, whose name is returned, is durable then.
     pub(super) async fn receive(
         &self,
         message: &Envelope,
         mut chunks: Streaming<SnapshotChunk>,
-    ) -> Result<(), String> {
+    ) -> Result<String, String> {
         let Ok(_place) = self.places.try_acquire() else {
             return Err("too many snapshots are being received here".into());
         };
-        let id = message.snapshot.as_ref().map(|meta| meta.id.clone()).unwrap_or_default();
-        if id.is_empty()
-            || id.len() > 200
-            || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        {
-            return Err("the snapshot has no proper name".into());
-        }
+        let id = staged_file(message).ok_or("the snapshot has no proper name")?;
+        (self.admit)(message)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let engine = self.engine.clone();
         let name = id.clone();
@@ -50,7 +53,8 @@ impl Receiver {
         let mut sequence = 0;
         let mut broken = None;
         loop {
-            match chunks.message().await {
+            let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await;
+            match next.unwrap_or_else(|_| Err(Status::deadline_exceeded("the sender is silent"))) {
                 Ok(Some(chunk)) => {
                     if chunk.sequence != sequence || crc32fast::hash(&chunk.data) != chunk.crc {
                         broken = Some(format!("chunk {sequence} is damaged or out of order"));
@@ -74,12 +78,24 @@ impl Receiver {
         match (broken, written) {
             (None, Ok(())) => {
                 self.counters.snapshots_received.add(1);
-                Ok(())
+                Ok(id)
             }
-            (Some(reason), _) | (None, Err(reason)) => {
-                let _ = self.engine.discard_staged(&id);
+            // An unfinished file leaves nothing behind.
+            (None, Err(reason)) => Err(reason),
+            (Some(reason), Err(_)) => Err(reason),
+            (Some(reason), Ok(())) => {
+                self.discard(id).await;
                 Err(reason)
             }
+        }
+    }
+
+    /// Removes a staged file that nobody will install.
+    pub(super) async fn discard(&self, id: String) {
+        let engine = self.engine.clone();
+        let removed = tokio::task::spawn_blocking(move || engine.discard_staged(&id)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "could not remove a snapshot nobody wants");
         }
     }
 }

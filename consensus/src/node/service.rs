@@ -56,7 +56,9 @@ impl<T: Send + 'static> Peer for PeerService<T> {
             return Ok(Response::new(Closed {}));
         };
         let from = check(&self.identity, first.hello)?;
-        while let Some(frame) = frames.message().await? {
+        while let Some(mut frame) = frames.message().await? {
+            // Snapshots come by their own way, once their data is here.
+            frame.envelopes.retain(|envelope| envelope.snapshot.is_none());
             if let Some(beat) = frame.beat {
                 self.mailboxes.beat(from, beat.incarnation);
             }
@@ -82,9 +84,14 @@ impl<T: Send + 'static> Peer for PeerService<T> {
             .message
             .ok_or_else(|| Status::invalid_argument("a snapshot without its message"))?;
         match self.receiver.receive(&message, chunks).await {
-            Ok(()) => {
-                self.mailboxes.frame(from, vec![message]);
-                Ok(Response::new(SnapshotResult { accepted: true, reason: String::new() }))
+            Ok(staged) => {
+                let accepted = self.mailboxes.message(from, message);
+                if accepted {
+                    return Ok(Response::new(SnapshotResult { accepted, reason: String::new() }));
+                }
+                self.receiver.discard(staged).await;
+                let reason = "the raft worker has too much to do".to_owned();
+                Ok(Response::new(SnapshotResult { accepted, reason }))
             }
             Err(reason) => Ok(Response::new(SnapshotResult { accepted: false, reason })),
         }

@@ -8,20 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
-use quorate_proto::NodeId;
+use quorate_proto::wire::peer::Envelope;
+use quorate_proto::{NodeId, RegionId};
 
 use super::links::Links;
-use super::mailbox::{Mail, Mailboxes};
+use super::mailbox::{Mail, Mailbox, Mailboxes};
 use super::transmit::Transmitter;
 use super::{Counters, Machine, Replies, clock};
 use crate::engine::{Engine, EngineError};
 use crate::shard::{ApplyTask, Effects, Event, Install, MakeSnapshot, Shard};
 use crate::time::Instant;
-
-/// Mails taken before the groups are collected, so that a flood cannot hold writes back for good.
-const DRAIN: usize = 4_096;
 
 /// What a worker tells the rest of the node.
 #[derive(Default)]
@@ -39,7 +36,7 @@ pub(super) struct Pulse {
 pub(super) struct Worker<M: Machine> {
     pub(super) number: usize,
     pub(super) shard: Shard<M::Token>,
-    pub(super) mail: Receiver<Mail<M::Token>>,
+    pub(super) mailbox: Arc<Mailbox<M::Token>>,
     pub(super) mailboxes: Arc<Mailboxes<M::Token>>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) machine: Arc<Mutex<M>>,
@@ -56,23 +53,16 @@ impl<M: Machine> Worker<M> {
     pub(super) fn run(mut self) -> Result<(), EngineError> {
         let mut next_tick = clock::now() + self.tick;
         let mut stopping = false;
+        let mut mails = Vec::new();
         loop {
-            if !self.shard.has_work() && !stopping {
-                let wait = next_tick.since(clock::now());
-                match self.mail.recv_timeout(wait) {
-                    Ok(mail) => stopping |= self.take(mail),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                }
-            }
-            for _ in 0..DRAIN {
-                match self.mail.try_recv() {
-                    Ok(mail) => stopping |= self.take(mail),
-                    Err(_) => break,
-                }
-            }
+            let idle = !self.shard.has_work() && !stopping;
+            let wait = idle.then(|| next_tick.since(clock::now()));
+            self.mailbox.take(&mut mails, wait);
             let now = clock::now();
             self.pulse.at.store(now.0, Ordering::Relaxed);
+            for mail in mails.drain(..) {
+                stopping |= self.take(mail, now);
+            }
             if now >= next_tick {
                 // Ticks that were missed stay missed: a paused process must not believe that its
                 // leader was silent all the time.
@@ -82,14 +72,13 @@ impl<M: Machine> Worker<M> {
             }
             let effects = self.shard.collect(now);
             self.run_effects(effects)?;
-            if stopping && !self.shard.has_work() && self.mail.is_empty() {
+            if stopping && !self.shard.has_work() && self.mailbox.is_empty() {
                 return Ok(());
             }
         }
     }
 
-    fn take(&mut self, mail: Mail<M::Token>) -> bool {
-        let now = clock::now();
+    fn take(&mut self, mail: Mail<M::Token>, now: Instant) -> bool {
         match mail {
             Mail::Event(event) => {
                 self.count(&event);
@@ -97,11 +86,25 @@ impl<M: Machine> Worker<M> {
             }
             Mail::Frame(from, envelopes) => {
                 for envelope in envelopes {
-                    let envelope = Box::new(envelope);
-                    self.shard.step(Event::Message { from, envelope }, now);
+                    if self.admits(&envelope) {
+                        let envelope = Box::new(envelope);
+                        self.shard.step(Event::Message { from, envelope }, now);
+                    }
                 }
             }
             Mail::Stop => return true,
+        }
+        false
+    }
+
+    /// A snapshot was admitted when its first chunk came; the regions around may have changed
+    /// since.
+    fn admits(&self, envelope: &Envelope) -> bool {
+        let Some(meta) = &envelope.snapshot else { return true };
+        let Err(reason) = self.replies.admit_snapshot(envelope) else { return true };
+        tracing::info!(group = %RegionId(envelope.group), %reason, "dropped a snapshot");
+        if let Err(error) = self.engine.discard_staged(&meta.id) {
+            tracing::warn!(id = %meta.id, %error, "could not remove a snapshot nobody wants");
         }
         false
     }
@@ -146,6 +149,9 @@ impl<M: Machine> Worker<M> {
         for change in effects.leaders {
             self.counters.leader_changes.add(1);
             self.replies.leader_changed(change);
+        }
+        for stranger in effects.strangers {
+            self.replies.stranger(stranger);
         }
         // Somebody waits for what this process proposed; the rest can be applied after the write.
         let (waited_for, rest): (Vec<_>, Vec<_>) = effects
@@ -210,16 +216,17 @@ impl<M: Machine> Worker<M> {
         let source = self.machine.lock().snapshot(make.group)?;
         let (group, to) = (make.group, make.to);
         let mailboxes = self.mailboxes.clone();
-        match source {
+        let taken = match source {
             Some(source) if source.index >= make.at_least => {
                 self.transmitter.send(make, source, move |delivered| {
-                    mailboxes.hint(group, Event::SnapshotSent { group, to, delivered });
-                });
+                    mailboxes.tell(group, Event::SnapshotSent { group, to, delivered });
+                })
             }
-            Some(_) | None => {
-                let event = Event::SnapshotSent { group, to, delivered: false };
-                self.shard.step(event, clock::now());
-            }
+            Some(_) | None => false,
+        };
+        if !taken {
+            let event = Event::SnapshotSent { group, to, delivered: false };
+            self.shard.step(event, clock::now());
         }
         Ok(())
     }

@@ -277,6 +277,19 @@ pub struct Install {
     pub batch: WriteBatch,
 }
 
+/// Somebody speaks to a peer that this process does not host. The region may be about to split off
+/// here; or this process missed the split, was given the rest of the parent by a snapshot, and has
+/// to create the peer without data ([`Event::Create`] with nothing applied and no members), which
+/// its leader then sends a snapshot. The caller finds out which (it knows who has which range).
+/// Said again every half second for as long as messages come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stranger {
+    /// The group.
+    pub group: RegionId,
+    /// The peer that is spoken to.
+    pub peer: PeerId,
+}
+
 /// Leadership or term of a group changed, seen from the local peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderChange {
@@ -308,6 +321,8 @@ pub struct Effects<T> {
     pub discards: Vec<String>,
     /// Changes of leadership to report.
     pub leaders: Vec<LeaderChange>,
+    /// Peers spoken to that are not hosted here.
+    pub strangers: Vec<Stranger>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
     pub persist: Option<Persist>,
 }
@@ -322,6 +337,7 @@ impl<T> Default for Effects<T> {
             installs: Vec::new(),
             discards: Vec::new(),
             leaders: Vec::new(),
+            strangers: Vec::new(),
             persist: None,
         }
     }

@@ -18,11 +18,11 @@ use std::sync::Arc;
 
 pub use api::{
     ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, Member, NewGroup,
-    Outgoing, Persist, Plane, Refusal, Reply, conf_of,
+    Outgoing, Persist, Plane, Refusal, Reply, Stranger, conf_of,
 };
 pub use options::RaftOptions;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
 use crate::group::{Group, GroupContext};
@@ -268,10 +268,18 @@ impl<T> Shard<T> {
         let id = RegionId(envelope.group);
         if !self.groups.contains_key(&id) {
             // The group may be about to split off here.
-            self.pending.discards.extend(self.parked.park(id, from, envelope, now));
+            let peer = PeerId(envelope.to_peer);
+            let parking = self.parked.park(id, from, envelope, now);
+            self.pending.discards.extend(parking.discard);
+            if parking.ask {
+                self.pending.strangers.push(Stranger { group: id, peer });
+            }
             return;
         }
-        self.with(id, now, |group, context, effects| group.step(envelope, context, effects));
+        self.with(id, now, |group, context, effects| {
+            group.meet(envelope.from_peer, from);
+            group.step(envelope, context, effects);
+        });
     }
 
     fn beat(&mut self, from: NodeId, incarnation: u64, now: Instant) {
@@ -321,8 +329,13 @@ impl<T> Shard<T> {
 
     fn create(&mut self, new: NewGroup, now: Instant) {
         let id = new.group;
-        if self.groups.contains_key(&id) {
-            return;
+        if let Some(known) = self.groups.get(&id) {
+            if known.is_initialised() || new.members.is_empty() {
+                return;
+            }
+            // It waited for a snapshot and was split off here after all. Its term and vote are in
+            // the engine: what was not handed out for writing was not promised to anybody.
+            self.destroy(id);
         }
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let engine = self.engine.clone();
@@ -384,7 +397,9 @@ impl<T> Effects<T> {
             && self.snapshots.is_empty()
             && self.installs.is_empty()
             && self.discards.is_empty()
+            && self.strangers.is_empty()
             && self.leaders.is_empty()
+            && self.strangers.is_empty()
             && self.persist.is_none()
     }
 }

@@ -103,6 +103,12 @@ impl RaftOptions {
                 self.election_ticks, self.heartbeat_ticks
             ));
         }
+        if self.max_uncommitted_bytes < self.max_append_bytes {
+            return Err(format!(
+                "max_uncommitted_bytes ({}) must be at least max_append_bytes ({})",
+                self.max_uncommitted_bytes, self.max_append_bytes
+            ));
+        }
         if self.vote_promise_ms * 2 < self.lease_ms * 3 {
             return Err(format!(
                 "vote_promise_ms ({}) must be at least half as long again as lease_ms ({})",

@@ -15,6 +15,8 @@ use crate::time::Instant;
 
 /// Longest stay.
 const KEEP: Duration = Duration::from_secs(3);
+/// The caller is told again of a group that is still not here after this long.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Messages kept for one group; the newest beyond are dropped (Raft sends again).
 const PER_GROUP: usize = 16;
 /// Groups with kept messages.
@@ -31,7 +33,17 @@ pub(super) struct Parked {
 #[derive(Debug)]
 struct Place {
     since: Instant,
+    asked: Option<Instant>,
     kept: Vec<(NodeId, Envelope)>,
+}
+
+/// What became of a message that was to be kept.
+#[derive(Debug, Default)]
+pub(super) struct Parking {
+    /// The staged file that came with it, where it was not kept.
+    pub(super) discard: Option<String>,
+    /// Somebody should find out why the group is not here.
+    pub(super) ask: bool,
 }
 
 fn size_of(envelope: &Envelope) -> usize {
@@ -39,27 +51,31 @@ fn size_of(envelope: &Envelope) -> usize {
 }
 
 impl Parked {
-    /// Keeps a message, or returns the staged file that came with it.
+    /// Keeps a message for a while.
     pub(super) fn park(
         &mut self,
         group: RegionId,
         from: NodeId,
         envelope: Envelope,
         now: Instant,
-    ) -> Option<String> {
+    ) -> Parking {
         let size = size_of(&envelope);
         let is_full = self.groups.len() >= GROUPS && !self.groups.contains_key(&group);
         if is_full || self.bytes + size > BYTES {
-            return staged_file(&envelope);
+            return Parking { discard: staged_file(&envelope), ask: false };
         }
-        let place =
-            self.groups.entry(group).or_insert_with(|| Place { since: now, kept: Vec::new() });
+        let fresh = || Place { since: now, asked: None, kept: Vec::new() };
+        let place = self.groups.entry(group).or_insert_with(fresh);
+        let ask = place.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
+        if ask {
+            place.asked = Some(now);
+        }
         if place.kept.len() >= PER_GROUP {
-            return staged_file(&envelope);
+            return Parking { discard: staged_file(&envelope), ask };
         }
         self.bytes += size;
         place.kept.push((from, envelope));
-        None
+        Parking { discard: None, ask }
     }
 
     /// Hands out what was kept for a group, in order.

@@ -1,0 +1,231 @@
+//! Three nodes on loopback ports.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use quorate_consensus::engine::{Engine, MemoryEngine, RocksEngine, RocksOptions};
+use quorate_consensus::node::{Addresses, Node, NodeOptions};
+use quorate_consensus::shard::{Member, NewGroup, RaftOptions};
+use quorate_consensus::view::GroupView;
+use quorate_proto::{NodeId, PeerId, RegionId, Role};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::machine::{Answer, Answers, Numbers, Token, applied, count};
+
+pub(crate) const CLUSTER: u64 = 7;
+
+/// Waits until something is so; the test fails if it never is.
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[derive(Default)]
+struct Book(Mutex<HashMap<NodeId, String>>);
+
+impl Addresses for Book {
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.0.lock().get(&node).cloned()
+    }
+}
+
+/// What survives the end of a node. Node 1 is on RocksDB, the others in memory.
+enum Disk {
+    Rocks(TempDir),
+    Memory(MemoryEngine),
+}
+
+struct Running {
+    node: Arc<Node<Token>>,
+    engine: Arc<dyn Engine>,
+    views: HashMap<u64, Arc<GroupView>>,
+    runtime: Runtime,
+}
+
+pub(crate) struct Cluster {
+    options: RaftOptions,
+    groups: Vec<u64>,
+    book: Arc<Book>,
+    disks: BTreeMap<u64, Disk>,
+    nodes: BTreeMap<u64, Running>,
+    starts: u64,
+}
+
+fn members() -> Vec<Member> {
+    (1..=3).map(|n| Member { peer: PeerId(n), node: NodeId(n), role: Role::Voter }).collect()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+impl Cluster {
+    pub(crate) async fn start(options: RaftOptions, groups: &[u64]) -> Self {
+        let rocks = Disk::Rocks(tempfile::tempdir().unwrap());
+        let memory = || Disk::Memory(MemoryEngine::new());
+        let mut cluster = Self {
+            options,
+            groups: groups.to_vec(),
+            book: Arc::default(),
+            disks: BTreeMap::from([(1, rocks), (2, memory()), (3, memory())]),
+            nodes: BTreeMap::new(),
+            starts: 0,
+        };
+        for node in 1..=3 {
+            cluster.start_node(node).await;
+        }
+        cluster
+    }
+
+    pub(crate) async fn start_node(&mut self, node: u64) {
+        let engine: Arc<dyn Engine> = match &self.disks[&node] {
+            Disk::Rocks(folder) => {
+                Arc::new(RocksEngine::open(folder.path(), &RocksOptions::default()).unwrap())
+            }
+            Disk::Memory(engine) => Arc::new(engine.clone()),
+        };
+        let mut views = HashMap::new();
+        let mut groups = Vec::new();
+        for group in &self.groups {
+            let view = GroupView::new(RegionId(*group), PeerId(node));
+            views.insert(*group, view.clone());
+            groups.push(NewGroup {
+                group: RegionId(*group),
+                peer: PeerId(node),
+                members: members(),
+                applied: applied(&*engine, RegionId(*group)).unwrap(),
+                view,
+                campaign: false,
+            });
+        }
+        self.starts += 1;
+        let options = NodeOptions {
+            node: NodeId(node),
+            cluster_id: CLUSTER,
+            incarnation: self.starts,
+            workers: 1,
+            raft: self.options.clone(),
+        };
+        let members = groups.iter().map(|group| (group.group, group.members.clone())).collect();
+        let machine = Numbers { engine: engine.clone(), members };
+        // A runtime of its own, so that all its connections end with it, as those of a process do.
+        let runtime = runtime();
+        let running = Node::start(
+            options,
+            engine.clone(),
+            machine,
+            Arc::new(Answers),
+            self.book.clone(),
+            groups,
+            runtime.handle().clone(),
+        )
+        .unwrap();
+        let bind = TcpListener::bind("127.0.0.1:0");
+        let listener = runtime.spawn(bind).await.unwrap().unwrap();
+        self.book.0.lock().insert(NodeId(node), listener.local_addr().unwrap().to_string());
+        let serving = Server::builder()
+            .add_service(running.peer_service())
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        runtime.spawn(serving);
+        self.nodes.insert(node, Running { node: running, engine, views, runtime });
+    }
+
+    pub(crate) async fn stop_node(&mut self, node: u64) {
+        let Running { node, engine, runtime, .. } = self.nodes.remove(&node).unwrap();
+        let stopping = tokio::task::spawn_blocking(move || {
+            node.shutdown();
+            drop(node);
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        });
+        stopping.await.unwrap();
+        // The folder can be opened again once the last handle of the engine is gone.
+        eventually("the engine is free", || Arc::strong_count(&engine) == 1).await;
+    }
+
+    pub(crate) async fn stop(mut self) {
+        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.stop_node(node).await;
+        }
+    }
+
+    pub(crate) fn node(&self, node: u64) -> &Node<Token> {
+        &self.nodes[&node].node
+    }
+
+    pub(crate) fn engine(&self, node: u64) -> &dyn Engine {
+        &*self.nodes[&node].engine
+    }
+
+    pub(crate) fn address(&self, node: u64) -> String {
+        self.book.address(NodeId(node)).unwrap()
+    }
+
+    pub(crate) fn fail_next_sync(&mut self, node: u64) {
+        match &self.disks[&node] {
+            Disk::Memory(engine) => engine.fail_next_sync(),
+            Disk::Rocks(_) => panic!("only memory engines fail on demand"),
+        }
+    }
+
+    pub(crate) fn leads(&self, node: u64, group: u64) -> bool {
+        self.nodes.get(&node).is_some_and(|running| running.views[&group].is_leader())
+    }
+
+    pub(crate) fn known_leader(&self, node: u64, group: u64) -> Option<u64> {
+        self.nodes[&node].views[&group].leader().map(|peer| peer.0)
+    }
+
+    pub(crate) fn count(&self, node: u64, group: u64) -> usize {
+        count(self.engine(node), RegionId(group))
+    }
+
+    /// The node that leads in the highest term.
+    pub(crate) async fn leader(&self, group: u64) -> u64 {
+        let find = || {
+            let newest = self.nodes.values().map(|r| r.views[&group].term()).max()?;
+            let leads =
+                |r: &Running| r.views[&group].is_leader() && r.views[&group].term() == newest;
+            self.nodes.iter().find(|(_, running)| leads(running)).map(|(node, _)| *node)
+        };
+        eventually("somebody leads", || find().is_some()).await;
+        find().unwrap()
+    }
+
+    pub(crate) fn propose(
+        &self,
+        node: u64,
+        group: u64,
+        number: u64,
+    ) -> impl Future<Output = Result<Answer, oneshot::error::RecvError>> + use<> {
+        let (token, answer) = oneshot::channel();
+        let command = bytes::Bytes::copy_from_slice(&number.to_be_bytes());
+        self.node(node).propose(RegionId(group), command, token, false);
+        answer
+    }
+
+    pub(crate) async fn propose_all(&self, node: u64, group: u64, numbers: Range<u64>) {
+        let answers: Vec<_> = numbers.map(|number| self.propose(node, group, number)).collect();
+        for answer in answers {
+            let answer = answer.await.unwrap();
+            assert!(matches!(answer, Answer::Applied), "{answer:?}");
+        }
+    }
+
+    pub(crate) async fn read(&self, node: u64, group: u64) -> Answer {
+        let (token, answer) = oneshot::channel();
+        self.node(node).read(RegionId(group), token);
+        answer.await.unwrap()
+    }
+}

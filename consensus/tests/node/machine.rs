@@ -1,0 +1,120 @@
+//! A state machine of numbers: each command stores one under its group.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_consensus::engine::{Cf, Direction, Engine, EngineError, Reader, WriteBatch};
+use quorate_consensus::node::{Machine, Outcome, Progress, Replies, SnapshotSource};
+use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, Reply};
+use quorate_proto::{LogIndex, RegionId, Term};
+use tokio::sync::oneshot;
+
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Applied,
+    Reply(Reply),
+}
+
+pub(crate) type Token = oneshot::Sender<Answer>;
+
+pub(crate) struct Numbers {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) members: HashMap<RegionId, Vec<Member>>,
+}
+
+/// What is applied of a group; 5 and 5 for a fresh one.
+pub(crate) fn applied(
+    reader: &dyn Reader,
+    group: RegionId,
+) -> Result<(LogIndex, Term), EngineError> {
+    let stored = reader.get(Cf::Meta, &group.0.to_be_bytes())?;
+    let number = |at: usize| {
+        stored.as_ref().map_or(5, |s| u64::from_be_bytes(s[at..at + 8].try_into().unwrap()))
+    };
+    Ok((LogIndex(number(0)), Term(number(8))))
+}
+
+fn put_applied(group: RegionId, index: LogIndex, term: Term, batch: &mut WriteBatch) {
+    let mut value = index.0.to_be_bytes().to_vec();
+    value.extend_from_slice(&term.0.to_be_bytes());
+    batch.put(Cf::Meta, group.0.to_be_bytes().to_vec(), value);
+}
+
+pub(crate) fn count(reader: &dyn Reader, group: RegionId) -> usize {
+    let mut count = 0;
+    let (start, end) = (group.0.to_be_bytes(), (group.0 + 1).to_be_bytes());
+    reader
+        .scan(Cf::Data, &start, &end, Direction::Forward, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    count
+}
+
+impl Machine for Numbers {
+    type Token = Token;
+
+    fn apply(&mut self, tasks: Vec<ApplyTask<Token>>) -> Result<Outcome, EngineError> {
+        let mut outcome = Outcome::default();
+        let mut batch = WriteBatch::new();
+        let mut answers = Vec::new();
+        for task in tasks {
+            let (mut index, mut term) = applied(&*self.engine, task.group)?;
+            for entry in task.entries {
+                assert_eq!(entry.index, index.next(), "entries come without a gap");
+                (index, term) = (entry.index, entry.term);
+                for command in entry.data.chunks_exact(8) {
+                    let mut key = task.group.0.to_be_bytes().to_vec();
+                    key.extend_from_slice(command);
+                    batch.put(Cf::Data, key, index.0.to_be_bytes().to_vec());
+                }
+                answers.extend(entry.tokens);
+            }
+            put_applied(task.group, index, term, &mut batch);
+            outcome.progress.push(Progress { group: task.group, index, term });
+        }
+        self.engine.write(batch)?;
+        for token in answers {
+            let _ = token.send(Answer::Applied);
+        }
+        Ok(outcome)
+    }
+
+    fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
+        let (index, term) = applied(&*self.engine, group)?;
+        Ok(Some(SnapshotSource {
+            index,
+            term,
+            members: self.members[&group].clone(),
+            start: Bytes::copy_from_slice(&group.0.to_be_bytes()),
+            end: Bytes::copy_from_slice(&(group.0 + 1).to_be_bytes()),
+            state: Bytes::from_static(b"numbers"),
+            reader: self.engine.snapshot(),
+        }))
+    }
+
+    fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
+        assert_eq!(&install.state[..], b"numbers");
+        let group = install.group;
+        self.engine.write_synced(install.batch)?;
+        let (start, end) = (group.0.to_be_bytes(), (group.0 + 1).to_be_bytes());
+        self.engine.ingest(&install.id, &start, &end)?;
+        let mut batch = WriteBatch::new();
+        put_applied(group, install.index, install.term, &mut batch);
+        self.engine.write_synced(batch)?;
+        self.engine.discard_staged(&install.id)?;
+        Ok(self.members[&group].clone())
+    }
+}
+
+pub(crate) struct Answers;
+
+impl Replies<Token> for Answers {
+    fn reply(&self, token: Token, reply: Reply) {
+        let _ = token.send(Answer::Reply(reply));
+    }
+    fn leader_changed(&self, _: LeaderChange) {}
+}

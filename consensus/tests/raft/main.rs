@@ -1,0 +1,43 @@
+//! Shards against each other: golden scripts of three processes over memory engines.
+//!
+//! See [`script`] for the language. `QUORATE_REWRITE=1 cargo test -p quorate-consensus --test raft`
+//! writes what happens into the scripts; read the difference before you commit it.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod host;
+mod script;
+
+macro_rules! scripts {
+    ($($name:ident),+ $(,)?) => {$(
+        #[test]
+        fn $name() {
+            script::run(stringify!($name));
+        }
+    )+};
+}
+
+scripts!(
+    a_destroyed_group_answers,
+    a_restart_keeps_the_promises,
+    a_restarted_leader_is_replaced,
+    bounds_are_kept,
+    bytes_are_bounded,
+    commands_are_applied,
+    commands_lose_their_place,
+    elections_are_staggered,
+    groups_sleep,
+    groups_wake_up,
+    large_entries_are_truncated_early,
+    leadership_is_handed_over,
+    leases_are_granted,
+    leases_are_withheld,
+    logs_are_truncated,
+    messages_wait_for_their_group,
+    one_voter_is_enough,
+    reads_find_their_index,
+    silence_wakes_the_orphans,
+    snapshots_are_installed,
+    snapshots_nobody_needs_are_discarded,
+    votes_are_promised,
+);

@@ -1,0 +1,173 @@
+//! What must hold at every moment, whatever goes wrong.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use quorate_consensus::engine::{Cf, Direction, EngineError, MemoryEngine, Reader};
+use quorate_consensus::shard::{ApplyTask, LeaderChange};
+use quorate_proto::{KeyRange, NodeId, Peer, PeerId, Region, RegionId, Term};
+use quorate_store::core::{Directory, keys};
+
+use super::trace::fnv;
+
+/// An entry as a replica applied it.
+type Entry = (Term, u64);
+
+/// Everything that replicas have agreed on so far.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// The first broken promise.
+    pub(super) broken: Option<String>,
+    leaders: BTreeMap<(RegionId, Term), PeerId>,
+    entries: BTreeMap<(RegionId, u64), Entry>,
+    states: BTreeMap<(RegionId, u64), (u64, NodeId)>,
+    regions: BTreeMap<(RegionId, u64), (KeyRange, Vec<Peer>)>,
+    /// Newest description of each region that any replica has applied.
+    newest: BTreeMap<RegionId, Arc<Region>>,
+    last_timestamp: BTreeMap<u64, u64>,
+    highest_returned: u64,
+    /// Entries applied over all replicas.
+    pub(super) applied: u64,
+    /// Regions split off.
+    pub(super) splits: u64,
+    /// Snapshots installed.
+    pub(super) installs: u64,
+    /// Changes of leadership.
+    pub(super) elections: u64,
+}
+
+impl Checks {
+    /// Notes a broken promise; the first one counts.
+    pub(super) fn fail(&mut self, words: impl FnOnce() -> String) {
+        if self.broken.is_none() {
+            self.broken = Some(words());
+        }
+    }
+
+    /// One leader for each group and term.
+    pub(super) fn leader(&mut self, change: &LeaderChange) {
+        let (group, term) = (change.group, change.term);
+        let Some(leader) = change.leader else { return };
+        if change.is_local {
+            self.elections += 1;
+        }
+        let known = *self.leaders.entry((group, term)).or_insert(leader);
+        if known != leader {
+            self.fail(|| format!("{group} has two leaders in {term}: {known} and {leader}"));
+        }
+    }
+
+    /// The same entry at the same index on every replica, also when it is applied again.
+    pub(super) fn entries<T>(&mut self, node: NodeId, task: &ApplyTask<T>) {
+        let mut before = None;
+        for entry in &task.entries {
+            let (group, index) = (task.group, entry.index);
+            if before.is_some_and(|before: u64| before + 1 != index.0) {
+                self.fail(|| format!("{node} was handed entries of {group} with a gap at {index}"));
+            }
+            before = Some(index.0);
+            self.applied += 1;
+            let mine = (entry.term, fnv(&[&entry.data]));
+            let known = *self.entries.entry((group, index.0)).or_insert(mine);
+            if known != mine {
+                self.fail(|| {
+                    format!(
+                        "{node} applied another entry of {group} at {index}: {mine:?}, not {known:?}"
+                    )
+                });
+            }
+        }
+    }
+
+    /// Equal state at equal applied index.
+    pub(super) fn state(&mut self, node: NodeId, group: RegionId, index: u64, hash: u64) {
+        let (known, first) = *self.states.entry((group, index)).or_insert((hash, node));
+        if known != hash {
+            self.fail(|| format!("{group} differs on {first} and {node} at applied index {index}"));
+        }
+    }
+
+    /// One description for each region and version; disjoint on a store; versions only grow.
+    pub(super) fn directory(
+        &mut self,
+        node: NodeId,
+        directory: &Directory,
+        seen: &mut BTreeMap<RegionId, u64>,
+    ) {
+        let mut end = Some(bytes::Bytes::new());
+        for local in directory.all() {
+            let state = local.state();
+            let Some(region) = state.region() else { continue };
+            let start = &region.range.start;
+            if end.as_ref().is_none_or(|end| start < end) {
+                self.fail(|| format!("{node} has two regions at {start:?}"));
+            }
+            end = (!region.range.end.is_empty()).then(|| region.range.end.clone());
+            let version = region.epoch.version;
+            let last = seen.insert(region.id, version).unwrap_or(0);
+            if version < last {
+                self.fail(|| format!("{} went back to version {version} on {node}", region.id));
+            }
+            self.region(node, region);
+        }
+    }
+
+    fn region(&mut self, node: NodeId, region: &Arc<Region>) {
+        let (id, version) = (region.id, region.epoch.version);
+        let newest = self.newest.entry(id).or_insert_with(|| {
+            self.splits += 1;
+            Arc::clone(region)
+        });
+        if newest.epoch.version < version {
+            *newest = Arc::clone(region);
+        }
+        let mine = (region.range.clone(), region.peers.clone());
+        let known = self.regions.entry((id, version)).or_insert_with(|| mine.clone()).clone();
+        if known != mine {
+            self.fail(|| format!("{node} has {id} version {version} as {mine:?}, not {known:?}"));
+        }
+    }
+
+    /// The newest region known to hold a key.
+    pub(super) fn region_of(&self, key: &[u8]) -> Option<Arc<Region>> {
+        let holding = self.newest.values().filter(|region| region.range.contains(key));
+        holding.max_by_key(|region| region.epoch.version).cloned()
+    }
+
+    /// All regions, newest descriptions.
+    pub(super) fn regions(&self) -> impl Iterator<Item = &Arc<Region>> {
+        self.newest.values()
+    }
+
+    /// What a request for a timestamp must be above.
+    pub(super) fn timestamp_floor(&self) -> u64 {
+        self.highest_returned
+    }
+
+    /// A timestamp returned to a request that was sent when `floor` was the highest returned one.
+    pub(super) fn timestamp(&mut self, member: NodeId, floor: u64, timestamp: u64) {
+        if timestamp <= floor {
+            self.fail(|| {
+                format!("{member} gave the timestamp {timestamp} after {floor} had been seen")
+            });
+        }
+        if let Some(other) = self.last_timestamp.insert(timestamp, member.0) {
+            self.fail(|| format!("n{other} and {member} both gave the timestamp {timestamp}"));
+        }
+        self.highest_returned = self.highest_returned.max(timestamp);
+    }
+}
+
+/// A hash of all a replica of a region holds: description, data, what is applied.
+pub(super) fn region_hash(engine: &MemoryEngine, region: &Region) -> Result<u64, EngineError> {
+    let applied = engine.get(Cf::Meta, &keys::apply_state(region.id))?.unwrap_or_default();
+    let head = format!("{region:?}");
+    let mut hash = fnv(&[&applied, head.as_bytes()]);
+    let range = &region.range;
+    engine.scan(Cf::Data, &range.start, &range.end, Direction::Forward, &mut |key, value| {
+        hash = fnv(&[&hash.to_le_bytes(), key, value]);
+        ControlFlow::Continue(())
+    })?;
+    Ok(hash)
+}

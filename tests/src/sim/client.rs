@@ -1,0 +1,311 @@
+//! Simulated clients: a few keys, unique values, and a cache of regions that may be stale.
+//!
+//! An operation is tried again only after a refusal that means "certainly not done". A write whose
+//! outcome nobody can say stays in the history as unknown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_consensus::shard::Plane;
+use quorate_proto::wire::kvrpcpb::Context;
+use quorate_proto::{NodeId, Peer, Region, RegionId};
+use quorate_store::core::RegionError;
+use rand::Rng;
+
+use super::agenda::MS;
+use super::cx::Cx;
+use super::messages::{Body, Event, Failure, Operation, Output, Request, Wake};
+use crate::linearize;
+use crate::linearize::history::{Pending, Recorder};
+use crate::linearize::kv::{self, KeyedInput, KvOperation};
+use crate::linearize::register::{KvInput, KvOutput};
+
+/// The history that all clients write.
+pub(super) type History = Recorder<KeyedInput, KvOutput>;
+
+/// First node id of clients.
+pub(super) const CLIENTS: u64 = 1_000;
+
+/// See the module.
+pub(super) struct Client {
+    number: u64,
+    routes: BTreeMap<RegionId, Route>,
+    current: Option<Current>,
+    operations: u64,
+    calls: u64,
+    pub(super) completed: u64,
+    pub(super) written: u64,
+    /// Begins no further operation of its own.
+    pub(super) stopped: bool,
+    /// Operations to do before all others.
+    pub(super) errands: Vec<Operation>,
+    pub(super) scans: Vec<KvOperation>,
+}
+
+struct Route {
+    region: Arc<Region>,
+    leader: Option<Peer>,
+}
+
+struct Current {
+    operation: Operation,
+    number: u64,
+    begun: u64,
+    pending: Option<Pending<KeyedInput, KvOutput>>,
+    /// An attempt without an answer yet.
+    under_way: Option<Attempt>,
+    follower: bool,
+}
+
+struct Attempt {
+    call: u64,
+    region: Arc<Region>,
+    peer: Peer,
+}
+
+impl Client {
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            routes: BTreeMap::new(),
+            current: None,
+            operations: 0,
+            calls: 0,
+            completed: 0,
+            written: 0,
+            stopped: false,
+            errands: Vec::new(),
+            scans: Vec::new(),
+        }
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        NodeId(CLIENTS + self.number)
+    }
+
+    /// True without anything to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.current.is_none() && self.errands.is_empty()
+    }
+
+    pub(super) fn wake(&mut self, wake: Wake, history: &History, cx: &mut Cx) {
+        match wake {
+            Wake::Next if self.current.is_none() => self.begin(history, cx),
+            Wake::Retry(number) if self.is_at(number) => self.attempt(cx),
+            Wake::Deadline(number) if self.is_at(number) => self.give_up(cx),
+            Wake::Next | Wake::Retry(_) | Wake::Deadline(_) => {}
+        }
+    }
+
+    fn is_at(&self, number: u64) -> bool {
+        self.current.as_ref().is_some_and(|current| current.number == number)
+    }
+
+    fn again(&self, after: u64, cx: &mut Cx) {
+        let wake = Wake::Retry(self.operations);
+        cx.after(after, Event::Client { client: self.number, wake });
+    }
+
+    fn begin(&mut self, history: &History, cx: &mut Cx) {
+        let errand = self.errands.pop();
+        if errand.is_none() && self.stopped {
+            return;
+        }
+        let begun = cx.now();
+        self.operations += 1;
+        let follower = errand.is_none() && cx.chance(cx.knobs.followers);
+        let operation = errand.unwrap_or_else(|| self.draw(cx));
+        let input = match &operation {
+            Operation::Get { key } => Some((key, KvInput::Get)),
+            Operation::Put { key, value } => Some((key, KvInput::Put(value.to_vec()))),
+            Operation::Delete { key } => Some((key, KvInput::Delete)),
+            Operation::Scan { .. } => None,
+        };
+        let pending = input.map(|(key, input)| {
+            history.invoke_at(self.number, KeyedInput::new(key.to_vec(), input), begun)
+        });
+        let number = self.operations;
+        self.current =
+            Some(Current { operation, number, begun, pending, under_way: None, follower });
+        let wake = Wake::Deadline(number);
+        cx.after(cx.knobs.deadline, Event::Client { client: self.number, wake });
+        self.attempt(cx);
+    }
+
+    fn draw(&mut self, cx: &mut Cx) -> Operation {
+        let key = key(cx.within((0, cx.knobs.keys - 1)));
+        if cx.chance(cx.knobs.writes) {
+            if cx.chance(0.1) {
+                return Operation::Delete { key };
+            }
+            let value = format!("{}.{}", self.number, self.operations);
+            return Operation::Put { key, value: value.into() };
+        }
+        if cx.chance(0.1) {
+            return Operation::Scan { start: key };
+        }
+        Operation::Get { key }
+    }
+
+    fn attempt(&mut self, cx: &mut Cx) {
+        let Some(current) = &mut self.current else { return };
+        let key = current.operation.key();
+        let route = self.routes.values().find(|route| route.region.range.contains(key));
+        let Some(route) = route else {
+            // Asks placement.
+            if let Some(region) = cx.checks.region_of(key) {
+                self.learn(region);
+            }
+            self.again(5 * MS, cx);
+            return;
+        };
+        let region = Arc::clone(&route.region);
+        let random = region.peers[cx.rng.random_range(0..region.peers.len())];
+        let peer = match (current.follower && !current.operation.is_write(), route.leader) {
+            (false, Some(leader)) => leader,
+            (true, _) | (false, None) => random,
+        };
+        self.calls += 1;
+        let call = self.calls;
+        let context = Context {
+            region_id: region.id.0,
+            region_epoch: Some(region.epoch.into()),
+            peer: Some(peer.into()),
+            replica_read: current.follower,
+            ..Context::default()
+        };
+        let operation = current.operation.clone();
+        current.under_way = Some(Attempt { call, region, peer });
+        let request = Box::new(Request { call, context, operation });
+        cx.send(self.node(), peer.store.into(), Plane::Control, Body::Request(request));
+    }
+
+    fn learn(&mut self, region: Arc<Region>) {
+        let newer = |route: &Route| {
+            route.region.range.overlaps(&region.range)
+                && route.region.epoch.version > region.epoch.version
+        };
+        if self.routes.values().any(newer) {
+            return;
+        }
+        let leader = self.routes.get(&region.id).and_then(|route| route.leader);
+        self.routes.retain(|_, route| !route.region.range.overlaps(&region.range));
+        self.routes.insert(region.id, Route { region, leader });
+    }
+
+    /// An answer has come.
+    pub(super) fn answer(&mut self, call: u64, result: Result<Output, Failure>, cx: &mut Cx) {
+        let Some(current) = &mut self.current else { return };
+        let Some(attempt) = current.under_way.take_if(|attempt| attempt.call == call) else {
+            return;
+        };
+        let refused = match result {
+            Ok(output) => {
+                if !current.follower
+                    && let Some(route) = self.routes.get_mut(&attempt.region.id)
+                {
+                    route.leader = Some(attempt.peer);
+                }
+                return self.complete(output, cx);
+            }
+            Err(Failure::Undetermined) => return self.end(cx),
+            Err(Failure::Unreachable) => {
+                if let Some(route) = self.routes.get_mut(&attempt.region.id) {
+                    route.leader = None;
+                }
+                return self.again(20 * MS, cx);
+            }
+            Err(Failure::Region(refused)) => refused,
+        };
+        let id = attempt.region.id;
+        match refused {
+            RegionError::NotLeader { leader, .. } => {
+                if let Some(route) = self.routes.get_mut(&id) {
+                    route.leader = leader.filter(|leader| leader.id != attempt.peer.id);
+                }
+                self.again(10 * MS, cx);
+            }
+            RegionError::EpochNotMatch { current } => {
+                for region in current {
+                    self.learn(region);
+                }
+                self.again(5 * MS, cx);
+            }
+            RegionError::StoreNotMatch { .. }
+            | RegionError::RegionNotFound(_)
+            | RegionError::MismatchPeer { .. }
+            | RegionError::KeyNotInRegion { .. } => {
+                self.routes.remove(&id);
+                self.again(20 * MS, cx);
+            }
+            RegionError::NotInitialized(_)
+            | RegionError::StaleCommand
+            | RegionError::Busy(_)
+            | RegionError::ReadNotReady(_) => self.again(20 * MS, cx),
+            error @ (RegionError::EntryTooLarge { .. }
+            | RegionError::AnswerTooLarge { .. }
+            | RegionError::TooManyItems { .. }
+            | RegionError::BadSplit { .. }) => {
+                let client = self.number;
+                cx.checks.fail(|| format!("client {client} was told: {error}"));
+            }
+        }
+    }
+
+    fn complete(&mut self, output: Output, cx: &mut Cx) {
+        let Some(current) = &mut self.current else { return };
+        let pending = current.pending.take();
+        let now = cx.now();
+        self.completed += 1;
+        self.written += u64::from(current.operation.is_write());
+        let answer = match output {
+            Output::Done => KvOutput::Done,
+            Output::Value(value) => KvOutput::Value(value.map(|value| value.to_vec())),
+            Output::Pairs(range, pairs) => {
+                let covered: BTreeSet<Vec<u8>> = (0..cx.knobs.keys)
+                    .map(|number| key(number).to_vec())
+                    .filter(|key| range.contains(key))
+                    .collect();
+                let pairs: Vec<(Vec<u8>, Vec<u8>)> =
+                    pairs.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+                let (input, output) = kv::scanned(&covered, &pairs);
+                let (client, invoke) = (self.number, current.begun);
+                let output = Some(output);
+                let scan = linearize::Operation { client, input, output, invoke, ret: now };
+                self.scans.extend(kv::parts(scan));
+                return self.end(cx);
+            }
+        };
+        if let Some(pending) = pending {
+            pending.ok_at(answer, now);
+        }
+        self.end(cx);
+    }
+
+    fn give_up(&mut self, cx: &mut Cx) {
+        if let Some(current) = &mut self.current
+            && current.under_way.is_none()
+            && let Some(pending) = current.pending.take()
+        {
+            // Every attempt was refused for good.
+            pending.fail();
+        }
+        self.end(cx);
+    }
+
+    /// What has no answer by now stays unknown.
+    fn end(&mut self, cx: &mut Cx) {
+        if let Some(current) = self.current.take() {
+            let operation = &current.operation;
+            cx.note(format_args!("client {} ended {operation:?}", self.number));
+        }
+        let think = cx.within(cx.knobs.think);
+        cx.after(think, Event::Client { client: self.number, wake: Wake::Next });
+    }
+}
+
+/// The key of that number.
+pub(super) fn key(number: u64) -> Bytes {
+    format!("k{number:03}").into()
+}
