@@ -13,6 +13,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, [&folder])?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Rare and large: it would make every answer ten times the size.
+        .boxed("region_error")
+        .codec_path("crate::codec::Messages")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;
     Ok(())

@@ -21,7 +21,7 @@ use crate::{
 const WRITE_ITEMS: usize = 1_024;
 /// Most bytes of one part that writes; far below what a log entry may have.
 const WRITE_BYTES: usize = 512 * 1024;
-/// Most keys of one part that reads, so that its answer stays small with ordinary values.
+/// Most keys of one part that reads. Where the answer is still too large, the part is halved.
 const READ_ITEMS: usize = 256;
 /// Most items of one call.
 const MAX_ITEMS: usize = 10_000_000;
@@ -86,14 +86,11 @@ impl Client {
                 other => return Err(unexpected(&attempt, &other)),
             };
             for pair in pairs {
-                if pair.error.is_some() {
-                    // The store could not fit or read this one: alone it says why.
-                    if let Some(value) = self.get_with(pair.key.clone(), options).await? {
-                        found.insert(pair.key, value);
-                    }
-                } else {
-                    found.insert(pair.key, pair.value);
+                if let Some(error) = pair.error {
+                    let operation = attempt.operation;
+                    return Err(Error::Refused { operation, reason: error.abort });
                 }
+                found.insert(pair.key, pair.value);
             }
         }
         Ok(keys
@@ -255,6 +252,14 @@ impl Inner {
                 Ok(Exchange::Answered(answer, _)) => {
                     done.push(Part { items, result: Ok(answer) });
                     continue;
+                }
+                Ok(Exchange::TooLarge(_)) if items.len() > 1 => {
+                    let beyond = items.split_off(items.len() / 2);
+                    open.extend([beyond, items]);
+                    continue;
+                }
+                Ok(Exchange::TooLarge(reason)) => {
+                    Err(Error::Refused { operation: attempt.operation, reason })
                 }
                 Ok(Exchange::Moved) => self.route(&mut attempt, &place).await,
                 Err(error) => Err(error),

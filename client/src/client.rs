@@ -116,6 +116,9 @@ impl Inner {
         let place = Place::At(key);
         match self.exchange(attempt, &place, |_, context| Some(make(context))).await? {
             Exchange::Answered(answer, _) => Ok(answer),
+            Exchange::TooLarge(reason) => {
+                Err(Error::Refused { operation: attempt.operation, reason })
+            }
             Exchange::Moved => unreachable!("a request for one key fits every region"),
         }
     }

@@ -83,12 +83,12 @@ impl Answer {
 impl From<Wire> for Answer {
     fn from(wire: Wire) -> Self {
         fn parse(
-            region_error: Option<errorpb::Error>,
+            region_error: Option<Box<errorpb::Error>>,
             words: String,
             answer: impl FnOnce() -> Answer,
         ) -> Answer {
             match region_error {
-                Some(error) => Answer::Refused(Box::new(error.into())),
+                Some(error) => Answer::Refused(Box::new((*error).into())),
                 None if !words.is_empty() => Answer::Failed(words.into()),
                 None => answer(),
             }

@@ -90,7 +90,7 @@ impl Inner {
                 attempt.replicas_tried += usize::from(replica_read);
                 return attempt.pause(Pace::Ordinary, Duration::ZERO).await;
             }
-            Refusal::Hopeless(reason) => {
+            Refusal::TooLarge(reason) | Refusal::Hopeless(reason) => {
                 return Err(Error::Refused { operation: attempt.operation, reason });
             }
         };

@@ -23,6 +23,7 @@ use crate::{
     client::Inner,
     command::{self, Answer},
     lane::Outcome,
+    refusal::Refusal,
     router::Route,
 };
 
@@ -129,6 +130,9 @@ pub(crate) enum Exchange {
     Answered(Answer, Arc<Route>),
     /// The region at that place does not fit the request any more: cut it anew.
     Moved,
+    /// The answer to this read would be larger than clients decode, in the store's words: ask for
+    /// less.
+    TooLarge(String),
 }
 
 impl Inner {
@@ -171,6 +175,9 @@ impl Inner {
             };
             match outcome {
                 Outcome::Answer(Answer::Refused(refusal)) => {
+                    if let (true, Refusal::TooLarge(words)) = (attempt.is_read(), &*refusal) {
+                        return Ok(Exchange::TooLarge(words.clone()));
+                    }
                     Box::pin(self.refused(attempt, &route, peer, replica_read, *refusal)).await?;
                 }
                 Outcome::Answer(Answer::Failed(words)) => {

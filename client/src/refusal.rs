@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     NotReady(&'static str),
     /// The command was dropped after it was proposed: it may have been applied.
     Stale,
+    /// The command, or the answer to it, is larger than allowed.
+    TooLarge(String),
     /// Never accepted, however often it is sent.
     Hopeless(String),
     /// An error this client does not know.
@@ -38,6 +40,7 @@ impl Refusal {
             | Self::WrongStore
             | Self::Busy(_)
             | Self::NotReady(_)
+            | Self::TooLarge(_)
             | Self::Hopeless(_) => true,
         }
     }
@@ -54,7 +57,7 @@ impl Refusal {
             Self::WrongStore => "another store answers at that address".to_owned(),
             Self::Busy(_) => "the store is busy".to_owned(),
             Self::Stale => "the command was dropped after it was proposed".to_owned(),
-            Self::Hopeless(why) | Self::Unknown(why) => why.clone(),
+            Self::TooLarge(why) | Self::Hopeless(why) | Self::Unknown(why) => why.clone(),
         }
     }
 }
@@ -103,10 +106,11 @@ impl From<errorpb::Error> for Refusal {
             return Self::NotReady("the leader has just changed");
         }
         if let Some(large) = wire.raft_entry_too_large {
-            return Self::Hopeless(format!(
-                "the command of {} bytes is too large for one log entry; write less at once",
-                large.entry_size
-            ));
+            // Some stores say it in words of their own, which know more.
+            return Self::TooLarge(match wire.message.as_str() {
+                "" => format!("{} bytes are too large; ask for less at once", large.entry_size),
+                words => words.to_owned(),
+            });
         }
         if let Some(full) = wire.disk_full {
             return Self::Hopeless(format!(

@@ -1,6 +1,8 @@
 //! Scans, and the removal of ranges: region after region, page after page.
 //!
-//! Each page is linearizable; a scan of several pages is no snapshot of one moment.
+//! Each page is linearizable; a scan of several pages is no snapshot of one moment. A page that
+//! would be larger than clients decode is refused by the store; it is asked for again with half
+//! the limit. A page shorter than its limit means that its region holds no more.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -15,10 +17,6 @@ use crate::{
     command::Answer,
     execute::{Attempt, Exchange, Place},
 };
-
-/// A page shorter than asked for means the end of a region, unless it is at least this large:
-/// then the store may have cut it to keep the answer small.
-const MAYBE_CUT: usize = 64 * 1024;
 
 /// What is scanned.
 struct Scan {
@@ -151,6 +149,7 @@ impl Client {
                 }
                 Ok(Exchange::Answered(other, _)) => return Err(unexpected(&attempt, &other)),
                 Ok(Exchange::Moved) => {}
+                Ok(Exchange::TooLarge(_)) => unreachable!("only reads have answers that are large"),
                 Err(error) if cursor == start => return Err(error),
                 Err(error) => {
                     let cause = format!("removed below {}, then: {error}", key::display(&cursor));
@@ -174,8 +173,9 @@ impl Inner {
         let mut found = Vec::new();
         // Where the next page begins: its first key, or, in reverse, the first key above it.
         let mut cursor = if scan.reverse { scan.end.clone() } else { scan.start.clone() };
+        let mut most = self.options.scan_page.clamp(1, limits::MAX_SCAN_LIMIT);
         while found.len() < scan.limit && !scan.is_over(&cursor) {
-            match self.page(&mut attempt, &scan, &cursor, &mut found).await? {
+            match self.page(&mut attempt, &scan, &cursor, &mut most, &mut found).await? {
                 Some(next) => cursor = next,
                 None => break,
             }
@@ -183,16 +183,16 @@ impl Inner {
         Ok(found)
     }
 
-    /// One page; the next cursor, none at the end of the keys.
+    /// One page, of at most `most` pairs; the next cursor, none at the end of the keys.
     async fn page(
         &self,
         attempt: &mut Attempt,
         scan: &Scan,
         cursor: &Bytes,
+        most: &mut u32,
         found: &mut Vec<KvPair>,
     ) -> Result<Option<Bytes>> {
-        let most = self.options.scan_page.clamp(1, limits::MAX_SCAN_LIMIT);
-        let limit = u32::try_from(scan.limit - found.len()).map_or(most, |left| left.min(most));
+        let limit = u32::try_from(scan.limit - found.len()).map_or(*most, |left| left.min(*most));
         let make = |region: &Region, context| {
             let (start_key, end_key) = scan.clip(cursor, region);
             Some(Command::RawScan(kvrpcpb::RawScanRequest {
@@ -212,13 +212,19 @@ impl Inner {
         let (answer, route) = match self.exchange(attempt, &place, make).await? {
             Exchange::Answered(answer, route) => (answer, route),
             Exchange::Moved => return Ok(Some(cursor.clone())),
+            Exchange::TooLarge(_) if limit > 1 => {
+                *most = limit / 2;
+                return Ok(Some(cursor.clone()));
+            }
+            Exchange::TooLarge(reason) => {
+                return Err(Error::Refused { operation: attempt.operation, reason });
+            }
         };
         let pairs = match answer {
             Answer::Pairs(pairs) => pairs,
             other => return Err(unexpected(attempt, &other)),
         };
         let full = pairs.len() >= limit as usize;
-        let mut bytes = 0;
         for pair in pairs {
             if let Some(error) = pair.error {
                 let operation = attempt.operation;
@@ -235,13 +241,11 @@ impl Inner {
                     reason: format!("{} sent keys out of order", route.region.id),
                 });
             }
-            bytes += pair.key.len() + pair.value.len();
             found.push((pair.key, pair.value));
         }
-        let more_here = full || bytes >= MAYBE_CUT;
         Ok(match found.last() {
-            Some((last, _)) if more_here && scan.reverse => Some(last.clone()),
-            Some((last, _)) if more_here => Some(after(last)),
+            Some((last, _)) if full && scan.reverse => Some(last.clone()),
+            Some((last, _)) if full => Some(after(last)),
             Some(_) | None => {
                 let range = &route.region.range;
                 let edge = if scan.reverse { &range.start } else { &range.end };

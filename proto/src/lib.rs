@@ -8,6 +8,7 @@
 //! Wire messages are parsed once, at the edge, into the types of [`region`] and
 //! [`ids`]; inside, nothing is an `Option` that "cannot be None".
 
+pub mod codec;
 pub mod ids;
 pub mod key;
 pub mod limits;

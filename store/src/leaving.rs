@@ -14,30 +14,30 @@ use crate::serve::Serving;
 
 /// How long one transfer may take before the next peer is asked.
 const TRANSFER: Duration = Duration::from_secs(1);
+/// How many peers are asked. Where all stores stop at once, nobody can take over: they would pass
+/// leaders around.
+const ROUNDS: usize = 3;
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Hands every leader over, spread evenly over the other voters; returns how many are left when
-/// `deadline` comes. Regions whose only voter is here are left from the beginning.
+/// Hands every leader over, spread evenly over the other voters; returns how many are left after
+/// a few rounds, or when `deadline` comes. Regions whose only voter is here are left from the
+/// beginning.
 pub(crate) async fn hand_over(directory: &Directory, raft: &dyn Raft, deadline: Instant) -> usize {
-    let mut round = 0;
-    loop {
+    for round in 0..ROUNDS {
         let chosen = targets(directory, round);
-        if chosen.is_empty() {
-            return leaders(directory);
+        if chosen.is_empty() || Instant::now() >= deadline {
+            break;
         }
         for (region, to) in &chosen {
             raft.transfer_leader(*region, *to);
         }
-        round += 1;
         let until = (Instant::now() + TRANSFER).min(deadline);
         while Instant::now() < until && !targets(directory, round).is_empty() {
             tokio::time::sleep(LOOK).await;
         }
-        if Instant::now() >= deadline {
-            return leaders(directory);
-        }
     }
+    leaders(directory)
 }
 
 /// Waits until nothing is under way any more; false where the deadline came first.

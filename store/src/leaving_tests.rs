@@ -26,7 +26,7 @@ async fn a_leader_that_nobody_takes_over_is_asked_for_again_and_then_left() {
     let store = TestStore::new(LimitsConfig::default());
     store.follow(LEFT, StoreId(2));
     let raft = Arc::clone(&store.raft);
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(10);
     assert_eq!(hand_over(&store.directory, raft.as_ref(), deadline).await, 1);
     let asked: Vec<NodeId> = raft.transfers.lock().iter().map(|(_, to)| *to).collect();
     assert_eq!(asked, [NodeId(2), NodeId(3), NodeId(2)]);

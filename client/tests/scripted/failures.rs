@@ -151,6 +151,10 @@ async fn hopeless_requests_are_not_tried_again() {
     let refused = client.put("k", "1").await.unwrap_err();
     assert!(matches!(refused, Error::Refused { .. }), "{refused}");
     assert!(refused.to_string().contains("96 % of /data"), "{refused}");
+    let large = errorpb::RaftEntryTooLarge { region_id: 1, entry_size: 9 };
+    world.next(1, [error(|e| e.raft_entry_too_large = Some(large))]);
+    let refused = client.put("k", "1").await.unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }) && refused.to_string().contains("9 bytes"));
     world.next(1, [Move::Fail("value has a bad colour")]);
     let refused = client.put("k", "1").await.unwrap_err();
     assert!(refused.to_string().contains("bad colour") && !refused.is_undetermined());

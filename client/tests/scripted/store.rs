@@ -5,7 +5,7 @@ use std::{ops::Bound, pin::Pin};
 use bytes::Bytes;
 use futures::Stream;
 use quorate_proto::{
-    KeyRange, StoreId,
+    KeyRange, StoreId, limits,
     wire::{
         errorpb, kvrpcpb,
         tikvpb::{
@@ -66,7 +66,7 @@ impl Store {
 
     fn serve(&self, state: &mut State, command: Command) -> Answer {
         match self.check(state, &command) {
-            Ok(()) => apply(state, command),
+            Ok(()) => bounded(command.clone(), apply(state, command)),
             Err(error) => refuse(&command, error),
         }
     }
@@ -140,7 +140,7 @@ fn shape(command: &Command) -> (kvrpcpb::Context, KeyRange) {
 }
 
 fn refuse(command: &Command, error: errorpb::Error) -> Answer {
-    let region_error = Some(error);
+    let region_error = Some(Box::new(error));
     match command {
         Command::RawGet(_) => {
             Answer::RawGet(kvrpcpb::RawGetResponse { region_error, ..Default::default() })
@@ -170,6 +170,22 @@ fn refuse(command: &Command, error: errorpb::Error) -> Answer {
         }),
         Command::RawBatchScan(_) | Command::Empty(_) => panic!("the client does not send these"),
     }
+}
+
+/// As a store does: an answer that clients could not decode is refused, never cut.
+fn bounded(command: Command, answer: Answer) -> Answer {
+    let pairs = match &answer {
+        Answer::RawBatchGet(answer) => &answer.pairs,
+        Answer::RawScan(answer) => &answer.kvs,
+        _ => return answer,
+    };
+    let bytes: usize = pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
+    if bytes <= limits::MAX_ANSWER_BYTES {
+        return answer;
+    }
+    let message = "the answer is too large: ask for less".to_owned();
+    let raft_entry_too_large = Some(errorpb::RaftEntryTooLarge::default());
+    refuse(&command, errorpb::Error { message, raft_entry_too_large, ..Default::default() })
 }
 
 fn apply(state: &mut State, command: Command) -> Answer {

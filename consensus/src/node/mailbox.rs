@@ -163,9 +163,9 @@ impl<T: 'static> Mailboxes<T> {
 
     /// A single message; false where the mailbox is full.
     pub(super) fn message(&self, from: NodeId, envelope: Envelope) -> bool {
+        let worker = self.of(RegionId(envelope.group));
         self.counters.messages_received.add(1);
-        let mailbox = self.of(RegionId(envelope.group));
-        let taken = mailbox.push(Mail::Frame(from, vec![envelope]), false).is_ok();
+        let taken = worker.push(Mail::Frame(from, vec![envelope]), false).is_ok();
         self.counters.mailbox_dropped.add(u64::from(!taken));
         taken
     }

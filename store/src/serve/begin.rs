@@ -17,7 +17,6 @@ use crate::core::{Admitted, RegionError, Scan};
 use crate::kind::Kind;
 
 /// What the first step came to.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack of the hot path")]
 pub(crate) enum Begun {
     /// It is over. Without a kind: a message that only keeps the stream alive.
     Finished(Option<Kind>, Finished),

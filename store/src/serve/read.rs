@@ -120,7 +120,6 @@ impl Finished {
 }
 
 /// What one attempt came to.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack of the hot path")]
 pub(super) enum Attempt {
     /// An answer.
     Finished(Finished),

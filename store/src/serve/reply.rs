@@ -5,6 +5,7 @@
 //! pair carries the error.
 
 use bytes::Bytes;
+use prost::Message;
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
 use quorate_proto::wire::{errorpb, kvrpcpb};
 
@@ -41,7 +42,7 @@ pub(super) fn pairs(kind: Kind, pairs: Vec<kvrpcpb::KvPair>) -> Response {
 
 /// A region's refusal.
 pub(super) fn region_error(kind: Kind, error: errorpb::Error) -> Response {
-    let region_error = Some(error);
+    let region_error = Some(Box::new(error));
     match kind {
         Kind::Get => {
             Response::RawGet(kvrpcpb::RawGetResponse { region_error, ..Default::default() })
@@ -97,7 +98,7 @@ pub(super) fn invalid(kind: Kind, error: String) -> Response {
 fn wire_pairs(
     kind: Kind,
     pairs: Vec<kvrpcpb::KvPair>,
-    region_error: Option<errorpb::Error>,
+    region_error: Option<Box<errorpb::Error>>,
 ) -> Response {
     match kind {
         Kind::BatchGet => {
@@ -121,7 +122,7 @@ fn wire_pairs(
 /// Roughly how many bytes an answer takes on the wire, from above.
 pub(super) fn weight(response: &Response) -> usize {
     let error =
-        |error: &Option<errorpb::Error>| error.as_ref().map_or(0, prost::Message::encoded_len);
+        |error: &Option<Box<errorpb::Error>>| error.as_ref().map_or(0, |error| error.encoded_len());
     let many = |pairs: &[kvrpcpb::KvPair]| -> usize {
         pairs.iter().map(|pair| pair.key.len() + pair.value.len() + 16).sum()
     };
