@@ -81,7 +81,9 @@ pub(crate) struct Asking<'a>(&'a Refreshing, RegionId);
 impl Refreshing {
     /// None where somebody is asking already.
     pub(crate) fn start(&self, region: RegionId) -> Option<Asking<'_>> {
-        self.0.lock().insert(region).then_some(Asking(self, region))
+        // Made only once the lock is free again: dropping it takes the lock.
+        let first = self.0.lock().insert(region);
+        first.then(|| Asking(self, region))
     }
 }
 
