@@ -81,8 +81,13 @@ pub(crate) struct Asking<'a>(&'a Refreshing, RegionId);
 impl Refreshing {
     /// None where somebody is asking already.
     pub(crate) fn start(&self, region: RegionId) -> Option<Asking<'_>> {
+<<<<<<< HEAD
         // Made only once the lock is free again: dropping it takes the lock.
         let first = self.0.lock().insert(region);
+=======
+        let first = self.0.lock().insert(region);
+        // Made only here: dropping one ends the question, and takes the lock.
+>>>>>>> proc
         first.then(|| Asking(self, region))
     }
 }
@@ -327,5 +332,22 @@ pub(crate) fn unexpected(attempt: &Attempt, answer: &Answer) -> Error {
         Kind::Read(_) => Error::Refused { operation, reason },
         // Whatever it did with it.
         Kind::Write => Error::Undetermined { operation, cause: reason },
+    }
+}
+
+#[cfg(test)]
+mod refreshing_tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_asked_about_once_at_a_time() {
+        let refreshing = Refreshing::default();
+        let asking = refreshing.start(RegionId(7));
+        assert!(asking.is_some());
+        assert!(refreshing.start(RegionId(7)).is_none());
+        assert!(refreshing.start(RegionId(7)).is_none(), "a refusal does not end the question");
+        assert!(refreshing.start(RegionId(8)).is_some());
+        drop(asking);
+        assert!(refreshing.start(RegionId(7)).is_some());
     }
 }
