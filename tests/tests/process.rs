@@ -9,12 +9,16 @@
 mod cache;
 #[path = "process/commands.rs"]
 mod commands;
+#[path = "process/disk.rs"]
+mod disk;
 #[path = "process/handover.rs"]
 mod handover;
 #[path = "process/import.rs"]
 mod import;
 #[path = "process/kills.rs"]
 mod kills;
+#[path = "process/pages.rs"]
+mod pages;
 #[path = "process/placement.rs"]
 mod placement;
 #[path = "process/splits.rs"]
