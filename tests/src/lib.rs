@@ -1,5 +1,6 @@
 //! Simulator, checkers, process tests.
 
 pub mod linearize;
+pub mod process;
 pub mod sim;
 pub mod tidy;
