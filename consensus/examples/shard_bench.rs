@@ -155,7 +155,7 @@ fn main() -> Result<(), EngineError> {
     for number in 1..=3 {
         let engine: Arc<dyn Engine> = if rocks {
             let options = RocksOptions::default();
-            Arc::new(RocksEngine::open(&folder.join(number.to_string()), &options)?)
+            Arc::new(RocksEngine::open(folder.join(number.to_string()), &options)?)
         } else {
             Arc::new(MemoryEngine::new())
         };
