@@ -81,7 +81,9 @@ pub(crate) struct Asking<'a>(&'a Refreshing, RegionId);
 impl Refreshing {
     /// None where somebody is asking already.
     pub(crate) fn start(&self, region: RegionId) -> Option<Asking<'_>> {
-        self.0.lock().insert(region).then_some(Asking(self, region))
+        // Made only once the lock is free again: dropping it takes the lock.
+        let first = self.0.lock().insert(region);
+        first.then(|| Asking(self, region))
     }
 }
 
@@ -325,5 +327,22 @@ pub(crate) fn unexpected(attempt: &Attempt, answer: &Answer) -> Error {
         Kind::Read(_) => Error::Refused { operation, reason },
         // Whatever it did with it.
         Kind::Write => Error::Undetermined { operation, cause: reason },
+    }
+}
+
+#[cfg(test)]
+mod refreshing_tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_asked_about_once_at_a_time() {
+        let refreshing = Refreshing::default();
+        let asking = refreshing.start(RegionId(7));
+        assert!(asking.is_some());
+        assert!(refreshing.start(RegionId(7)).is_none());
+        assert!(refreshing.start(RegionId(7)).is_none(), "a refusal does not end the question");
+        assert!(refreshing.start(RegionId(8)).is_some());
+        drop(asking);
+        assert!(refreshing.start(RegionId(7)).is_some());
     }
 }

@@ -39,7 +39,7 @@ pub struct Accounts {
 
 impl Accounts {
     /// Reads every write back and checks the history. At least `floor` writes were acknowledged
-    /// and as many contended operations answered, or the test proves nothing.
+    /// and a quarter as many contended operations answered, or the test proves nothing.
     ///
     /// # Panics
     /// With what was lost, or why the history is not linearizable.
@@ -57,7 +57,7 @@ impl Accounts {
             self.lasted.as_secs_f64()
         );
         assert!(acknowledged.len() >= floor, "only {} writes went through", acknowledged.len());
-        assert!(answered >= floor, "only {answered} contended operations were answered");
+        assert!(answered >= floor / 4, "only {answered} contended operations were answered");
         let lost = differences(client, acknowledged, |found, value| found == Some(value)).await;
         assert!(lost.is_empty(), "{} acknowledged writes are lost: {lost:?}", lost.len());
         let wrong =

@@ -82,12 +82,10 @@ impl Cluster {
         let members: Vec<String> =
             (1..).zip(&placements).map(|(id, node)| format!("{id}={}", node.address)).collect();
         for (id, node) in (1..).zip(&mut placements) {
-            node.add_flags([
-                format!("--id={id}"),
-                format!("--members={}", members.join(",")),
-                format!("--initial-stores={replicas}"),
-                format!("--replicas={replicas}"),
-            ]);
+            node.replace_flag(&format!("--id={id}"));
+            node.replace_flag(&format!("--members={}", members.join(",")));
+            node.replace_flag(&format!("--initial-stores={replicas}"));
+            node.replace_flag(&format!("--replicas={replicas}"));
         }
         let addresses: Vec<&str> = placements.iter().map(|node| node.address.as_str()).collect();
         let mut flags = vec![format!("--placement={}", addresses.join(","))];

@@ -31,6 +31,9 @@ const HOT_KEYS: u32 = 2;
 /// Bytes of a ledger's value.
 const VALUE_BYTES: usize = 128;
 
+/// No operation of a client may take longer, whatever happens: its deadline is 10 s.
+const NEVER_LONGER: Duration = Duration::from_secs(20);
+
 /// First bytes of the keys that a load uses.
 pub fn letters() -> impl Iterator<Item = u8> + Clone {
     b'a'..=b'l'
@@ -174,7 +177,7 @@ async fn write_ledger(shared: Arc<Shared>, client: Client, letter: u8) {
         }
         let key = letter_key(letter, number);
         let value = Bytes::from(format!("{number:0>VALUE_BYTES$}"));
-        let answer = client.put(key.clone(), value.clone()).await;
+        let answer = ends("put", &key, client.put(key.clone(), value.clone())).await;
         let now = nanos(shared.origin.elapsed());
         match answer {
             Ok(()) => {
@@ -213,11 +216,17 @@ async fn contend(shared: Arc<Shared>, client: Client, number: u64) {
             KvInput::Get => {
                 let from =
                     if turn % 3 == 0 { ReadOptions::follower() } else { ReadOptions::default() };
-                let value = client.get_with(key, from).await;
+                let value = ends("get", &key.clone().into(), client.get_with(key, from)).await;
                 value.map(|value| KvOutput::Value(value.map(|value| value.to_vec())))
             }
-            KvInput::Put(value) => client.put(key, value).await.map(|()| KvOutput::Done),
-            KvInput::Delete => client.delete(key).await.map(|()| KvOutput::Done),
+            KvInput::Put(value) => {
+                let put = ends("put", &key.clone().into(), client.put(key, value)).await;
+                put.map(|()| KvOutput::Done)
+            }
+            KvInput::Delete => {
+                let delete = ends("delete", &key.clone().into(), client.delete(key)).await;
+                delete.map(|()| KvOutput::Done)
+            }
             KvInput::Cas { .. } => unreachable!("this load has no compare-and-set"),
         };
         match answer {
@@ -229,6 +238,18 @@ async fn contend(shared: Arc<Shared>, client: Client, number: u64) {
             }
         }
         tokio::time::sleep(shared.pause).await;
+    }
+}
+
+/// The outcome of an operation, which must come: with or without an answer of the cluster.
+async fn ends<T>(
+    what: &str,
+    key: &Bytes,
+    operation: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(NEVER_LONGER, operation).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("a {what} of {key:?} has not ended after {NEVER_LONGER:?}"),
     }
 }
 

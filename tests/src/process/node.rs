@@ -62,30 +62,27 @@ impl Node {
         more: Vec<String>,
     ) -> Node {
         let data = home.join(name);
-        let mut arguments = vec![
+        let arguments = vec![
             role.to_owned(),
             format!("--listen={address}"),
             format!("--status-address={status_address}"),
             format!("--data={}", data.display()),
         ];
-        arguments.extend(more);
+        let (name, home) = (name.to_owned(), home.to_owned());
         let log = home.join(format!("{name}.log"));
-        let home = home.to_owned();
-        Node {
-            name: name.to_owned(),
-            address,
-            status_address,
-            data,
-            home,
-            arguments,
-            log,
-            child: None,
-        }
+        let mut node =
+            Node { name, address, status_address, data, home, arguments, log, child: None };
+        more.iter().for_each(|flag| node.replace_flag(flag));
+        node
     }
 
-    /// Adds flags for the next start.
-    pub fn add_flags(&mut self, flags: impl IntoIterator<Item = String>) {
-        self.arguments.extend(flags);
+    /// Gives a flag (`--name=value`) another value from the next start on, or adds it.
+    pub fn replace_flag(&mut self, flag: &str) {
+        let name = flag.split_once('=').map_or(flag, |(name, _)| name);
+        let is_same =
+            |given: &String| given.split_once('=').is_some_and(|(given, _)| given == name);
+        self.arguments.retain(|given| !is_same(given));
+        self.arguments.push(flag.to_owned());
     }
 
     /// Starts the process, with the arguments of every other time.
@@ -219,6 +216,11 @@ impl Node {
                 Err(error) => Err(error.to_string()),
             }
         });
+    }
+
+    /// Where it logs.
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// All that it logged.

@@ -20,13 +20,11 @@ pub enum Mutant {
     ForgottenPromise,
     /// What was applied is forgotten by a restart, but not that it was applied.
     AppliedWithoutData,
-    /// A leader of placement hands out timestamps from its clock, ceiling or not.
-    TimestampsByClock,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 8] = [
+    pub const ALL: [Mutant; 7] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -34,6 +32,5 @@ impl Mutant {
         Mutant::FollowerWithoutIndex,
         Mutant::ForgottenPromise,
         Mutant::AppliedWithoutData,
-        Mutant::TimestampsByClock,
     ];
 }

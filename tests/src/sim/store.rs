@@ -25,8 +25,10 @@ use super::messages::{Body, Failure, Operation, Output, Request, Token};
 use super::mutant::Mutant;
 use super::role::Host;
 
-/// Between two steps of a request, at most.
+/// Between two steps of a request, mostly.
 const STEP: u64 = MS / 20;
+/// Where its thread has to wait for a processor.
+const SLOW_STEP: u64 = 20 * MS;
 
 /// See the module.
 pub(super) struct StoreRole {
@@ -122,7 +124,8 @@ impl StoreRole {
     fn go_on(&mut self, job: Job, host: &mut Host<'_>) {
         let number = self.number();
         self.jobs.insert(number, job);
-        let after = host.cx.within((0, STEP));
+        let slow = host.cx.chance(0.05);
+        let after = host.cx.within((0, if slow { SLOW_STEP } else { STEP }));
         host.job(after, number);
     }
 

@@ -2,36 +2,21 @@
 
 use std::time::Duration;
 
-use quorate_client::Client;
-use quorate_tests::process::{Cluster, Load, LoadOptions, Shape, letters};
+use quorate_tests::process::{Cluster, Load, LoadOptions, Shape};
 
-/// How long writes may take to go on after a fault: far more than they should.
-const RECOVERY: Duration = Duration::from_secs(20);
-
-/// Three clients, so that connections and caches differ.
-async fn clients(cluster: &Cluster) -> Vec<Client> {
-    let mut clients = Vec::new();
-    for _ in 0..3 {
-        clients.push(cluster.client().await);
-    }
-    clients
-}
+use crate::{RECOVERY, all_letters, clients, led_by};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_store_in_turn_and_the_placement_leader() {
     let mut cluster = Cluster::start(Shape::default()).await;
     cluster.spread().await;
-    let all: Vec<u8> = letters().collect();
+    let all = all_letters();
     let load = Load::start(&clients(&cluster).await, LoadOptions::default());
     load.progress(&all, 20, RECOVERY).await;
     let ids = cluster.store_ids();
     let mut outages = Vec::new();
     for (number, id) in ids.iter().enumerate() {
-        let leaders = cluster.leaders().await;
-        let led: Vec<u8> = leaders
-            .into_iter()
-            .filter_map(|(letter, leader)| (leader == *id).then_some(letter))
-            .collect();
+        let led = led_by(&cluster, *id).await;
         let from = load.elapsed();
         cluster.stores[number].kill();
         load.progress(&all, 20, RECOVERY).await;
@@ -66,7 +51,7 @@ async fn each_store_in_turn_and_the_placement_leader() {
 async fn all_processes_at_once() {
     let mut cluster = Cluster::start(Shape::default()).await;
     cluster.spread().await;
-    let all: Vec<u8> = letters().collect();
+    let all = all_letters();
     let load = Load::start(&clients(&cluster).await, LoadOptions::default());
     load.progress(&all, 30, RECOVERY).await;
     for node in cluster.stores.iter_mut().chain(&mut cluster.placements) {

@@ -1,0 +1,48 @@
+//! What every process tells over HTTP, and what a client of gRPC health is told.
+
+use quorate_tests::process::{Cluster, Shape};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_process_tells_how_it_is() {
+    let cluster = Cluster::start(Shape::small()).await;
+    let client = cluster.client().await;
+    client.put("a", "b").await.unwrap();
+    assert_eq!(client.get("a").await.unwrap().as_deref(), Some(&b"b"[..]));
+
+    let placement = cluster.placements[0].health().unwrap();
+    assert_eq!((&placement["id"], &placement["role"]), (&1.into(), &"leader".into()));
+    for number in ["term", "committed", "applied", "regions", "cluster_id"] {
+        assert!(placement[number].as_u64().is_some_and(|number| number > 0), "{placement}");
+    }
+    let store = cluster.stores[0].health().unwrap();
+    assert_eq!((&store["role"], &store["state"]), (&"store".into(), &"serving".into()));
+    assert_eq!((&store["regions"], &store["leaders"]), (&2.into(), &2.into()));
+    assert_eq!(store["cluster_id"], placement["cluster_id"]);
+    let regions = cluster.stores[0].page("/health?regions=1").unwrap();
+    let regions: serde_json::Value = serde_json::from_str(&regions.body).unwrap();
+    for region in regions["region_list"].as_array().unwrap() {
+        assert_eq!(region["is_leader"], true);
+        for number in ["id", "term", "commit_index", "applied_index", "version"] {
+            assert!(region[number].as_u64().is_some_and(|number| number > 0), "{region}");
+        }
+    }
+
+    for node in cluster.placements.iter().chain(&cluster.stores) {
+        assert_eq!(node.page("/ready").unwrap().status, 200, "{}", node.name);
+        assert_eq!(node.page("/nowhere").unwrap().status, 404, "{}", node.name);
+        let page = node.page("/metrics").unwrap();
+        assert_eq!(page.status, 200);
+        let samples = page.body.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let mut count = 0;
+        for sample in samples {
+            let (name, value) = sample.rsplit_once(' ').unwrap_or_else(|| panic!("{sample}"));
+            assert!(value.parse::<f64>().is_ok(), "{}: {sample}", node.name);
+            assert!(name.starts_with("quorate_") || name.starts_with("process_"), "{sample}");
+            count += 1;
+        }
+        assert!(count > 10, "{} shows {count} samples", node.name);
+    }
+    let metrics = cluster.stores[0].page("/metrics").unwrap().body;
+    let leaders = metrics.lines().find(|line| line.starts_with("quorate_store_leaders"));
+    assert_eq!(leaders, Some("quorate_store_leaders 2"));
+}
