@@ -129,7 +129,7 @@ run_cell() {
     wait_for "$system"
     "bench_$system" --workload "$workload" --clients "$count" --seconds "$seconds" --warm-up 1 \
         -o plain >"$work/run" 2>"$work/run.err" || fail "$system $workload $count: $(tail -n 1 "$work/run.err")"
-    awk -F'\t' -v round="$round" -v system="$system" -v workload="$workload" -v clients="$count" '
+    awk -F'\t' -v round="$round" -v measured="$system" -v workload="$workload" -v clients="$count" '
         $1 == "operations_per_second" { rate = $2 }
         $1 == "latency_us" { p50 = part("p50"); p99 = part("p99") }
         $1 == "cpu_us_per_operation" { cpu = part("system"); own = part("generator") }
@@ -138,7 +138,7 @@ run_cell() {
             n = split($2, words, " ")
             for (i = 1; i < n; i++) if (words[i] == name) return words[i + 1]
         }
-        END { printf "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", round, workload, clients, system, rate, p50, p99, cpu, own, syncs }
+        END { printf "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", round, workload, clients, measured, rate, p50, p99, cpu, own, syncs }
     ' "$work/run" >>"$results"
     tail -n 1 "$results" | awk -F'\t' '{
         printf "round %s  %-4s %4s clients  %-8s %9d op/s  p50 %6s µs  p99 %7s µs  CPU %6s µs/op (+ %s generator)  syncs/s %s\n",

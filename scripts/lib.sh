@@ -70,7 +70,7 @@ set_up() {
         install_packages "libclang" libclang-dev
     fi
     mkdir -p "$CARGO_TARGET_DIR"
-    if compgen -G "$CARGO_TARGET_DIR/debug/deps/librocksdb_sys-*.rlib" >/dev/null; then
+    if compgen -G "$CARGO_TARGET_DIR/debug/deps/*rocksdb_sys-*.rlib" >/dev/null; then
         say "RocksDB is compiled already; building what changed ($CARGO_TARGET_DIR)"
     else
         say "RocksDB compiles once, which takes about 11 minutes on 2 cores; later builds reuse it ($CARGO_TARGET_DIR)"

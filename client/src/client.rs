@@ -81,8 +81,8 @@ pub(crate) struct Asking<'a>(&'a Refreshing, RegionId);
 impl Refreshing {
     /// None where somebody is asking already.
     pub(crate) fn start(&self, region: RegionId) -> Option<Asking<'_>> {
+        // Made only once the lock is free again: dropping it takes the lock.
         let first = self.0.lock().insert(region);
-        // Made only here: dropping one ends the question, and takes the lock.
         first.then(|| Asking(self, region))
     }
 }

@@ -10,13 +10,15 @@ use tokio::time::Instant;
 use crate::core::Directory;
 use crate::metrics::Metrics;
 use crate::raft::Raft;
-use crate::serve::Serving;
+use crate::serve::{Ending, Serving};
 
 /// How long one transfer may take before the next peer is asked.
 const TRANSFER: Duration = Duration::from_secs(1);
 /// How many peers are asked. Where all stores stop at once, nobody can take over: they would pass
 /// leaders around.
 const ROUNDS: usize = 3;
+/// How long clients are told where to go before their streams end.
+const QUIETING: Duration = Duration::from_secs(2);
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -40,9 +42,18 @@ pub(crate) async fn hand_over(directory: &Directory, raft: &dyn Raft, deadline: 
     leaders(directory)
 }
 
-/// Waits until nothing is under way any more; false where the deadline came first.
+/// Ends the batched streams, quiet ones first, and waits until nothing is under way any more;
+/// false where the deadline came first.
 pub(crate) async fn drain(serving: &Serving, metrics: &Metrics, deadline: Instant) -> bool {
-    serving.stop();
+    serving.end_streams(Ending::Quiet);
+    if drained(serving, metrics, deadline.min(Instant::now() + QUIETING)).await {
+        return true;
+    }
+    serving.end_streams(Ending::All);
+    drained(serving, metrics, deadline).await
+}
+
+async fn drained(serving: &Serving, metrics: &Metrics, deadline: Instant) -> bool {
     loop {
         let streams = metrics.streams.load(Ordering::Relaxed);
         if streams == 0 && serving.budget().requests() == 0 {

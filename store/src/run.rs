@@ -6,6 +6,7 @@
 //! A store that has its regions does not need placement to start.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -47,6 +48,8 @@ const SPLIT_QUEUE: usize = 256;
 const WINDOWS: (u32, u32) = (2 << 20, 8 << 20);
 /// Largest HTTP/2 frame we send or take, in bytes.
 const FRAME: u32 = 64 << 10;
+/// Largest list of HTTP/2 headers we take, in bytes.
+const HEADERS: u32 = 16 << 10;
 /// Silence after which a connection is probed, and how long the probe may stay unanswered.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 
@@ -60,6 +63,13 @@ pub fn run(
     config: StoreConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), StoreError> {
+    start(config, Box::pin(shutdown))
+}
+
+/// What ends a store, boxed: all of it is compiled here, not again in each caller.
+type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn start(config: StoreConfig, shutdown: Shutdown) -> Result<(), StoreError> {
     config.check().map_err(StoreError::Config)?;
     let listener = listener::bind("listen", &config.listen)?;
     let bound = listener
@@ -157,9 +167,8 @@ impl Store {
     async fn run(
         mut self,
         listener: std::net::TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
+        mut shutdown: Shutdown,
     ) -> Result<(), StoreError> {
-        let mut shutdown = std::pin::pin!(shutdown);
         let (client, applier, groups) = tokio::select! {
             prepared = self.prepare() => prepared?,
             () = &mut shutdown => {
@@ -194,19 +203,18 @@ impl Store {
         };
         healthy.send_replace(false);
         self.pages.set_phase(Phase::Stopping);
-        if result.is_ok() {
-            let all = Duration::from_secs(self.config.shutdown_secs);
-            tokio::select! {
-                () = self.leave(&service, stop_accepting, Instant::now() + all) => {}
-                error = self.fatal.wait() => return Err(error),
-            }
+        // After a failure nothing is worth waiting for: what was acknowledged is durable.
+        result?;
+        let all = Duration::from_secs(self.config.shutdown_secs);
+        tokio::select! {
+            () = self.leave(&service, stop_accepting, Instant::now() + all) => {}
+            error = self.fatal.wait() => return Err(error),
         }
         let node = Arc::clone(&service.node);
         let stopped = tokio::task::spawn_blocking(move || node.shutdown()).await;
         if let Err(error) = stopped {
             tracing::warn!(%error, "the raft workers did not stop cleanly");
         }
-        result?;
         self.engine.sync()?;
         tracing::info!("stopped");
         Ok(())
@@ -288,6 +296,7 @@ impl Store {
             .initial_stream_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1)
             .max_frame_size(FRAME)
+            .http2_max_header_list_size(HEADERS)
             .max_concurrent_streams(self.config.limits.streams_per_connection)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))

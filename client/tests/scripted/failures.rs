@@ -54,6 +54,31 @@ async fn an_election_is_waited_for_and_found_soon() {
 }
 
 #[tokio::test]
+async fn many_operations_wait_for_one_election_together() {
+    let world = World::new(&[]);
+    let client = world.client().await;
+    client.put("k", "1").await.unwrap();
+    world.lead(1, None);
+    let asked = world.state().region_questions;
+    let writers: Vec<_> = (0..64)
+        .map(|at| {
+            let client = client.clone();
+            tokio::spawn(async move { client.put(format!("k{at}"), "2").await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(world.state().applied, 1);
+    // Placement is asked again and again, but by one operation at a time.
+    let asked = world.state().region_questions - asked;
+    assert!((1..200).contains(&asked), "{asked} questions");
+    world.lead(1, Some(3));
+    for writer in writers {
+        writer.await.unwrap().unwrap();
+    }
+    assert_eq!(world.state().applied, 65);
+}
+
+#[tokio::test]
 async fn without_a_leader_the_deadline_ends_it_and_says_why() {
     let world = World::new(&[]);
     let client = world.client_with(quick(300)).await;

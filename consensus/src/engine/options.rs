@@ -115,6 +115,9 @@ impl RocksOptions {
         // like a torn tail. The file `SYNCED` tells such a tail from synced entries that vanished.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_recycle_log_file_num(self.recycled_logs);
+        // Records wait in memory until the next sync writes them out, with one system call for all.
+        // What is applied needs no more: the log, which is synced, brings it back.
+        options.set_manual_wal_flush(true);
         options.set_max_total_wal_size(self.wal_bytes);
         options.set_db_write_buffer_size(self.memtable_bytes);
         options.set_bytes_per_sync(self.bytes_per_sync);

@@ -187,10 +187,7 @@ impl Shared {
         self.database
             .flush_wal(true)
             .map_err(|error| self.poison(EngineError::from_rocks("syncing the log", &error)))?;
-        syncing
-            .file
-            .set(number)
-            .map_err(|error| self.poison(EngineError::from_io("noting a sync", &error)))?;
+        syncing.file.set(number);
         syncing.number = number;
         syncing.served = served;
         self.syncs.fetch_add(1, Ordering::Relaxed);

@@ -162,6 +162,7 @@ impl<T> Group<T> {
         };
         group.view.set_applied(new.applied.0);
         group.view.set_committed(LogIndex(group.node.raft.raft_log.committed));
+        group.view.set_committed(LogIndex(group.node.raft.raft_log.committed));
         group.set_timeout();
         if new.campaign || group.is_only_voter() {
             group.campaign(context);

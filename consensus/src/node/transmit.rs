@@ -44,19 +44,19 @@ impl Transmitter {
         Self { identity, runtime, addresses, places, counters }
     }
 
-    /// Sends in the background, then says whether it was delivered. Returns false where too many
-    /// are under way or the address is not known: Raft asks again. (`done` may wait for a place in
-    /// the mailbox of the worker that calls this, so it must not be called from here.)
+    /// Sends in the background, then says whether it was delivered. Where too many are under way
+    /// it says so at once, and Raft asks again.
     pub(super) fn send(
         &self,
         make: MakeSnapshot,
         source: SnapshotSource,
         done: impl FnOnce(bool) + Send + 'static,
-    ) -> bool {
+    ) {
         let (Ok(place), Some(address)) =
             (self.places.clone().try_acquire_owned(), self.addresses.address(make.node))
         else {
-            return false;
+            done(false);
+            return;
         };
         let (identity, counters) = (self.identity, self.counters.clone());
         self.runtime.spawn(async move {
@@ -71,12 +71,8 @@ impl Transmitter {
                     tracing::warn!(group = %make.group, to = %make.node, %reason, "snapshot not delivered");
                 }
             }
-            // It waits for a place in the worker's mailbox: if it were lost, the receiver would
-            // never be sent anything again in this term.
-            let told = tokio::task::spawn_blocking(move || done(outcome.is_ok()));
-            let _ = told.await;
+            done(outcome.is_ok());
         });
-        true
     }
 }
 

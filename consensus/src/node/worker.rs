@@ -216,17 +216,17 @@ impl<M: Machine> Worker<M> {
         let source = self.machine.lock().snapshot(make.group)?;
         let (group, to) = (make.group, make.to);
         let mailboxes = self.mailboxes.clone();
-        let taken = match source {
+        match source {
             Some(source) if source.index >= make.at_least => {
+                // Never lost: the receiver would get nothing more for the rest of the term.
                 self.transmitter.send(make, source, move |delivered| {
                     mailboxes.tell(group, Event::SnapshotSent { group, to, delivered });
-                })
+                });
             }
-            Some(_) | None => false,
-        };
-        if !taken {
-            let event = Event::SnapshotSent { group, to, delivered: false };
-            self.shard.step(event, clock::now());
+            Some(_) | None => {
+                let event = Event::SnapshotSent { group, to, delivered: false };
+                self.shard.step(event, clock::now());
+            }
         }
         Ok(())
     }

@@ -238,6 +238,9 @@ impl Cluster {
         if !self.host(node).installs_slowly {
             self.install(node);
         }
+        for stranger in effects.strangers {
+            self.say(format!("n{node} is asked for {} {}", stranger.group, stranger.peer));
+        }
         for id in effects.discards {
             self.say(format!("n{node} discards {id}"));
         }

@@ -20,7 +20,7 @@ mod slots;
 mod stream;
 mod token;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -64,9 +64,20 @@ pub(crate) struct Serving {
     limits: LimitsConfig,
     request_timeout: Duration,
     blocking: Handle,
-    stopping: AtomicBool,
+    ending: AtomicU8,
     /// Of the streams that are open, to wake them when the store stops.
     inboxes: Mutex<Vec<Weak<Inbox>>>,
+}
+
+/// Which batched streams end by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// None: the store serves.
+    Never = 0,
+    /// Those whose client has been quiet for a moment. The others are told where to go.
+    Quiet = 1,
+    /// All of them: no further request is read.
+    All = 2,
 }
 
 /// What serving is put together from.
@@ -104,7 +115,7 @@ impl Serving {
             request_timeout: Duration::from_millis(limits.request_timeout_ms),
             limits,
             blocking,
-            stopping: AtomicBool::new(false),
+            ending: AtomicU8::new(Ending::Never as u8),
             inboxes: Mutex::new(Vec::new()),
         })
     }
@@ -119,16 +130,21 @@ impl Serving {
         &self.budget
     }
 
-    /// Streams read no more requests from now on, and end once what they have is answered.
-    pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-        for inbox in self.inboxes.lock().drain(..).filter_map(|inbox| inbox.upgrade()) {
+    /// Streams end from now on: those that are quiet, or all once what they have is answered.
+    pub(crate) fn end_streams(&self, ending: Ending) {
+        self.ending.store(ending as u8, Ordering::Release);
+        for inbox in self.inboxes.lock().iter().filter_map(Weak::upgrade) {
             inbox.wake();
         }
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+    fn ending(&self) -> Ending {
+        match self.ending.load(Ordering::Acquire) {
+            0 => Ending::Never,
+            1 => Ending::Quiet,
+            // Only these three are ever stored.
+            _ => Ending::All,
+        }
     }
 
     fn new_inbox(&self) -> Arc<Inbox> {

@@ -28,16 +28,19 @@ use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Respo
 use quorate_proto::wire::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
 use tonic::Status;
 
-use super::Serving;
 use super::begin::Begun;
 use super::reply;
 use super::slots::{Slots, Waiting};
 use super::token::{Inbox, Place, Token, Verdict};
+use super::{Ending, Serving};
 
 /// Bytes after which a message is sent before more is done.
 const SOFT_BYTES: usize = 256 * 1024;
 /// Answers after which a message is sent before more is done.
 const SOFT_ANSWERS: usize = 1_024;
+
+/// How long a client must be quiet for its stream to end while the store stops.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Messages in, in whatever way they come.
 type Inbound = Pin<Box<dyn Stream<Item = Result<BatchCommandsRequest, Status>> + Send>>;
@@ -55,6 +58,8 @@ pub(crate) struct BatchStream {
     spilled: VecDeque<(u64, Response)>,
     deadline: Pin<Box<tokio::time::Sleep>>,
     armed: bool,
+    /// While the store stops and the client is quiet: when the stream ends.
+    linger: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 /// Requests with their ids.
@@ -78,6 +83,7 @@ impl BatchStream {
             spilled: VecDeque::new(),
             deadline: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
+            linger: None,
         }
     }
 
@@ -141,7 +147,8 @@ impl BatchStream {
         match self.serving.begin(request.cmd, now) {
             Begun::Finished(kind, finished) => {
                 if let Some(kind) = kind {
-                    self.serving.metrics.ended(kind, finished.outcome, None);
+                    let took = finished.at.map(|at| at.since(now));
+                    self.serving.metrics.ended(kind, finished.outcome, took);
                 }
                 self.put(out, request_id, finished.response);
             }
@@ -166,7 +173,7 @@ impl BatchStream {
 
     /// Reads the next message. True where there is one.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
-        if self.serving.is_stopping() {
+        if self.serving.ending() == Ending::All {
             self.inbound = None;
         }
         let Some(inbound) = self.inbound.as_mut() else { return Ok(false) };
@@ -181,6 +188,7 @@ impl BatchStream {
                 Err(status)
             }
             Poll::Ready(Some(Ok(message))) => {
+                self.linger = None;
                 self.serving.metrics.batches_in.fetch_add(1, Ordering::Relaxed);
                 if message.requests.len() != message.request_ids.len() {
                     self.inbound = None;
@@ -194,6 +202,17 @@ impl BatchStream {
                 Ok(true)
             }
         }
+    }
+
+    /// True where the store stops and the client has not sent anything for a moment. A stream that
+    /// ends while requests are on their way would leave their client in doubt about them; one whose
+    /// client was told that the leaders have gone falls quiet soon.
+    fn lingered(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.serving.ending() == Ending::Never {
+            return false;
+        }
+        let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        linger.as_mut().poll(cx).is_ready()
     }
 
     /// Gives up on what has waited too long, looking a few times per deadline.
@@ -246,11 +265,10 @@ impl Stream for BatchStream {
             this.serving.metrics.batches_out.fetch_add(1, Ordering::Relaxed);
             return Poll::Ready(Some(Ok(out.message)));
         }
-        let ended = this.inbound.is_none() && this.requests.len() == 0;
-        if ended && this.slots.len() == 0 {
-            return Poll::Ready(None);
+        if this.slots.len() > 0 || this.requests.len() > 0 {
+            return Poll::Pending;
         }
-        Poll::Pending
+        if this.inbound.is_none() || this.lingered(cx) { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 

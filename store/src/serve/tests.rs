@@ -18,6 +18,7 @@ use quorate_proto::wire::tikvpb::{
 };
 use tonic::{Code, Status};
 
+use super::Ending;
 use super::stream::BatchStream;
 use crate::config::LimitsConfig;
 use crate::testing::{Held, LEFT, RIGHT, TestStore, context};
@@ -418,19 +419,38 @@ async fn a_large_scan_leaves_the_network_thread() {
     assert_eq!(found.kvs.len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stopping_store_answers_what_it_has_taken_and_ends_the_stream() {
     let store = TestStore::new(LimitsConfig::default());
     store.raft.hold();
     let mut client = Client::new(&store);
     client.send(vec![(1, put("a", "1"))]).await;
     assert!(client.poll().is_none());
-    store.serving.stop();
+    store.serving.end_streams(Ending::All);
     client.send(vec![(2, put("b", "1"))]).await;
     assert!(client.poll().is_none());
     store.raft.held().into_iter().for_each(|held| store.raft.finish(held));
     assert_eq!(client.next().await.request_ids, [1]);
     assert!(client.answers.next().await.is_none(), "the second was never taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_still_sends_is_told_where_to_go_before_its_stream_ends() {
+    let store = TestStore::new(LimitsConfig::default());
+    let mut client = Client::new(&store);
+    client.send(vec![(1, put("a", "1"))]).await;
+    client.next().await;
+    store.follow(LEFT, StoreId(2));
+    store.serving.end_streams(Ending::Quiet);
+    assert!(client.poll().is_none(), "the stream is quiet, but only just");
+    tokio::time::advance(Duration::from_millis(90)).await;
+    client.send(vec![(2, put("a", "2"))]).await;
+    let message = client.next().await;
+    let error = written(&message, 0).region_error.as_ref().unwrap();
+    assert!(error.not_leader.is_some(), "definitely not done");
+    tokio::time::advance(Duration::from_millis(90)).await;
+    assert!(client.poll().is_none(), "the quiet counts from the last request");
+    assert!(client.answers.next().await.is_none());
 }
 
 #[tokio::test]

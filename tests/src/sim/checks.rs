@@ -25,7 +25,7 @@ pub(super) struct Checks {
     regions: BTreeMap<(RegionId, u64), (KeyRange, Vec<Peer>)>,
     /// Newest description of each region that any replica has applied.
     newest: BTreeMap<RegionId, Arc<Region>>,
-    last_timestamp: BTreeMap<u64, u64>,
+    timestamps: BTreeMap<u64, u64>,
     highest_returned: u64,
     /// Entries applied over all replicas.
     pub(super) applied: u64,
@@ -152,11 +152,21 @@ impl Checks {
                 format!("{member} gave the timestamp {timestamp} after {floor} had been seen")
             });
         }
-        if let Some(other) = self.last_timestamp.insert(timestamp, member.0) {
+        if let Some(other) = self.timestamps.insert(timestamp, member.0) {
             self.fail(|| format!("n{other} and {member} both gave the timestamp {timestamp}"));
         }
         self.highest_returned = self.highest_returned.max(timestamp);
     }
+}
+
+/// A hash of all data on a disk.
+pub(super) fn data_hash(engine: &MemoryEngine) -> Result<u64, EngineError> {
+    let mut hash = 0;
+    engine.scan(Cf::Data, b"", b"", Direction::Forward, &mut |key, value| {
+        hash = fnv(&[&u64::to_le_bytes(hash), key, value]);
+        ControlFlow::Continue(())
+    })?;
+    Ok(hash)
 }
 
 /// A hash of all a replica of a region holds: description, data, what is applied.

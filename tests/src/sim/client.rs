@@ -15,7 +15,8 @@ use rand::Rng;
 
 use super::agenda::MS;
 use super::cx::Cx;
-use super::messages::{Body, Event, Failure, Operation, Output, Request, Wake};
+use super::member::MEMBERS;
+use super::messages::{Ask, Body, Event, Failure, Operation, Output, Request, Told, Wake};
 use crate::linearize;
 use crate::linearize::history::{Pending, Recorder};
 use crate::linearize::kv::{self, KeyedInput, KvOperation};
@@ -34,6 +35,8 @@ pub(super) struct Client {
     current: Option<Current>,
     operations: u64,
     calls: u64,
+    /// The member of placement that is asked, by number.
+    placement: u64,
     pub(super) completed: u64,
     pub(super) written: u64,
     /// Begins no further operation of its own.
@@ -72,6 +75,7 @@ impl Client {
             current: None,
             operations: 0,
             calls: 0,
+            placement: 1,
             completed: 0,
             written: 0,
             stopped: false,
@@ -150,14 +154,19 @@ impl Client {
 
     fn attempt(&mut self, cx: &mut Cx) {
         let Some(current) = &mut self.current else { return };
+        if current.under_way.is_some() {
+            return;
+        }
         let key = current.operation.key();
         let route = self.routes.values().find(|route| route.region.range.contains(key));
         let Some(route) = route else {
-            // Asks placement.
-            if let Some(region) = cx.checks.region_of(key) {
-                self.learn(region);
-            }
-            self.again(5 * MS, cx);
+            let ask = Box::new(Ask::Region(key.clone()));
+            self.calls += 1;
+            let body = Body::Ask { call: self.calls, ask };
+            let placement = NodeId(MEMBERS + self.placement);
+            cx.send(self.node(), placement, Plane::Control, body);
+            // Where no answer comes.
+            self.again(200 * MS, cx);
             return;
         };
         let region = Arc::clone(&route.region);
@@ -179,6 +188,35 @@ impl Client {
         current.under_way = Some(Attempt { call, region, peer });
         let request = Box::new(Request { call, context, operation });
         cx.send(self.node(), peer.store.into(), Plane::Control, Body::Request(request));
+    }
+
+    /// Placement answers.
+    pub(super) fn told(&mut self, call: u64, told: Told, cx: &mut Cx) {
+        if call != self.calls {
+            return;
+        }
+        match told {
+            Told::Region(Some((region, leader))) => {
+                let id = region.id;
+                self.learn(Arc::new(region));
+                if let Some(route) = self.routes.get_mut(&id)
+                    && route.leader.is_none()
+                {
+                    route.leader = leader;
+                }
+            }
+            Told::NotLeader(Some(leader)) => self.placement = leader.0 - MEMBERS,
+            Told::NotLeader(None) | Told::Undetermined | Told::Refused(_) => {
+                self.placement = self.placement % cx.knobs.members + 1;
+            }
+            Told::Region(None)
+            | Told::Joined { .. }
+            | Told::Orders(_)
+            | Told::Ids(_)
+            | Told::Timestamp(_)
+            | Told::Done => {}
+        }
+        self.again(10 * MS, cx);
     }
 
     fn learn(&mut self, region: Arc<Region>) {

@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng};
 use super::agenda::{Agenda, MS};
 use super::checks::Checks;
 use super::knobs::{Knobs, Span, within};
+use super::member::MEMBERS;
 use super::messages::{Body, Event, Packet};
 use super::mutant::Mutant;
 use super::network::Network;
@@ -25,8 +26,10 @@ pub(super) struct Cx {
     pub(super) trace: Trace,
     pub(super) knobs: Knobs,
     pub(super) mutant: Option<Mutant>,
-    /// Raft messages handed to the network so far.
+    /// Raft messages of stores handed to the network so far.
     pub(super) envelopes: u64,
+    /// Stores that have joined: they do it in order, so that each gets the id it expects.
+    pub(super) joined: u64,
 }
 
 impl Cx {
@@ -42,6 +45,7 @@ impl Cx {
             knobs,
             mutant,
             envelopes: 0,
+            joined: 0,
         }
     }
 
@@ -79,7 +83,9 @@ impl Cx {
         plane: Plane,
         envelopes: Vec<Envelope>,
     ) {
-        self.envelopes += envelopes.len() as u64;
+        if from.0 <= MEMBERS {
+            self.envelopes += envelopes.len() as u64;
+        }
         let now = self.now();
         let fate = self.net.send((from, to, plane), now, &self.knobs, &mut self.rng);
         if fate.broken {

@@ -7,6 +7,9 @@ use rand::rngs::SmallRng;
 
 use super::agenda::MS;
 
+/// Kinds of trouble.
+pub(super) const DEEDS: usize = 8;
+
 /// From and to, both included.
 pub(super) type Span = (u64, u64);
 
@@ -25,6 +28,8 @@ pub(super) struct Knobs {
     pub(super) chaos: u64,
     /// Between two deeds of the nemesis.
     pub(super) nemesis: Span,
+    /// How often the nemesis does which deed, in relation.
+    pub(super) deeds: [u64; DEEDS],
     pub(super) delay: Span,
     pub(super) loss: f64,
     pub(super) duplicate: f64,
@@ -83,6 +88,11 @@ impl Knobs {
             split: SplitOptions { max_bytes: 1 << 20, max_keys: pick(rng, &[3, 8, 20, 1_000]) },
             chaos: rng.random_range(8_000..16_000) * MS,
             nemesis: (100 * MS, pick(rng, &[500, 1_500, 4_000]) * MS),
+            deeds: std::array::from_fn(|deed| match deed {
+                // All links are up again.
+                4 => 2,
+                _ => pick(rng, &[0, 1, 1, 3]),
+            }),
             delay: pick(rng, &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
             loss: some(rng, 0.08),
             duplicate: some(rng, 0.05),

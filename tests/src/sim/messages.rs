@@ -1,10 +1,14 @@
 //! What travels between processes and clients of the simulated world, and what happens in it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use quorate_consensus::shard::{self, MakeSnapshot};
+use quorate_consensus::shard::MakeSnapshot;
+use quorate_placement::core::command::Joining;
 use quorate_proto::wire::kvrpcpb::Context;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{KeyRange, NodeId};
+use quorate_proto::wire::placement::{SplitIds, StoreOrders, StoreReport};
+use quorate_proto::{KeyRange, NodeId, Peer, Region, RegionId, StoreId};
 use quorate_store::core::RegionError;
 
 /// Names a request inside of one life of one process.
@@ -24,8 +28,6 @@ pub(super) enum Event {
     Work { node: NodeId, life: u64, shard: usize },
     /// Time to tell the neighbours that the process lives.
     Beat { node: NodeId, life: u64 },
-    /// Something for the groups of a process.
-    Mail { node: NodeId, life: u64, mail: Box<shard::Event<Token>> },
     /// The streams to another process broke.
     Broken { node: NodeId, life: u64, to: NodeId },
     /// The next step of something the process's services do.
@@ -36,6 +38,8 @@ pub(super) enum Event {
     Packet(Box<Packet>),
     /// A process starts.
     Start(NodeId),
+    /// A client of timestamps goes on.
+    Stamp { client: u64, call: u64 },
     /// A client goes on.
     Client { client: u64, wake: Wake },
     /// Trouble.
@@ -73,6 +77,58 @@ pub(super) enum Body {
         call: u64,
         result: Result<Output, Failure>,
     },
+    /// Somebody asks placement.
+    Ask {
+        call: u64,
+        ask: Box<Ask>,
+    },
+    /// A placement member answers. Call 0: without being asked.
+    Told {
+        call: u64,
+        told: Told,
+    },
+}
+
+/// What placement is asked.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    Join(Joining),
+    Report(StoreReport),
+    /// Ids for the parts of a region.
+    SplitIds {
+        region: Region,
+        count: usize,
+    },
+    Timestamp,
+    Region(Bytes),
+    RegionById(RegionId),
+    /// Split wherever these keys lie.
+    Split(BTreeSet<Bytes>),
+    Transfer {
+        region: RegionId,
+        to: StoreId,
+    },
+}
+
+/// What placement answers.
+#[derive(Debug, Clone)]
+pub(super) enum Told {
+    Joined {
+        store: StoreId,
+        regions: Option<Vec<Region>>,
+        cluster: u64,
+    },
+    Orders(StoreOrders),
+    Ids(Vec<SplitIds>),
+    Timestamp(u64),
+    Region(Option<(Region, Option<Peer>)>),
+    Done,
+    /// Certainly not done, for a reason.
+    Refused(String),
+    /// Another member leads, if any.
+    NotLeader(Option<NodeId>),
+    /// Nobody can say whether it was done.
+    Undetermined,
 }
 
 /// A snapshot on its way.

@@ -1,14 +1,21 @@
 //! Trouble: crashes, pauses, partitions, failing disks, leadership and splits at bad moments.
 
 use quorate_consensus::engine::EngineError;
-use quorate_consensus::shard;
-use quorate_proto::wire::placement::SplitIds;
-use quorate_proto::{NodeId, StoreId};
+use quorate_consensus::shard::{self, Plane};
+use quorate_proto::NodeId;
 
 use super::agenda::MS;
 use super::client::key;
-use super::messages::Event;
+use super::knobs::DEEDS;
+use super::member::{GROUP, MEMBERS};
+use super::messages::{Ask, Body, Event};
+use super::process::Process;
 use super::world::World;
+
+/// The nemesis waits for no answers.
+const NOBODY: u64 = 9_999;
+/// More are not asked for.
+const MOST_REGIONS: usize = 30;
 
 impl World {
     /// One deed, then the next is planned.
@@ -19,14 +26,14 @@ impl World {
         let next = self.cx.within(self.cx.knobs.nemesis);
         self.cx.after(next, Event::Nemesis);
         let nodes: Vec<NodeId> = self.processes.keys().copied().collect();
-        let victim = nodes[self.cx.within((0, nodes.len() as u64 - 1)) as usize];
+        let victim = self.victim();
         let other = nodes[self.cx.within((0, nodes.len() as u64 - 1)) as usize];
-        match self.cx.within((0, 9)) {
-            0 | 1 => {
+        match self.draw_deed() {
+            0 => {
                 let down = self.cx.within((5 * MS, 2_500 * MS));
                 self.kill(victim, down);
             }
-            2 => {
+            1 => {
                 let pause = self.cx.within((50 * MS, 2_000 * MS));
                 self.cx.note(format_args!("{victim} is paused for {} ms", pause / MS));
                 let until = self.cx.now() + pause;
@@ -34,25 +41,39 @@ impl World {
                     process.paused_until = process.paused_until.max(until);
                 }
             }
-            3 => {
+            2 => {
                 self.cx.note(format_args!("nothing gets from {victim} to {other}"));
                 self.cx.net.cut(victim, other);
             }
-            4 => {
+            3 => {
                 self.cx.note(format_args!("{victim} is cut off"));
                 for other in nodes {
                     self.cx.net.cut(victim, other);
                     self.cx.net.cut(other, victim);
                 }
             }
-            5 | 6 => {
+            4 => {
                 self.cx.note(format_args!("all links are up"));
                 self.cx.net.heal();
             }
-            7 => self.transfer(),
+            5 => self.transfer(),
+            6 => self.hand_over_placement(),
             _ => self.split_somewhere(),
         }
         Ok(())
+    }
+
+    /// Drawn by the weights of the seed.
+    fn draw_deed(&mut self) -> usize {
+        let weights = self.cx.knobs.deeds;
+        let mut at = self.cx.within((0, weights.iter().sum::<u64>() - 1));
+        for (deed, weight) in weights.into_iter().enumerate() {
+            if at < weight {
+                return deed;
+            }
+            at -= weight;
+        }
+        DEEDS - 1
     }
 
     /// Kills a process; it starts again after `down`.
@@ -64,60 +85,56 @@ impl World {
         }
     }
 
+    /// Asks all members of placement: one of them leads.
+    fn ask_placement(&mut self, ask: &Ask) {
+        for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
+            self.calls += 1;
+            let body = Body::Ask { call: self.calls, ask: Box::new(ask.clone()) };
+            self.cx.send(NodeId(NOBODY), NodeId(member), Plane::Control, body);
+        }
+    }
+
     /// Leadership of some region goes elsewhere.
     fn transfer(&mut self) {
         let at = key(self.cx.within((0, self.cx.knobs.keys - 1)));
         let Some(region) = self.cx.checks.region_of(&at) else { return };
         let to = region.peers[self.cx.within((0, region.peers.len() as u64 - 1)) as usize].store;
-        let group = region.id;
-        self.on_leader(group, |process, cx| {
-            process.mail(shard::Event::TransferLeader { group, to: to.into() }, cx);
-        });
+        self.ask_placement(&Ask::Transfer { region: region.id, to });
     }
 
-    /// Some region splits, with ids from nowhere.
+    /// Some region splits.
     fn split_somewhere(&mut self) {
         let at = key(self.cx.within((0, self.cx.knobs.keys - 1)));
-        let Some(region) = self.cx.checks.region_of(&at) else { return };
-        if !region.range.can_split_at(&at) || self.cx.checks.regions().count() > 30 {
-            return;
+        if self.cx.checks.regions().count() < MOST_REGIONS {
+            self.ask_placement(&Ask::Split([at].into()));
         }
-        let mut id = || {
-            self.next_id += 1;
-            self.next_id
-        };
-        let ids =
-            SplitIds { region_id: id(), peer_ids: region.peers.iter().map(|_| id()).collect() };
-        let group = region.id;
-        self.on_leader(group, |process, cx| {
-            process.with_role(cx, |role, host| {
-                if let Some(store) = role.store_mut() {
-                    store.split(group, vec![at], vec![ids], host);
-                }
-            });
-        });
     }
 
-    /// Does something on the store that believes to lead a region.
-    pub(super) fn on_leader(
-        &mut self,
-        group: quorate_proto::RegionId,
-        act: impl FnOnce(&mut super::process::Process, &mut super::cx::Cx),
-    ) {
-        let leads = |process: &&mut super::process::Process| {
+    /// Leadership of placement goes elsewhere.
+    fn hand_over_placement(&mut self) {
+        let to = NodeId(MEMBERS + self.cx.within((1, self.cx.knobs.members)));
+        let now = self.cx.now();
+        for process in self.processes.values_mut().filter(|process| process.paused_until <= now) {
+            let member = process.up.as_ref().and_then(|up| up.role.member());
+            if member.is_some_and(|member| member.view.is_leader()) {
+                process.mail(shard::Event::TransferLeader { group: GROUP, to }, &mut self.cx);
+            }
+        }
+    }
+
+    /// A process to trouble: often one that leads where clients are.
+    fn victim(&mut self) -> NodeId {
+        let at = key(self.cx.within((0, self.cx.knobs.keys - 1)));
+        let region = self.cx.checks.region_of(&at).filter(|_| self.cx.chance(0.5));
+        let leads = |process: &&Process| {
             let store = process.up.as_ref().and_then(|up| up.role.store());
-            let local = store.and_then(|store| store.directory.get(group));
+            let local = region.as_ref().and_then(|region| store?.directory.get(region.id));
             local.is_some_and(|local| local.view().is_leader())
         };
-        let now = self.cx.now();
-        let running = |process: &&mut super::process::Process| process.paused_until <= now;
-        if let Some(process) = self.processes.values_mut().filter(running).find(leads) {
-            act(process, &mut self.cx);
+        if let Some(process) = self.processes.values().find(leads) {
+            return process.id;
         }
-    }
-
-    /// The store ids of this world.
-    pub(super) fn stores(&self) -> impl Iterator<Item = StoreId> {
-        (1..=self.cx.knobs.stores).map(StoreId)
+        let nodes: Vec<NodeId> = self.processes.keys().copied().collect();
+        nodes[self.cx.within((0, nodes.len() as u64 - 1)) as usize]
     }
 }

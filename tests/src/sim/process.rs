@@ -29,6 +29,7 @@ use super::role::{Host, Role};
 /// Beats stop when a worker has waited for its disk for so long (as in production).
 const STALL: u64 = 300 * MS;
 const BEAT: u64 = 100 * MS;
+const DUTY: u64 = 50 * MS;
 /// Snapshots a process sends at once (as in production).
 const SENDING: usize = 2;
 
@@ -195,6 +196,13 @@ impl Process {
         }
     }
 
+    /// Time for the services' periodic work.
+    pub(super) fn duty(&mut self, cx: &mut Cx) {
+        let (node, life) = (self.id, self.life);
+        cx.after(self.clock.takes(DUTY), Event::Duty { node, life });
+        self.with_role(cx, |role, host| role.duty(host));
+    }
+
     /// A frame of raft messages has arrived.
     pub(super) fn frame(&mut self, from: NodeId, envelopes: Vec<Envelope>, cx: &mut Cx) {
         for envelope in envelopes {
@@ -281,7 +289,7 @@ impl Process {
             if change.is_local {
                 cx.note(format_args!("{node} leads {} in {}", change.group, change.term));
             }
-            self.with_role(cx, |role, host| role.leader_changed(change, host));
+            self.with_role(cx, |role, _| role.leader_changed(change));
         }
         for stranger in effects.strangers {
             self.with_role(cx, |role, host| role.stranger(stranger, host));
@@ -353,7 +361,7 @@ impl Process {
                 cx.note(format_args!("{} cannot sync", self.id));
                 self.disk.fail_next_sync();
             }
-            if !(cx.is(Mutant::SkippedSync) && number % 5 == 0) {
+            if !(cx.is(Mutant::SkippedSync) && number.is_multiple_of(5)) {
                 self.disk.sync()?;
             }
         }

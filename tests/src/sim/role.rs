@@ -10,6 +10,7 @@ use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
 use super::cx::Cx;
+use super::member::{Asked, MEMBERS, MemberRole};
 use super::messages::{Event, Token};
 use super::store::StoreRole;
 
@@ -36,6 +37,7 @@ impl Host<'_> {
 /// See the module.
 pub(super) enum Role {
     Store(Box<StoreRole>),
+    Member(Box<MemberRole>),
 }
 
 impl Role {
@@ -46,6 +48,10 @@ impl Role {
         disk: &MemoryEngine,
         cx: &mut Cx,
     ) -> Result<(Self, Vec<NewGroup>), EngineError> {
+        if node.0 > MEMBERS {
+            let (member, groups) = MemberRole::start(node, disk, cx)?;
+            return Ok((Role::Member(Box::new(member)), groups));
+        }
         let (store, groups) = StoreRole::start(node, incarnation, disk, cx)?;
         Ok((Role::Store(Box::new(store)), groups))
     }
@@ -57,6 +63,7 @@ impl Role {
     ) -> Result<Outcome, EngineError> {
         match self {
             Role::Store(store) => store.apply(tasks, host),
+            Role::Member(member) => member.apply(tasks, host),
         }
     }
 
@@ -66,6 +73,7 @@ impl Role {
     ) -> Result<Option<SnapshotSource>, EngineError> {
         match self {
             Role::Store(store) => store.applier.snapshot(group),
+            Role::Member(member) => Ok(member.snapshot()),
         }
     }
 
@@ -76,54 +84,78 @@ impl Role {
     ) -> Result<Vec<Member>, EngineError> {
         match self {
             Role::Store(store) => store.install(install, host),
+            Role::Member(member) => member.install(install, host),
         }
     }
 
     pub(super) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
         match self {
             Role::Store(store) => store.admit_snapshot(message),
+            Role::Member(_) => true,
         }
     }
 
     pub(super) fn reply(&mut self, token: Token, reply: Reply, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.reply(token, reply, host),
+            Role::Member(member) => member.reply(token, reply, host),
         }
     }
 
-    pub(super) fn leader_changed(&mut self, change: LeaderChange, host: &mut Host<'_>) {
+    pub(super) fn leader_changed(&mut self, change: LeaderChange) {
         match self {
-            Role::Store(store) => store.leader_changed(change, host),
+            Role::Store(store) => store.leader_changed(change),
+            Role::Member(member) => member.leader_changed(change),
         }
     }
 
     pub(super) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.stranger(stranger, host),
+            Role::Member(_) => {}
         }
     }
 
     pub(super) fn job(&mut self, job: u64, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.job(job, host),
+            Role::Member(member) => member.job(job, host),
         }
     }
 
     pub(super) fn duty(&mut self, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.duty(host),
+            Role::Member(member) => member.duty(host),
+        }
+    }
+
+    /// Somebody asks placement.
+    pub(super) fn asked(&mut self, asked: Asked, host: &mut Host<'_>) {
+        match self {
+            Role::Store(_) => {}
+            Role::Member(member) => member.asked(asked, host),
+        }
+    }
+
+    pub(super) fn member(&self) -> Option<&MemberRole> {
+        match self {
+            Role::Store(_) => None,
+            Role::Member(member) => Some(member),
         }
     }
 
     pub(super) fn store(&self) -> Option<&StoreRole> {
         match self {
             Role::Store(store) => Some(store),
+            Role::Member(_) => None,
         }
     }
 
     pub(super) fn store_mut(&mut self) -> Option<&mut StoreRole> {
         match self {
             Role::Store(store) => Some(store),
+            Role::Member(_) => None,
         }
     }
 }

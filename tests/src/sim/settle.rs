@@ -1,9 +1,11 @@
 //! After the story: is everything as it should be, and does it come to rest?
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use quorate_proto::{NodeId, RegionId};
+use quorate_consensus::engine::{Cf, Direction, MemoryEngine, Reader};
+use quorate_proto::{KeyRange, NodeId, RegionId};
 
 use super::agenda::MS;
 use super::checks::region_hash;
@@ -65,12 +67,12 @@ impl World {
         let mut hashes: BTreeMap<RegionId, (u64, u64)> = BTreeMap::new();
         let mut hosting = 0;
         for process in self.processes.values() {
-            let Some(store) = process.up.as_ref().and_then(|up| up.role.store()) else {
-                return Some(format!("{} is down", process.id));
-            };
+            let Some(up) = &process.up else { return Some(format!("{} is down", process.id)) };
+            let Some(store) = up.role.store() else { continue };
             let mut end = Some(Bytes::new());
+            let mut keys = 0;
             let locals = store.directory.all();
-            if locals.is_empty() {
+            if locals.is_empty() && count_keys(&process.disk, &KeyRange::default()) == 0 {
                 continue;
             }
             hosting += 1;
@@ -84,11 +86,20 @@ impl World {
                     Ok(hash) => hash,
                     Err(error) => return Some(format!("{}: {error}", process.id)),
                 };
+                keys += count_keys(&process.disk, &region.range);
                 let (first, count) = hashes.entry(region.id).or_insert((hash, 0));
                 *count += 1;
                 if *first != hash {
                     return Some(format!("{} differs on {}", region.id, process.id));
                 }
+            }
+            let all = count_keys(&process.disk, &KeyRange::default());
+            if keys != all {
+                return Some(format!(
+                    "{} has {} keys outside of its regions",
+                    process.id,
+                    all - keys
+                ));
             }
             if end.is_some() {
                 return Some(format!("{} does not have the last keys", process.id));
@@ -97,4 +108,14 @@ impl World {
         let lonely = hashes.iter().find(|(_, (_, count))| *count != hosting);
         lonely.map(|(id, (_, count))| format!("{id} has {count} replicas, not {hosting}"))
     }
+}
+
+fn count_keys(disk: &MemoryEngine, range: &KeyRange) -> u64 {
+    let mut count = 0;
+    let scanned = disk.scan(Cf::Data, &range.start, &range.end, Direction::Forward, &mut |_, _| {
+        count += 1;
+        ControlFlow::Continue(())
+    });
+    assert!(scanned.is_ok(), "the disk of a running process can be read");
+    count
 }

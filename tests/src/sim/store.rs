@@ -9,13 +9,14 @@ use std::sync::Arc;
 use quorate_consensus::engine::{EngineError, MemoryEngine};
 use quorate_consensus::node::Outcome;
 use quorate_consensus::shard::{
-    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Plane, Refusal, Reply, Stranger,
+    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Plane, Refusal, Reply,
 };
+use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId, StoreId};
 use quorate_store::core::{
-    Answer, Applier, Directory, Pass, PeerAdmission, ReadAdmission, ReadError, ReadPath,
-    RegionError, Scan, Unconfirmed, command, snapshot,
+    Answer, Applier, Directory, Pass, ReadAdmission, ReadError, ReadPath, RegionError, Reporter,
+    Scan, Unconfirmed, command, keys, snapshot,
 };
 
 use super::agenda::MS;
@@ -24,9 +25,12 @@ use super::cx::Cx;
 use super::messages::{Body, Failure, Operation, Output, Request, Token};
 use super::mutant::Mutant;
 use super::role::Host;
+use super::upkeep::Purpose;
 
-/// Between two steps of a request, at most.
+/// Between two steps of a request, mostly.
 const STEP: u64 = MS / 20;
+/// Where its thread has to wait for a processor.
+const SLOW_STEP: u64 = 20 * MS;
 
 /// See the module.
 pub(super) struct StoreRole {
@@ -39,27 +43,43 @@ pub(super) struct StoreRole {
     next: u64,
     /// Versions of regions as last seen in this life.
     versions: BTreeMap<RegionId, u64>,
-    pub(super) splitting: BTreeMap<RegionId, u64>,
-    /// Placement time, in milliseconds.
-    pub(super) time_ms: u64,
+    /// Regions that are being split, since when.
+    pub(super) splitting: BTreeMap<RegionId, Instant>,
+    /// Placement time as last told, in milliseconds, and when that was.
+    pub(super) time: (u64, Instant),
+    /// It has its id on disk.
+    pub(super) known: bool,
+    /// Placement knows of this start.
+    pub(super) joined: bool,
+    /// It has its first regions.
+    pub(super) hosting: bool,
+    pub(super) incarnation: u64,
+    pub(super) reporter: Reporter,
+    /// Placement should hear something at once.
+    pub(super) nudged: bool,
+    pub(super) sequence: u64,
+    pub(super) duties: u64,
+    /// The member of placement that is asked, by number.
+    pub(super) placement: u64,
+    pub(super) asked: BTreeMap<u64, (Purpose, Instant)>,
 }
 
 /// Who asked.
 #[derive(Debug, Clone, Copy)]
-struct Caller {
+pub(super) struct Caller {
     client: NodeId,
     call: u64,
 }
 
 /// Whoever waits for a token.
-enum Waiting {
+pub(super) enum Waiting {
     Write { caller: Caller, region: RegionId },
     Read(Box<Read>),
     Split(RegionId),
 }
 
 /// A read under way.
-struct Read {
+pub(super) struct Read {
     caller: Caller,
     request: Request,
 }
@@ -75,21 +95,14 @@ enum Job {
 impl StoreRole {
     pub(super) fn start(
         node: NodeId,
-        _incarnation: u64,
+        incarnation: u64,
         disk: &MemoryEngine,
         cx: &mut Cx,
     ) -> Result<(Self, Vec<NewGroup>), EngineError> {
         let id = StoreId::from(node);
         let engine = Arc::new(disk.clone());
-        let (mut applier, mut groups) = Applier::recover(engine.clone(), id)?;
-        if groups.is_empty() {
-            let regions = super::world::first_regions(&cx.knobs);
-            let mine = regions.into_iter().filter(|region| region.peer_on(id).is_some());
-            match applier.bootstrap(mine.collect()) {
-                Ok(hosted) => groups = hosted,
-                Err(error) => cx.checks.fail(|| format!("{node} cannot bootstrap: {error}")),
-            }
-        }
+        let (applier, groups) = Applier::recover(engine.clone(), id)?;
+        let known = keys::read_ident(disk)?.is_some();
         let directory = Arc::clone(applier.directory());
         let mut versions = BTreeMap::new();
         cx.checks.directory(node, &directory, &mut versions);
@@ -100,20 +113,31 @@ impl StoreRole {
             directory,
             waiting: BTreeMap::new(),
             jobs: BTreeMap::new(),
-            next: 0,
+            // No number of an earlier life comes again.
+            next: incarnation << 32,
             versions,
             splitting: BTreeMap::new(),
-            time_ms: 0,
+            time: (0, Instant::default()),
+            known,
+            joined: false,
+            hosting: !groups.is_empty(),
+            incarnation,
+            reporter: Reporter::new(),
+            nudged: false,
+            sequence: 0,
+            duties: 0,
+            placement: 1,
+            asked: BTreeMap::new(),
         };
         Ok((role, groups))
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
-    fn token(&mut self, waiting: Waiting) -> Token {
+    pub(super) fn token(&mut self, waiting: Waiting) -> Token {
         let number = self.number();
         self.waiting.insert(number, waiting);
         Token(number)
@@ -122,7 +146,8 @@ impl StoreRole {
     fn go_on(&mut self, job: Job, host: &mut Host<'_>) {
         let number = self.number();
         self.jobs.insert(number, job);
-        let after = host.cx.within((0, STEP));
+        let slow = host.cx.chance(0.05);
+        let after = host.cx.within((0, if slow { SLOW_STEP } else { STEP }));
         host.job(after, number);
     }
 
@@ -153,7 +178,7 @@ impl StoreRole {
         let admitted = self.directory.admit(&request.context)?;
         admitted.check_leader()?;
         admitted.check_key(request.operation.key())?;
-        let stamp = admitted.stamp(self.time_ms);
+        let stamp = admitted.stamp(self.time_ms(host.now));
         let encoded = match &request.operation {
             Operation::Put { key, value } => command::put(stamp, key, value),
             Operation::Delete { key } => command::delete(stamp, key),
@@ -323,20 +348,32 @@ impl StoreRole {
             }
         }
         let outcome = outcome?;
-        let groups: Vec<(RegionId, u64)> =
-            outcome.progress.iter().map(|progress| (progress.group, progress.index.0)).collect();
-        let created = outcome.created.iter().map(|new| (new.group, new.applied.0.0));
-        for (group, index) in groups.into_iter().chain(created) {
-            self.check(group, index, host)?;
+        for progress in &outcome.progress {
+            self.check((progress.group, progress.index.0, false), host)?;
         }
-        host.cx.checks.directory(host.node, &self.directory, &mut self.versions);
+        for new in &outcome.created {
+            self.check((new.group, new.applied.0.0, true), host)?;
+        }
+        self.nudged |= !outcome.created.is_empty();
+        self.look_around(host);
         Ok(outcome)
     }
 
-    fn check(&self, group: RegionId, index: u64, host: &mut Host<'_>) -> Result<(), EngineError> {
+    fn check(
+        &self,
+        (group, index, is_new): (RegionId, u64, bool),
+        host: &mut Host<'_>,
+    ) -> Result<(), EngineError> {
         if let Some(region) = self.directory.get(group).and_then(|local| local.region()) {
             let hash = region_hash(host.disk, &region)?;
             host.cx.checks.state(host.node, group, index, hash);
+        }
+        let committed = self.directory.get(group).map(|local| local.view().committed());
+        if let Some(committed) = committed.filter(|_| !is_new).filter(|it| it.0 < index) {
+            let node = host.node;
+            host.cx.checks.fail(|| {
+                format!("{node} applied {group} up to {index}, with {committed} committed")
+            });
         }
         Ok(())
     }
@@ -348,8 +385,8 @@ impl StoreRole {
     ) -> Result<Vec<Member>, EngineError> {
         let (group, index) = (install.group, install.index.0);
         let members = self.applier.install(install)?;
-        self.check(group, index, host)?;
-        host.cx.checks.directory(host.node, &self.directory, &mut self.versions);
+        self.check((group, index, true), host)?;
+        self.look_around(host);
         Ok(members)
     }
 
@@ -361,37 +398,19 @@ impl StoreRole {
         self.directory.admit_snapshot(Arc::new(region), to).is_ok()
     }
 
-    /// Somebody speaks to a replica that is not here: asks placement for its region.
-    pub(super) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
-        let known = host.cx.checks.regions().find(|region| region.id == stranger.group).cloned();
-        let Some(region) = known else { return };
-        if let PeerAdmission::Create(new) = self.directory.admit_peer(&region, stranger.peer) {
-            host.mail.push(shard::Event::Create(new));
-        }
+    /// Placement should hear of it at once.
+    pub(super) fn leader_changed(&mut self, change: LeaderChange) {
+        self.nudged |= change.is_local;
     }
 
-    pub(super) fn leader_changed(&mut self, _change: LeaderChange, _host: &mut Host<'_>) {}
+    /// Looks at what this store has.
+    pub(super) fn look_around(&mut self, host: &mut Host<'_>) {
+        host.cx.checks.directory(host.node, &self.directory, &mut self.versions);
+    }
 
-    /// Splits what has grown.
-    pub(super) fn duty(&mut self, _host: &mut Host<'_>) {}
-
-    /// Proposes a split of a region that this store leads, with ids given by whoever asks.
-    pub(super) fn split(
-        &mut self,
-        region: RegionId,
-        keys: Vec<bytes::Bytes>,
-        ids: Vec<quorate_proto::wire::placement::SplitIds>,
-        host: &mut Host<'_>,
-    ) {
-        use quorate_store::core::Admitted;
-        use quorate_store::core::split;
-        let Some(local) = self.directory.get(region) else { return };
-        let Some(description) = local.region() else { return };
-        let admitted = Admitted { local, region: description };
-        if let Ok(command) = split::command(&admitted, keys, ids, self.time_ms) {
-            let group = region;
-            let token = self.token(Waiting::Split(region));
-            host.mail.push(shard::Event::Propose { group, command, token, suspends_lease: true });
-        }
+    /// Placement time, in milliseconds.
+    pub(super) fn time_ms(&self, now: Instant) -> u64 {
+        let (told, at) = self.time;
+        told + now.0.saturating_sub(at.0) / MS
     }
 }

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use quorate_consensus::engine::EngineError;
 use quorate_consensus::shard::Plane;
-use quorate_proto::limits::SENTINEL_START;
-use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
+use quorate_proto::NodeId;
 
 use super::agenda::MS;
 use super::client::{CLIENTS, Client, History, key};
 use super::clock::Clock;
 use super::cx::Cx;
-use super::knobs::Knobs;
-use super::messages::{Body, Event, Failure, Operation, Packet, Wake};
+use super::member::{Asked, MEMBERS};
+use super::messages::{Body, Event, Failure, Operation, Packet, Told, Wake};
 use super::mutant::Mutant;
 use super::process::Process;
+use super::stamper::{STAMPERS, Stamper};
 use crate::linearize::kv::{KvVerdict, check_kv};
 
 /// Operations that a seed must complete, or its test has shown nothing.
-const FLOOR: u64 = 40;
+const FLOOR: u64 = 30;
 /// Events after which a world counts as running in circles.
 const MOST_EVENTS: u64 = 20_000_000;
 
@@ -28,7 +28,9 @@ pub(super) struct World {
     pub(super) processes: BTreeMap<NodeId, Process>,
     pub(super) clients: Vec<Client>,
     pub(super) history: History,
-    pub(super) next_id: u64,
+    pub(super) stampers: Vec<Stamper>,
+    /// Calls of the nemesis to placement.
+    pub(super) calls: u64,
     pub(super) events: u64,
 }
 
@@ -60,7 +62,8 @@ impl World {
             println!("{:#?}", cx.knobs);
         }
         let mut processes = BTreeMap::new();
-        for store in 1..=cx.knobs.stores {
+        let members = MEMBERS + 1..=MEMBERS + cx.knobs.members;
+        for store in (1..=cx.knobs.stores).chain(members) {
             let clock = Clock {
                 rate: cx.within(cx.knobs.rates),
                 origin: cx.within((1_000 * MS, 1_000_000 * MS)),
@@ -71,7 +74,8 @@ impl World {
         }
         let clients = (1..=cx.knobs.clients).map(Client::new).collect();
         let history = History::new(|| 0);
-        Self { cx, processes, clients, history, next_id: 100, events: 0 }
+        let stampers = (1..=2).map(Stamper::new).collect();
+        Self { cx, processes, clients, history, stampers, calls: 0, events: 0 }
     }
 
     /// Lives through the seed's whole story.
@@ -95,6 +99,9 @@ impl World {
     fn story(&mut self) {
         for client in 1..=self.cx.knobs.clients {
             self.cx.after(1_000 * MS, Event::Client { client, wake: Wake::Next });
+        }
+        for stamper in &mut self.stampers {
+            stamper.ask(&mut self.cx);
         }
         if !self.until(30_000 * MS, "a first write of each client", |world| {
             world.clients.iter().all(|client| client.written > 0 || client.completed > 20)
@@ -211,7 +218,6 @@ impl World {
             | Event::Synced { node, life, .. }
             | Event::Work { node, life, .. }
             | Event::Beat { node, life }
-            | Event::Mail { node, life, .. }
             | Event::Broken { node, life, .. }
             | Event::Job { node, life, .. }
             | Event::Duty { node, life } => (*node, *life),
@@ -220,6 +226,10 @@ impl World {
             Event::Client { client, wake } => {
                 let client = &mut self.clients[*client as usize - 1];
                 client.wake(*wake, &self.history, &mut self.cx);
+                return Ok(());
+            }
+            Event::Stamp { client, call } => {
+                self.stampers[*client as usize - 1].wake(*call, &mut self.cx);
                 return Ok(());
             }
             Event::Nemesis => return self.nemesis(),
@@ -246,10 +256,6 @@ impl World {
                 process.beat(cx);
                 Ok(())
             }
-            Event::Mail { mail, .. } => {
-                process.mail(*mail, cx);
-                Ok(())
-            }
             Event::Broken { to, .. } => {
                 process.unreachable(to, cx);
                 Ok(())
@@ -259,10 +265,14 @@ impl World {
                 Ok(())
             }
             Event::Duty { .. } => {
-                process.with_role(cx, |role, host| role.duty(host));
+                process.duty(cx);
                 Ok(())
             }
-            Event::Packet(_) | Event::Start(_) | Event::Client { .. } | Event::Nemesis => Ok(()),
+            Event::Packet(_)
+            | Event::Start(_)
+            | Event::Client { .. }
+            | Event::Stamp { .. }
+            | Event::Nemesis => Ok(()),
         };
         result.map_err(|error| (node, error))
     }
@@ -280,10 +290,7 @@ impl World {
         let Event::Packet(packet) = event else { return Ok(()) };
         let Packet { from, to, .. } = *packet;
         if to.0 > CLIENTS {
-            let client = &mut self.clients[(to.0 - CLIENTS) as usize - 1];
-            if let Body::Response { call, result } = packet.body {
-                client.answer(call, result, &mut self.cx);
-            }
+            self.deliver_to_client(*packet);
             return Ok(());
         }
         let Some(process) = self.processes.get_mut(&to) else { return Ok(()) };
@@ -313,9 +320,41 @@ impl World {
                     store.request(from, *request, host);
                 }
             }),
+            Body::Ask { call, ask } => process.with_role(cx, |role, host| {
+                role.asked(Asked { from, call, ask: *ask }, host);
+            }),
+            Body::Told { call, told } => {
+                let told = process.with_role(cx, |role, host| match role.store_mut() {
+                    Some(store) => store.told(call, told, host),
+                    None => Ok(()),
+                });
+                told.map_err(|error| (to, error))?;
+            }
             Body::Response { .. } => {}
         }
         Ok(())
+    }
+
+    fn deliver_to_client(&mut self, packet: Packet) {
+        let Packet { from, to, body } = packet;
+        if to.0 > STAMPERS {
+            if let Body::Told { call, told } = body
+                && let Some(stamper) = self.stampers.get_mut((to.0 - STAMPERS) as usize - 1)
+            {
+                stamper.told(from, call, &told, &mut self.cx);
+            }
+            return;
+        }
+        let client = &mut self.clients[(to.0 - CLIENTS) as usize - 1];
+        match body {
+            Body::Response { call, result } => client.answer(call, result, &mut self.cx),
+            Body::Told { call, told } => client.told(call, told, &mut self.cx),
+            Body::Frame(_)
+            | Body::Beat(_)
+            | Body::Snapshot(_)
+            | Body::Request(_)
+            | Body::Ask { .. } => {}
+        }
     }
 
     fn transferred(&mut self, from: NodeId, transfer: super::messages::Transfer, delivered: bool) {
@@ -341,7 +380,11 @@ impl World {
                 let body = Body::Response { call: request.call, result: Err(Failure::Unreachable) };
                 self.cx.send(to, from, Plane::Control, body);
             }
-            Body::Response { .. } => {}
+            Body::Ask { call, .. } => {
+                let body = Body::Told { call, told: Told::NotLeader(None) };
+                self.cx.send(to, from, Plane::Control, body);
+            }
+            Body::Response { .. } | Body::Told { .. } => {}
         }
     }
 
@@ -361,25 +404,4 @@ impl World {
             self.cx.checks.fail(|| format!("only {completed} operations were completed"));
         }
     }
-}
-
-/// The first regions of a world without placement: everything, and the sentinel.
-pub(super) fn first_regions(knobs: &Knobs) -> Vec<Region> {
-    let voters = match knobs.stores.min(u64::from(knobs.replicas)) {
-        even if even % 2 == 0 => even - 1,
-        odd => odd,
-    };
-    let region = |id: u64, start: &'static [u8], end: &'static [u8]| Region {
-        id: RegionId(id),
-        range: KeyRange::new(start, end),
-        epoch: Epoch { conf_ver: 1, version: 1 },
-        peers: (1..=voters)
-            .map(|store| Peer {
-                id: PeerId(id * 10 + store),
-                store: StoreId(store),
-                role: Role::Voter,
-            })
-            .collect(),
-    };
-    vec![region(1, b"", SENTINEL_START), region(2, SENTINEL_START, b"")]
 }
