@@ -31,3 +31,8 @@ impl Hasher for FixedHasher {
         self.0 = (mixed >> 64) as u64 ^ mixed as u64;
     }
 }
+
+#[cfg(test)]
+#[path = "hash_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -200,6 +200,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("raft.max_pending", "requests of one group that may wait for an answer"),
     ("raft.entry_bytes", "small commands share a log entry of up to this many bytes"),
     ("raft.truncate_entries", "entries, known to all members, after which the log is truncated"),
+    ("raft.truncate_bytes", "bytes, known to all members, after which the log is truncated"),
     ("raft.max_log_entries", "entries kept for a member that lags"),
     ("raft.max_log_bytes", "bytes of log kept for a member that lags"),
     ("raft.request_timeout_ms", "milliseconds until raft gives up on a request"),

@@ -6,6 +6,7 @@
 //! A store that has its regions does not need placement to start.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -62,6 +63,13 @@ pub fn run(
     config: StoreConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), StoreError> {
+    start(config, Box::pin(shutdown))
+}
+
+/// What ends a store, boxed: all of it is compiled here, not again in each caller.
+type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn start(config: StoreConfig, shutdown: Shutdown) -> Result<(), StoreError> {
     config.check().map_err(StoreError::Config)?;
     let listener = listener::bind("listen", &config.listen)?;
     let bound = listener
@@ -159,9 +167,8 @@ impl Store {
     async fn run(
         mut self,
         listener: std::net::TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
+        mut shutdown: Shutdown,
     ) -> Result<(), StoreError> {
-        let mut shutdown = std::pin::pin!(shutdown);
         let (client, applier, groups) = tokio::select! {
             prepared = self.prepare() => prepared?,
             () = &mut shutdown => {

@@ -278,3 +278,8 @@ pub(crate) fn own(
         ..Envelope::default()
     }
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

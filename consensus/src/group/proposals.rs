@@ -156,3 +156,8 @@ fn join(parts: &mut Vec<Bytes>) -> Option<Entry> {
     };
     Some(Entry { data, ..Entry::default() })
 }
+
+#[cfg(test)]
+#[path = "proposals_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

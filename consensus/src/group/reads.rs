@@ -171,3 +171,8 @@ impl<T> ReadQueue<T> {
         self.renew = false;
     }
 }
+
+#[cfg(test)]
+#[path = "reads_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -162,3 +162,8 @@ pub(crate) fn entry_term(group: RegionId, value: &[u8]) -> Result<u64, BadRecord
 pub(crate) fn entry_index(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(9..17)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

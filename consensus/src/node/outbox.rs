@@ -157,3 +157,8 @@ impl Stream for Frames {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -343,6 +343,22 @@ impl<T> Default for Effects<T> {
     }
 }
 
+impl<T> Effects<T> {
+    /// True where there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.send.is_empty()
+            && self.replies.is_empty()
+            && self.apply.is_empty()
+            && self.snapshots.is_empty()
+            && self.installs.is_empty()
+            && self.discards.is_empty()
+            && self.strangers.is_empty()
+            && self.leaders.is_empty()
+            && self.strangers.is_empty()
+            && self.persist.is_none()
+    }
+}
+
 /// What all touched groups of a shard want written, merged.
 #[derive(Debug)]
 pub struct Persist {

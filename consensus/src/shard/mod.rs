@@ -149,7 +149,9 @@ impl<T> Shard<T> {
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let mut batch = WriteBatch::new();
         let mut sync = false;
-        let mut writing = Vec::new();
+        let mut writing = Vec::with_capacity(self.touched.len());
+        // Messages are large; growing step by step would copy them again and again.
+        effects.send.reserve(self.touched.len() * 2);
         for id in std::mem::take(&mut self.touched) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.touched = false;
@@ -177,6 +179,8 @@ impl<T> Shard<T> {
         let Some((_, groups)) = self.writing.take_if(|(writing, _)| *writing == number) else {
             return;
         };
+        self.pending.send.reserve(groups.len());
+        self.touched.reserve(groups.len());
         for id in groups {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.persisted(&mut self.pending);
@@ -386,20 +390,4 @@ fn context<'a>(
     now: Instant,
 ) -> GroupContext<'a> {
     GroupContext { options, now, votes_from, nodes }
-}
-
-impl<T> Effects<T> {
-    /// True where there is nothing to do.
-    pub fn is_idle(&self) -> bool {
-        self.send.is_empty()
-            && self.replies.is_empty()
-            && self.apply.is_empty()
-            && self.snapshots.is_empty()
-            && self.installs.is_empty()
-            && self.discards.is_empty()
-            && self.strangers.is_empty()
-            && self.leaders.is_empty()
-            && self.strangers.is_empty()
-            && self.persist.is_none()
-    }
 }

@@ -83,3 +83,8 @@ impl Nodes {
         changes
     }
 }
+
+#[cfg(test)]
+#[path = "nodes_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -99,3 +99,8 @@ impl Parked {
         files
     }
 }
+
+#[cfg(test)]
+#[path = "parked_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

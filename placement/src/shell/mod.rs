@@ -21,6 +21,7 @@ mod raft;
 mod status;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,17 @@ pub async fn run(
     config: PlacementConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), PlacementError> {
+    start(config, Box::pin(shutdown)).await
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Boxed, so that all of it is compiled here, not again in each caller.
+fn start(config: PlacementConfig, shutdown: Boxed<()>) -> Boxed<Result<(), PlacementError>> {
+    Box::pin(member(config, shutdown))
+}
+
+async fn member(config: PlacementConfig, shutdown: Boxed<()>) -> Result<(), PlacementError> {
     config.check().map_err(PlacementError::Config)?;
     let (socket, bound) = listener::bind("listen", &config.listen)?;
     let status_socket = match config.status_address.as_str() {

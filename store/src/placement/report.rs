@@ -15,7 +15,7 @@ use quorate_consensus::node::clock;
 use quorate_proto::RegionId;
 use quorate_proto::wire::placement::{RegionReport, StoreOrders, StoreReport};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Joiner, Order, Patience};
@@ -35,6 +35,9 @@ const REGIONS_A_MESSAGE: usize = 4_096;
 const OUTBOX: usize = 64;
 /// How long placement may take to open the stream, or to answer on it.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// Shortest time between two reports of nudged regions: many leaders may come at once.
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// Regions that placement should hear of at once.
 #[derive(Debug, Default)]
@@ -126,6 +129,8 @@ impl Heartbeats {
         let mut tick = tokio::time::interval(self.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tick.reset();
+        // When nudged regions are reported, and when they may be at the earliest.
+        let (mut due, mut next) = (None, tokio::time::Instant::now());
         loop {
             let sent = tokio::select! {
                 message = orders.message() => match message {
@@ -137,7 +142,15 @@ impl Heartbeats {
                     Ok(None) => return "placement closed it".to_owned(),
                     Err(status) => return status.message().to_owned(),
                 },
-                () = self.nudge.notify.notified() => self.report_some(&outbox, reporter, &mut sequence),
+                () = self.nudge.notify.notified() => {
+                    due.get_or_insert(next);
+                    Ok(())
+                }
+                () = sleep_until(due.unwrap_or(next)), if due.is_some() => {
+                    due = None;
+                    next = tokio::time::Instant::now() + GATHERING;
+                    self.report_some(&outbox, reporter, &mut sequence)
+                }
                 _ = tick.tick() => {
                     if heard.elapsed() > SILENCE.max(self.interval * 5) {
                         return format!("nothing heard for {:?}", heard.elapsed());

@@ -147,7 +147,8 @@ impl BatchStream {
         match self.serving.begin(request.cmd, now) {
             Begun::Finished(kind, finished) => {
                 if let Some(kind) = kind {
-                    self.serving.metrics.ended(kind, finished.outcome, None);
+                    let took = finished.at.map(|at| at.since(now));
+                    self.serving.metrics.ended(kind, finished.outcome, took);
                 }
                 self.put(out, request_id, finished.response);
             }

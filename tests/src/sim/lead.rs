@@ -34,7 +34,7 @@ impl MemberRole {
             commands.push((Command::Bootstrap, Waiting::Own));
         }
         self.proposed += 1;
-        let saves = self.proposed % 20 == 0;
+        let saves = self.proposed.is_multiple_of(20);
         let MemberRole { session, state, .. } = self;
         let Some(session) = session.as_mut().filter(|session| session.leader.term() == term) else {
             return;

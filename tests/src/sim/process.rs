@@ -361,7 +361,7 @@ impl Process {
                 cx.note(format_args!("{} cannot sync", self.id));
                 self.disk.fail_next_sync();
             }
-            if !(cx.is(Mutant::SkippedSync) && number % 5 == 0) {
+            if !(cx.is(Mutant::SkippedSync) && number.is_multiple_of(5)) {
                 self.disk.sync()?;
             }
         }

@@ -73,14 +73,14 @@ impl StoreRole {
         let joining = self.asked.values().any(|(purpose, _)| matches!(purpose, Purpose::Join));
         if !self.joined || !self.hosting {
             let first = self.known || host.cx.joined + 1 == self.id.0;
-            if !joining && first && self.duties % 4 == 0 {
+            if !joining && first && self.duties.is_multiple_of(4) {
                 let ask = Ask::Join(self.joining());
                 self.ask(ask, Purpose::Join, host);
             }
         } else {
             self.report(host);
         }
-        if self.duties % 3 == 0 {
+        if self.duties.is_multiple_of(3) {
             self.split_what_has_grown(host);
         }
     }
@@ -98,7 +98,7 @@ impl StoreRole {
 
     fn report(&mut self, host: &mut Host<'_>) {
         let waits = self.asked.values().any(|(purpose, _)| matches!(purpose, Purpose::Report));
-        if waits || !(self.nudged || self.duties % REPORT_EVERY == 0) {
+        if waits || !(self.nudged || self.duties.is_multiple_of(REPORT_EVERY)) {
             return;
         }
         self.nudged = false;

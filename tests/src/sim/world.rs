@@ -290,7 +290,7 @@ impl World {
         let Event::Packet(packet) = event else { return Ok(()) };
         let Packet { from, to, .. } = *packet;
         if to.0 > CLIENTS {
-            self.to_client(*packet);
+            self.deliver_to_client(*packet);
             return Ok(());
         }
         let Some(process) = self.processes.get_mut(&to) else { return Ok(()) };
@@ -335,7 +335,7 @@ impl World {
         Ok(())
     }
 
-    fn to_client(&mut self, packet: Packet) {
+    fn deliver_to_client(&mut self, packet: Packet) {
         let Packet { from, to, body } = packet;
         if to.0 > STAMPERS {
             if let Body::Told { call, told } = body

@@ -30,8 +30,10 @@ pub fn is_core(path: &str) -> bool {
 
 /// A module opens with prose.
 pub fn opens_with_prose(text: &str) -> Result<(), String> {
-    // Attributes for the whole module may stand before it.
-    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
+    // Attributes and plain remarks about them may stand before it.
+    let skipped =
+        |line: &&str| line.trim().is_empty() || line.starts_with("#![") || line.starts_with("// ");
+    let first = text.lines().find(|line| !skipped(line));
     match first {
         Some(line) if line.starts_with("//! ") && line.len() > 8 => Ok(()),
         Some(_) | None => Err("does not open with `//!` and what it is for".to_owned()),
