@@ -120,7 +120,7 @@ fn mutants_are_noticed() {
         Mutant::FollowerWithoutIndex,
         Mutant::AppliedWithoutData,
     ] {
-        let seeds = from_environment("QUORATE_MUTANT_SEEDS").unwrap_or(100);
+        let seeds = from_environment("QUORATE_MUTANT_SEEDS").unwrap_or(200);
         assert!(noticed(mutant, seeds) > 0, "{mutant:?} goes unnoticed");
     }
 }

@@ -119,6 +119,8 @@ impl Client {
         let begun = cx.now();
         self.operations += 1;
         let follower = errand.is_none() && cx.chance(cx.knobs.followers);
+        // What links kept may hold an election up for some seconds after all is healed.
+        let patience = if errand.is_some() { 10_000 * MS } else { cx.knobs.deadline };
         let operation = errand.unwrap_or_else(|| self.draw(cx));
         let input = match &operation {
             Operation::Get { key } => Some((key, KvInput::Get)),
@@ -133,7 +135,7 @@ impl Client {
         self.current =
             Some(Current { operation, number, begun, pending, under_way: None, follower });
         let wake = Wake::Deadline(number);
-        cx.after(cx.knobs.deadline, Event::Client { client: self.number, wake });
+        cx.after(patience, Event::Client { client: self.number, wake });
         self.attempt(cx);
     }
 
@@ -238,6 +240,9 @@ impl Client {
         let Some(attempt) = current.under_way.take_if(|attempt| attempt.call == call) else {
             return;
         };
+        if let Err(failure) = &result {
+            cx.note(format_args!("client {} is refused: {failure:?}", self.number));
+        }
         let refused = match result {
             Ok(output) => {
                 if !current.follower
