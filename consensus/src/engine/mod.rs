@@ -122,7 +122,8 @@ pub trait Engine: Reader + Send + Sync + 'static {
     fn snapshot(&self) -> Box<dyn Reader + Send>;
 
     /// Writes a batch into the write-ahead log and makes it visible, atomically over the column
-    /// families, **without** making it durable.
+    /// families, **without** making it durable: until the next sync, the end of the process in any
+    /// way may take it.
     ///
     /// # Errors
     /// [`EngineError::Fatal`], [`EngineError::Full`]: the engine is poisoned, stop the process.
