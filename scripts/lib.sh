@@ -42,12 +42,15 @@ install_packages() {
     fi
 }
 
+# libclang itself: libclang-cpp, which comes with LLVM, is another library.
 have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    local found
-    for found in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* \
-        /usr/lib/libclang*.so* /opt/homebrew/opt/llvm/lib/libclang.dylib /usr/local/opt/llvm/lib/libclang.dylib; do
-        [ -e "$found" ] && return 0
+    local folder
+    for folder in /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib64/llvm*/lib /usr/lib \
+        /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib; do
+        compgen -G "$folder/libclang.so*" >/dev/null && return 0
+        compgen -G "$folder/libclang-[0-9]*.so*" >/dev/null && return 0
+        compgen -G "$folder/libclang.dylib" >/dev/null && return 0
     done
     return 1
 }
