@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use quorate_proto::StoreId;
 
-use super::operators::{Draft, Step};
+use super::operators::{Draft, Goal};
 use super::tree::RegionInfo;
 use super::view::ClusterView;
 
@@ -57,8 +57,9 @@ impl BalanceLeader {
             drafts.push(Draft {
                 region: region.region.id,
                 epoch: region.region.epoch,
-                step: Step::TransferLeader { from, to },
-                reason: format!("balance-leader: {from} leads {has} regions, {to} leads {gets}"),
+                goal: Goal::TransferLeader { from, to },
+                by: "balance-leader",
+                reason: format!("{from} leads {has} regions, {to} leads {gets}"),
             });
             taken.insert(region.region.id);
             counts.insert(from, has - 1);

@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::balance::BalanceLeader;
 use super::command::{JoinRefusal, Joining, SavedRegion};
 use super::operators::{
-    Draft, Operator, Operators, Refused, SPLIT_DEADLINE, Step, TRANSFER_DEADLINE,
+    Draft, Goal, Operator, Operators, Refused, SPLIT_DEADLINE, TRANSFER_DEADLINE,
 };
 use super::report::Report;
 use super::state::{State, Store, StoreLife};
@@ -185,10 +185,8 @@ impl Leader {
         self.operators.expire(&self.tree, now);
         if now >= self.next_plan {
             self.next_plan = now + PLAN_EVERY;
-            let transfer = |operator: &&Operator| match operator.step {
-                Step::TransferLeader { .. } => true,
-                Step::Split { .. } => false,
-            };
+            let transfer =
+                |operator: &&Operator| matches!(operator.goal, Goal::TransferLeader { .. });
             let under_way = self.operators.iter().filter(transfer).count();
             let room = MAX_BALANCING.saturating_sub(under_way).min(self.operators.room());
             if room > 0 {
@@ -239,12 +237,13 @@ impl Leader {
         let draft = Draft {
             region,
             epoch: info.region.epoch,
-            step: Step::TransferLeader { from, to },
+            goal: Goal::TransferLeader { from, to },
+            by: "request",
             reason: format!("transfer to {to} on request"),
         };
-        match self.operators.of(region).map(|operator| &operator.step) {
-            Some(Step::TransferLeader { .. }) => self.operators.cancel(region, now),
-            Some(Step::Split { .. }) | None => {}
+        let busy = self.operators.of(region).map(|operator| &operator.goal);
+        if matches!(busy, Some(Goal::TransferLeader { .. })) {
+            self.operators.cancel(region, now);
         }
         Ok(Some(self.operators.begin(draft, now + TRANSFER_DEADLINE)?))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quorate_proto::{RegionId, StoreId};
 
-use super::operators::{Operators, Step};
+use super::operators::{Goal, Operators};
 use super::state::Store;
 use super::stores::{StoreState, Stores};
 use super::tree::{RegionInfo, RegionTree};
@@ -80,8 +80,8 @@ impl ClusterView {
             }
         }
         for operator in operators.iter() {
-            match &operator.step {
-                Step::TransferLeader { from, to } => {
+            match &operator.goal {
+                Goal::TransferLeader { from, to } => {
                     if let Some(store) = view.stores.get_mut(from) {
                         store.departing += 1;
                     }
@@ -89,7 +89,13 @@ impl ClusterView {
                         store.arriving += 1;
                     }
                 }
-                Step::Split { .. } => {}
+                Goal::Split { .. }
+                | Goal::AddReplica { .. }
+                | Goal::MoveReplica { .. }
+                | Goal::RemoveReplica { .. }
+                | Goal::Promote { .. }
+                | Goal::Demote { .. }
+                | Goal::LeaveJoint => {}
             }
         }
         view
