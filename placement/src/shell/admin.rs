@@ -291,6 +291,89 @@ impl placement_server::Placement for PlacementService {
         let leader = transfer(&self.0, (to.0 != 0).then_some(to)).await?;
         Ok(Response::new(wire::TransferPlacementLeaderResponse { leader: leader.0 }))
     }
+
+    async fn explain_region(
+        &self,
+        _request: Request<wire::ExplainRegionRequest>,
+    ) -> Answered<wire::ExplainRegionResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn operators(
+        &self,
+        _request: Request<wire::OperatorsRequest>,
+    ) -> Answered<wire::OperatorsResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn cancel_operator(
+        &self,
+        _request: Request<wire::CancelOperatorRequest>,
+    ) -> Answered<wire::CancelOperatorResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn schedulers(
+        &self,
+        _request: Request<wire::SchedulersRequest>,
+    ) -> Answered<wire::SchedulersResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn set_scheduler(
+        &self,
+        _request: Request<wire::SetSchedulerRequest>,
+    ) -> Answered<wire::SetSchedulerResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn members(
+        &self,
+        _request: Request<wire::MembersRequest>,
+    ) -> Answered<wire::MembersResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn change_member(
+        &self,
+        _request: Request<wire::ChangeMemberRequest>,
+    ) -> Answered<wire::ChangeMemberResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn change_replica(
+        &self,
+        _request: Request<wire::ChangeReplicaRequest>,
+    ) -> Answered<wire::ChangeReplicaResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn remove_store(
+        &self,
+        _request: Request<wire::RemoveStoreRequest>,
+    ) -> Answered<wire::RemoveStoreResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn settings(
+        &self,
+        _request: Request<wire::SettingsRequest>,
+    ) -> Answered<wire::SettingsResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn change_settings(
+        &self,
+        _request: Request<wire::ChangeSettingsRequest>,
+    ) -> Answered<wire::SettingsResponse> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    type EventsStream = ReceiverStream<Result<wire::Event, Status>>;
+
+    async fn events(&self, _request: Request<wire::EventsRequest>) -> Answered<Self::EventsStream> {
+        Err(Status::unimplemented("not served by this version"))
+    }
 }
 
 /// Hands leadership of the placement group over, to any other member where none is named.
