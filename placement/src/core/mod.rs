@@ -14,15 +14,23 @@
 //! [`Instant`]: quorate_consensus::time::Instant
 
 pub mod balance;
+pub mod checker;
 pub mod command;
+pub mod events;
+pub mod history;
 pub mod ids;
+pub mod journal;
 pub mod leader;
+pub mod lifecycle;
+pub mod members;
 pub mod operators;
 pub mod oracle;
 pub mod record;
 pub mod report;
+pub mod settings;
 pub mod split;
 pub mod state;
 pub mod stores;
 pub mod tree;
 pub mod view;
+pub mod watch;

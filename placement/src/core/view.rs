@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quorate_proto::{RegionId, StoreId};
 
-use super::operators::{Goal, Operators};
+use super::operators::{Goal, Operator};
 use super::state::Store;
 use super::stores::{StoreState, Stores};
 use super::tree::{RegionInfo, RegionTree};
@@ -51,14 +51,15 @@ pub struct ClusterView {
 
 impl ClusterView {
     /// Takes the picture: linear in the number of regions, without copying any.
-    pub fn of(
+    pub fn of<'a>(
         tree: &RegionTree,
         known: &BTreeMap<StoreId, Arc<Store>>,
         alive: &Stores,
-        operators: &Operators,
+        under_way: impl Iterator<Item = &'a Operator>,
+        busy: BTreeSet<RegionId>,
         now: Instant,
     ) -> Self {
-        let mut view = ClusterView { busy: operators.busy(now), ..ClusterView::default() };
+        let mut view = ClusterView { busy, ..ClusterView::default() };
         for store in known.values() {
             let heard = alive.last(store.id);
             view.stores.insert(
@@ -79,7 +80,7 @@ impl ClusterView {
                 store.leads.push(Arc::clone(info));
             }
         }
-        for operator in operators.iter() {
+        for operator in under_way {
             match &operator.goal {
                 Goal::TransferLeader { from, to } => {
                     if let Some(store) = view.stores.get_mut(from) {

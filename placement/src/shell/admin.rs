@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::cluster::Cluster;
 use super::{convert, duties, orders, status};
 use crate::core::command::{Answer, Command, Joining, labels_from_wire};
-use crate::core::operators::{Refused, SPLIT_DEADLINE, TRANSFER_DEADLINE};
+use crate::core::operators::{SPLIT_DEADLINE, TRANSFER_DEADLINE};
 use crate::core::split;
 
 /// Most children of one split that ids are given for.
@@ -55,10 +55,8 @@ impl PlacementService {
                         return Ok(Some(regions.map(|info| info.region.clone()).collect()));
                     }
                     for draft in drafts {
-                        match session.leader.split(draft, now) {
-                            // What a region is busy with ends soon, and then its turn comes.
-                            Ok(_) | Err(Refused::Busy { .. } | Refused::Full) => {}
-                        }
+                        // What a region is busy with ends soon, and then its turn comes.
+                        let _ = session.leader.split(draft, now);
                     }
                     Ok::<Option<Vec<Region>>, Status>(None)
                 })
@@ -290,89 +288,6 @@ impl placement_server::Placement for PlacementService {
         self.0.read(|_, _| ()).await?;
         let leader = transfer(&self.0, (to.0 != 0).then_some(to)).await?;
         Ok(Response::new(wire::TransferPlacementLeaderResponse { leader: leader.0 }))
-    }
-
-    async fn explain_region(
-        &self,
-        _request: Request<wire::ExplainRegionRequest>,
-    ) -> Answered<wire::ExplainRegionResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn operators(
-        &self,
-        _request: Request<wire::OperatorsRequest>,
-    ) -> Answered<wire::OperatorsResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn cancel_operator(
-        &self,
-        _request: Request<wire::CancelOperatorRequest>,
-    ) -> Answered<wire::CancelOperatorResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn schedulers(
-        &self,
-        _request: Request<wire::SchedulersRequest>,
-    ) -> Answered<wire::SchedulersResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn set_scheduler(
-        &self,
-        _request: Request<wire::SetSchedulerRequest>,
-    ) -> Answered<wire::SetSchedulerResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn members(
-        &self,
-        _request: Request<wire::MembersRequest>,
-    ) -> Answered<wire::MembersResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn change_member(
-        &self,
-        _request: Request<wire::ChangeMemberRequest>,
-    ) -> Answered<wire::ChangeMemberResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn change_replica(
-        &self,
-        _request: Request<wire::ChangeReplicaRequest>,
-    ) -> Answered<wire::ChangeReplicaResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn remove_store(
-        &self,
-        _request: Request<wire::RemoveStoreRequest>,
-    ) -> Answered<wire::RemoveStoreResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn settings(
-        &self,
-        _request: Request<wire::SettingsRequest>,
-    ) -> Answered<wire::SettingsResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    async fn change_settings(
-        &self,
-        _request: Request<wire::ChangeSettingsRequest>,
-    ) -> Answered<wire::SettingsResponse> {
-        Err(Status::unimplemented("this member does not serve that yet"))
-    }
-
-    type EventsStream = ReceiverStream<Result<wire::Event, Status>>;
-
-    async fn events(&self, _request: Request<wire::EventsRequest>) -> Answered<Self::EventsStream> {
-        Err(Status::unimplemented("this member does not serve that yet"))
     }
 }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod balance;
+mod cluster;
+mod lifecycle;
 mod operators;
 mod oracle;
 mod split;

@@ -246,10 +246,21 @@ impl Record {
         }
     }
 
-    /// Equal but for the measured pace.
+    /// True where nothing that has to be durable differs: the pace is measured anew, and a reason
+    /// alone is not worth an entry of the log.
     pub fn is_same(&self, other: &Record) -> bool {
-        let Record { node, peer, aim, state, since_ms, joined_ms, held, reason, operator, pace: _ } =
-            self;
+        let Record {
+            node,
+            peer,
+            aim,
+            state,
+            since_ms,
+            joined_ms,
+            held,
+            reason: _,
+            operator,
+            pace: _,
+        } = self;
         *node == other.node
             && *peer == other.peer
             && *aim == other.aim
@@ -257,7 +268,6 @@ impl Record {
             && *since_ms == other.since_ms
             && *joined_ms == other.joined_ms
             && *held == other.held
-            && *reason == other.reason
             && *operator == other.operator
     }
 

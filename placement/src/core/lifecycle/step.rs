@@ -107,6 +107,7 @@ pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> 
         records: records.to_vec(),
         transitions: Vec::new(),
         promoted: Vec::new(),
+        newly_ready: Vec::new(),
     };
     look.observe();
     look.tell_promoted();
@@ -124,6 +125,8 @@ pub(super) struct Look<'a> {
     transitions: Vec<Transition>,
     /// Became voters: the node, and whom it replaced.
     promoted: Vec<(NodeId, Option<NodeId>)>,
+    /// Became ready with this look; what for is told once that is decided.
+    newly_ready: Vec<NodeId>,
 }
 
 impl Look<'_> {
@@ -152,14 +155,24 @@ impl Look<'_> {
         };
         let (group, now_ms) = (self.group, self.now_ms);
         for record in &mut self.records {
-            let learns =
-                group.on(record.node).is_some_and(|member| member.role == Role::Learner);
+            let learns = group.on(record.node).is_some_and(|member| member.role == Role::Learner);
             if let State::Promoting { ready_ms } = record.state
                 && learns
                 && !chosen.contains(&record.peer)
             {
                 record.enter(State::Ready { ready_ms }, "not promoted yet", now_ms);
             }
+        }
+        let (voters, target) = (group.voters().count(), group.target);
+        for node in std::mem::take(&mut self.newly_ready) {
+            let pairs = |record: &Record| {
+                record.node == node && matches!(record.state, State::Pairing { .. })
+            };
+            let what = match self.records.iter().any(pairs) {
+                true => format!("ready, waiting for a partner (voters {voters}, target {target})"),
+                false => format!("ready (voters {voters}, target {target})"),
+            };
+            self.tell(node, "member-ready", Severity::Info, &what);
         }
         self.records.retain(|record| {
             record.state != State::Active || !matches!(record.aim, Aim::Vote { .. })
@@ -330,9 +343,7 @@ impl Look<'_> {
                     }
                     Aim::Vote { .. } | Aim::Leave { .. } => {
                         record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
-                        let (voters, target) = (self.group.voters().count(), self.group.target);
-                        let what = format!("ready (voters {voters}, target {target})");
-                        self.tell(record.node, "member-ready", Severity::Info, &what);
+                        self.newly_ready.push(record.node);
                     }
                 }
             }
@@ -348,10 +359,7 @@ impl Look<'_> {
                     record.reason = why;
                 }
             }
-            (
-                State::Ready { .. } | State::Pairing { .. } | State::Promoting { .. },
-                Err(why),
-            ) => {
+            (State::Ready { .. } | State::Pairing { .. } | State::Promoting { .. }, Err(why)) => {
                 let what = format!("is not ready any more: {why}");
                 record.enter(State::Syncing, why, self.now_ms);
                 self.tell(record.node, "member-behind", Severity::Info, &what);

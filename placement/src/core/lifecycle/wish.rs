@@ -255,9 +255,9 @@ impl Work<'_> {
             group.voters().filter(same).count()
         };
         let leaves = |member: &Member| {
-            self.records.iter().any(|record| {
-                record.node == member.node && matches!(record.aim, Aim::Leave { .. })
-            })
+            self.records
+                .iter()
+                .any(|record| record.node == member.node && matches!(record.aim, Aim::Leave { .. }))
         };
         let others = group.voters().filter(|member| {
             member.peer != with.peer
@@ -329,7 +329,7 @@ impl Work<'_> {
 
     fn demote(&mut self, nodes: &[NodeId], force: bool) -> Result<(), CannotBe> {
         let mut going = Vec::new();
-        for node in nodes {
+        for node in &nodes.iter().copied().collect::<BTreeSet<_>>() {
             let member = self.member(*node)?;
             if member.role != Role::Voter {
                 let (name, title) = (self.group.name(*node), self.group.title());
@@ -338,7 +338,7 @@ impl Work<'_> {
             going.push(member.clone());
         }
         let voters = self.group.voters().count();
-        if voters == going.len() {
+        if voters <= going.len() {
             return Err(CannotBe::OnlyVoter(self.group.title()));
         }
         if (voters - going.len()) % 2 == 0
@@ -380,8 +380,7 @@ pub fn cancel(
     why: &str,
     now_ms: u64,
 ) -> Vec<Record> {
-    let votes =
-        |node: NodeId| group.on(node).is_some_and(|member| member.role != Role::Learner);
+    let votes = |node: NodeId| group.on(node).is_some_and(|member| member.role != Role::Learner);
     let mut kept = records.to_vec();
     for record in &mut kept {
         // A standby learner that was to replace somebody stands by again.
