@@ -87,7 +87,11 @@ impl Members {
             if self.is_durable(region, state) {
                 self.dirty.remove(&region);
             } else if differing.len() < limit {
-                differing.push((region, self.of(region).to_vec()));
+                let stored = |record: &Record| {
+                    let pace = Pace::new(record.since_ms);
+                    Record { pace, ..record.clone() }
+                };
+                differing.push((region, self.of(region).iter().map(stored).collect()));
             }
         }
         differing

@@ -370,7 +370,8 @@ impl Leader {
                 info.region.peer_on(*other).is_none_or(|peer| peer.role == Role::Learner)
             });
             let voters = info.region.peers.iter().filter(|peer| peer.role == Role::Voter).count();
-            if votes && !has_room && voters <= self.target(state) {
+            let is_needed = voters <= self.target(state);
+            if votes && is_needed && (!has_room || others.len() < voters) {
                 let region = info.region.id;
                 return Err(RemoveRefusal::NoRoom { store: id, region, voters });
             }

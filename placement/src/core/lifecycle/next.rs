@@ -8,7 +8,7 @@ use quorate_proto::{NodeId, PeerId, Role};
 use super::batch::{choose, safe_batch};
 use super::group::Member;
 use super::proof::{can_commit, proof};
-use super::step::{Change, Look, Next, Severity, ready_since};
+use super::step::{Change, Look, Next, ready_since};
 use super::{Aim, Record, State};
 
 /// Decides; marks those it chooses or lets wait.

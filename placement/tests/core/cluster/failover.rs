@@ -52,8 +52,8 @@ fn whenever_placement_fails_over_growth_ends_with_five_voters() {
 fn events_are_numbered_on_and_told_once() {
     let mut cluster = Cluster::new(4, 1);
     move_replica(&mut cluster, 2, 4);
-    for _ in 0..30 {
-        cluster.seconds(1);
+    for _ in 0..10 {
+        cluster.seconds(5);
         cluster.failover();
     }
     let events = cluster.machine.state.events().after(0, 0);

@@ -273,13 +273,14 @@ impl Cluster {
         assert_eq!(self.machine.apply(Command::ChangeSettings(change)), Answer::Done);
     }
 
-    /// A store more.
-    pub fn join(&mut self, store: u64) {
+    /// A store more; its id.
+    pub fn join(&mut self, store: u64) -> u64 {
         let answer = self.machine.apply(Command::JoinStore(joining(store)));
         let Answer::Joined(id) = answer else { panic!("{answer:?}") };
         self.machine.apply(Command::ActivateStore(id));
         self.stores.insert(id.0, Behaviour::default());
         self.report(id.0, &[], true, Vec::new());
+        id.0
     }
 
     pub fn decisions(&self, region: RegionId) -> Vec<String> {

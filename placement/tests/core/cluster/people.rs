@@ -2,7 +2,7 @@
 
 use quorate_placement::core::leader::MemberAction;
 use quorate_placement::core::operators::{End, Goal, ReplicaRole, story};
-use quorate_proto::{RegionId, StoreId};
+use quorate_proto::StoreId;
 
 use super::moves::{move_replica, request};
 use super::{Cluster, FIRST};
@@ -133,7 +133,7 @@ fn a_region_says_how_it_is() {
 #[test]
 fn settings_are_checked_before_they_are_changed() {
     let mut cluster = Cluster::new(3, 1);
-    let mut check = |name: &str, value: &str| {
+    let check = |name: &str, value: &str| {
         let changes = vec![(name.to_owned(), value.to_owned())];
         let checked = cluster.machine.state.check_settings(&changes);
         checked.map_err(|bad| bad.to_string())
@@ -156,5 +156,4 @@ fn settings_are_checked_before_they_are_changed() {
     assert_eq!(cluster.machine.reloaded().settings().limits().pairing_ms, 5_000);
     cluster.set("lifecycle.pairing_ms", "120000");
     assert!(cluster.machine.state.settings().changed().is_empty(), "a default is not kept");
-    let _ = RegionId(0);
 }
