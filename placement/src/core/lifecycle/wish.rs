@@ -341,7 +341,7 @@ impl Work<'_> {
         if voters <= going.len() {
             return Err(CannotBe::OnlyVoter(self.group.title()));
         }
-        if (voters - going.len()) % 2 == 0
+        if (voters - going.len()).is_multiple_of(2)
             && let Some(first) = going.first().cloned()
         {
             going.push(self.partner(&first)?);

@@ -159,8 +159,8 @@ impl Cluster {
                 continue;
             }
             if dead.contains(&hosted.leader.0) {
-                let able = hosted.region.peers.iter().filter(lives);
-                let able = able.filter(|peer| peer.role == Role::Voter).next().unwrap();
+                let mut able = hosted.region.peers.iter().filter(lives);
+                let able = able.find(|peer| peer.role == Role::Voter).unwrap();
                 hosted.leader = able.store;
                 hosted.term += 1;
             }

@@ -169,7 +169,7 @@ fn two_voters_of_an_older_time_become_three() {
     let mut world = World::new(2, 3);
     world.add(3);
     for _ in 0..10 {
-        let even = world.group.voters().count() % 2 == 0;
+        let even = world.group.voters().count().is_multiple_of(2);
         world.obeys = !even;
         world.second();
         if let (true, Next::Change(change)) = (even, world.next.clone()) {
