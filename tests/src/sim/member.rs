@@ -267,6 +267,7 @@ impl MemberRole {
                     | Refusal::NoGroup
                     | Refusal::Busy { .. }
                     | Refusal::TooLarge { .. }
+                    | Refusal::Members(_)
                     | Refusal::ReadTimedOut => self.not_leader(),
                 };
                 self.respond(asked.from, asked.call, told, host);
@@ -323,7 +324,7 @@ impl MemberRole {
             self.applied_for(token, answer, host);
         }
         let progress = vec![Progress { group: GROUP, index, term }];
-        Ok(Outcome { progress, created: Vec::new() })
+        Ok(Outcome { progress, ..Outcome::default() })
     }
 
     fn applied_for(&mut self, token: Token, answer: Answer, host: &mut Host<'_>) {
