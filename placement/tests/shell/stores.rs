@@ -140,7 +140,9 @@ async fn leaders_move_on_request_and_the_status_tells() {
         wire::order::Step::TransferLeader(step) => {
             assert_eq!((step.region_id, step.to_store), (region.id, 2));
         }
-        other @ wire::order::Step::Split(_) => panic!("{other:?}"),
+        other @ (wire::order::Step::Split(_)
+        | wire::order::Step::ChangePeers(_)
+        | wire::order::Step::DestroyPeer(_)) => panic!("{other:?}"),
     }
     second.regions.insert(region.id, (region.clone(), 7));
     second.report(&[region.id]).await;

@@ -206,6 +206,9 @@ impl FakeStore {
                 wire::order::Step::TransferLeader(transfer) => {
                     self.regions.remove(&transfer.region_id).unwrap();
                 }
+                wire::order::Step::ChangePeers(_) | wire::order::Step::DestroyPeer(_) => {
+                    panic!("nobody asked for {step:?}")
+                }
             }
             return step;
         }

@@ -138,6 +138,7 @@ fn look(
         down_peers: Vec::new(),
         pending_peers: Vec::new(),
         commit_index: view.committed().0,
+        ..RegionReport::default()
     };
     Some((now, Some(report)))
 }

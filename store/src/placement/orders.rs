@@ -39,6 +39,8 @@ impl Order {
         let (id, epoch) = match &step {
             Step::TransferLeader(step) => (step.region_id, step.epoch),
             Step::Split(step) => (step.region_id, step.epoch),
+            Step::ChangePeers(step) => (step.region_id, step.epoch),
+            Step::DestroyPeer(step) => (step.region_id, step.epoch),
         };
         let id = RegionId(id);
         let local = directory.get(id).ok_or_else(|| format!("{id} is not on this store"))?;
@@ -50,6 +52,9 @@ impl Order {
             return Err(format!("{id} is led by another store"));
         }
         match step {
+            Step::ChangePeers(_) | Step::DestroyPeer(_) => {
+                Err(format!("{id}: this store cannot change replicas yet"))
+            }
             Step::TransferLeader(step) => {
                 let to = StoreId(step.to_store);
                 if region.peer_on(to).is_none() {

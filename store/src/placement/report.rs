@@ -225,6 +225,7 @@ impl Heartbeats {
             full,
             sequence: *sequence,
             stopping: self.nudge.is_stopping(),
+            ..StoreReport::default()
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
         outbox.try_send(report).map_err(|_| "placement does not take reports".to_owned())

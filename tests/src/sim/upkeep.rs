@@ -264,6 +264,8 @@ impl StoreRole {
         let (id, epoch) = match &step {
             Step::TransferLeader(step) => (step.region_id, step.epoch),
             Step::Split(step) => (step.region_id, step.epoch),
+            // Not ordered in this world yet.
+            Step::ChangePeers(_) | Step::DestroyPeer(_) => return,
         };
         let Some(local) = self.directory.get(RegionId(id)) else { return };
         let Some(region) = local.region() else { return };
@@ -279,6 +281,7 @@ impl StoreRole {
                     self.begin_split(&region, step.keys, host);
                 }
             }
+            Step::ChangePeers(_) | Step::DestroyPeer(_) => {}
         }
     }
 
