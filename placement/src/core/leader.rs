@@ -372,6 +372,6 @@ impl Leader {
 /// What the cluster wants. A number of replicas that cannot be counts as the odd one below.
 fn policy_of(state: &State) -> Arc<Policy> {
     let replicas = state.cluster().map_or(1, |cluster| cluster.replicas).clamp(1, 7);
-    let odd = if replicas % 2 == 0 { replicas - 1 } else { replicas };
+    let odd = if replicas.is_multiple_of(2) { replicas - 1 } else { replicas };
     Arc::new(Policy::of_replicas(odd).expect("an odd number up to seven"))
 }

@@ -192,6 +192,14 @@ pub struct ClusterView {
     pub rates: LimitRates,
 }
 
+/// What a store has now.
+#[derive(Clone, Debug, Default)]
+struct Has {
+    leads: Vec<u32>,
+    replicas: Vec<u32>,
+    bytes: u64,
+}
+
 /// What a picture is taken of.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
@@ -278,31 +286,34 @@ impl ClusterView {
     }
 
     fn add_regions(&mut self, sources: &Sources<'_>, now: Instant) {
+        let ids: Vec<StoreId> = self.stores.keys().copied().collect();
+        let place = |store: StoreId| ids.binary_search(&store).ok();
+        let mut has: Vec<Has> = vec![Has::default(); ids.len()];
         let mut loads = sources.loads.iter(now).peekable();
         for info in sources.tree.iter().filter(|info| !info.is_sentinel()) {
             let id = info.region.id;
             while loads.next_if(|(region, _)| *region < id).is_some() {}
             let load = loads.next_if(|(region, _)| *region == id).map(|(_, load)| load);
             let at = u32::try_from(self.regions.len()).expect("fewer regions than a u32 counts");
-            for peer in &info.region.peers {
-                if let Some(store) = self.stores.get_mut(&peer.store) {
-                    store.replicas.push(at);
-                    let bytes = info.stats.bytes;
-                    self.tallies.change(peer.store, |tally| tally.bytes += bytes);
-                }
+            for store in info.region.peers.iter().filter_map(|peer| place(peer.store)) {
+                has[store].replicas.push(at);
+                has[store].bytes += info.stats.bytes;
             }
             let leader = info.leader.filter(|_| info.led);
-            if let Some(store) = leader.and_then(|leader| self.stores.get_mut(&leader.store)) {
-                store.leads.push(at);
+            if let Some(store) = leader.and_then(|leader| place(leader.store)) {
+                has[store].leads.push(at);
             }
-            self.regions
-                .push(RegionView { info: Arc::clone(info), load: load.unwrap_or_default() });
+            let load = load.unwrap_or_default();
+            self.regions.push(RegionView { info: Arc::clone(info), load });
         }
-        for (id, store) in &self.stores {
+        for ((id, store), has) in self.stores.iter_mut().zip(has) {
             self.tallies.change(*id, |tally| {
-                tally.leaders = store.leads.len();
-                tally.replicas = store.replicas.len();
+                tally.leaders = has.leads.len();
+                tally.replicas = has.replicas.len();
+                tally.bytes = has.bytes;
             });
+            store.leads = has.leads;
+            store.replicas = has.replicas;
         }
     }
 

@@ -228,7 +228,7 @@ fn check_counts(start: &[u8], rules: &[Rule]) -> Result<(), BadRules> {
         start => format!("the region that begins at {}", key::display(start)),
     };
     let voters: u32 = total(RuleRole::Voters);
-    if voters % 2 == 0 || voters > MAX_VOTERS {
+    if voters.is_multiple_of(2) || voters > MAX_VOTERS {
         return Err(BadRules::Voters(place(), voters));
     }
     let learners = total(RuleRole::Learners);
