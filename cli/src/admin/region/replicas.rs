@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_learner_that_gets_a_snapshot_is_seen_in_both() {
         let replica = |id, store, role| ReplicaStatus {
-            peer: Some(Peer { id, store_id: store, role, ..Peer::default() }),
+            peer: Some(Peer { id, store_id: store, role }),
             store_state: "Up".to_owned(),
             ..ReplicaStatus::default()
         };

@@ -108,9 +108,11 @@ impl Slot {
     /// Acknowledged writes that are gone, where the key holds `found` in the end.
     pub(super) fn lost(&self, found: Option<&[u8]>) -> u64 {
         let number = found.and_then(read).unwrap_or(0);
-        let gone = self.acknowledged.saturating_sub(number);
-        let never_there = self.refused.range(number + 1..=self.acknowledged.max(number)).count();
-        gone.saturating_sub(never_there as u64)
+        if number >= self.acknowledged {
+            return 0;
+        }
+        let never_there = self.refused.range(number + 1..=self.acknowledged).count() as u64;
+        self.acknowledged - number - never_there
     }
 }
 
