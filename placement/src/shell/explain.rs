@@ -9,6 +9,7 @@ use crate::core::events::Event;
 use crate::core::leader::Leader;
 use crate::core::lifecycle::{Record, ReplicaRole};
 use crate::core::operators::{Operator, Refused, story};
+use crate::core::schedule::SchedulerStatus;
 use crate::core::state::State;
 use crate::core::tree::RegionInfo;
 
@@ -27,18 +28,21 @@ pub(crate) fn region(
         what: decision.what.clone(),
     });
     let records = leader.members().of(region);
+    let load = leader.loads().of(region, now);
     Ok(wire::ExplainRegionResponse {
         region: Some((&info.region).into()),
         replicas: replicas.collect(),
         approximate_bytes: info.stats.bytes,
         approximate_keys: info.stats.keys,
         last_index: info.last_index.0.max(info.stats.commit.0),
-        target_voters: u32::try_from(leader.target(state)).unwrap_or(u32::MAX),
+        target_voters: u32::try_from(leader.target(info)).unwrap_or(u32::MAX),
         state: leader.health(state, info, now),
         operator: leader.operators().of(region).map(|operator| under_way(leader, operator)),
         lifecycles: records.iter().map(|record| lifecycle(state, region, info, record)).collect(),
         decisions: decisions.collect(),
-        ..wire::ExplainRegionResponse::default()
+        written_bytes_per_second: load.written_bytes as u64,
+        written_keys_per_second: load.written_keys as u64,
+        read_keys_per_second: load.read_keys as u64,
     })
 }
 
@@ -192,13 +196,13 @@ pub(crate) fn placement_members(cluster: &Cluster) -> Vec<wire::MemberLifecycle>
 /// The schedulers, and whether they are paused.
 pub(crate) fn schedulers(leader: &Leader, state: &State) -> Vec<wire::SchedulerStatus> {
     let paused = state.settings().paused_schedulers();
-    let status = |name: &str| wire::SchedulerStatus {
-        name: name.to_owned(),
-        paused: paused.contains(name),
-        operators_begun: leader.begun_by(name),
-        last: String::new(),
+    let status = |status: &SchedulerStatus| wire::SchedulerStatus {
+        name: status.name.to_owned(),
+        paused: paused.contains(status.name),
+        operators_begun: status.begun,
+        last: status.last.clone(),
     };
-    vec![status("balance-leader")]
+    leader.schedulers().list().iter().map(status).collect()
 }
 
 /// All settings, with their defaults and what they are for.

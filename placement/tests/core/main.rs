@@ -3,9 +3,14 @@
 
 mod balance;
 mod cluster;
+mod labels;
 mod lifecycle;
+mod limits;
+mod loads;
 mod operators;
 mod oracle;
+mod rules;
+mod schedule;
 mod split;
 mod state;
 mod support;

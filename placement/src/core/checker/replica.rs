@@ -1,17 +1,22 @@
-//! The replica checker: as many voters as are wanted, on stores that stay.
+//! The replica checker: the replicas that the rules want, on stores that stay.
 //!
 //! In this order: a voter on a lost store is replaced, by a standby learner where there is one; a
 //! learner on a lost store is dropped; what is on a leaving store moves, leadership first; missing
-//! voters are added, surplus ones removed in pairs.
+//! replicas are added, surplus voters removed in pairs; what stands in the wrong place, or too
+//! close to the others, moves.
 
 use std::collections::BTreeSet;
 
 use quorate_proto::{Peer, Role, StoreId};
 
 use super::Verdict;
-use super::target::{in_words, select_target};
+use crate::core::filter::{
+    better_isolated, in_words, select_surplus, select_target, select_target_for,
+};
 use crate::core::lifecycle::{Aim, Record, ReplicaRole, State};
 use crate::core::operators::{Draft, Goal};
+use crate::core::rule::RuleRole;
+use crate::core::rule::fit::fit;
 use crate::core::tree::RegionInfo;
 use crate::core::view::ClusterView;
 
@@ -26,10 +31,8 @@ pub struct Surroundings<'a> {
     pub lost: &'a BTreeSet<StoreId>,
     /// Stores that leave on request and are not lost.
     pub leaving: &'a BTreeSet<StoreId>,
-    /// Those of them that still lead a region which another store could lead.
+    /// Those of them that evict-leader still takes leaders from.
     pub leading: &'a BTreeSet<StoreId>,
-    /// Wanted voters.
-    pub target: usize,
     /// The region's lifecycles.
     pub records: &'a [Record],
 }
@@ -45,47 +48,60 @@ pub fn check(around: Surroundings<'_>, info: &RegionInfo) -> Verdict {
         return Verdict::Fine;
     }
     let voters: Vec<&Peer> = region.peers.iter().filter(|peer| peer.role == Role::Voter).collect();
-    let lost = |peer: &&&Peer| around.lost.contains(&peer.store);
-    if voters.iter().filter(lost).count() * 2 >= voters.len().max(1) {
-        let count = voters.iter().filter(lost).count();
+    let is_lost = |peer: &&&Peer| around.lost.contains(&peer.store);
+    let count = voters.iter().filter(is_lost).count();
+    if count * 2 >= voters.len().max(1) {
         return Verdict::Stuck(format!(
             "{count} of {} voters are on lost stores: without a majority nothing can be changed",
             voters.len()
         ));
     }
-    if let Some(gone) = voters.iter().find(lost) {
+    if let Some(gone) = voters.iter().find(is_lost) {
         return replace(around, info, gone.store, "which is lost");
     }
-    let learners = region.peers.iter().filter(|peer| peer.role == Role::Learner);
-    for learner in learners.clone() {
-        if around.lost.contains(&learner.store) {
-            let from = learner.store;
-            return repair(
-                info,
-                Goal::RemoveReplica { from },
-                format!("the learner on {from} is on a lost store"),
-            );
-        }
+    let learners = || region.peers.iter().filter(|peer| peer.role == Role::Learner);
+    if let Some(gone) = learners().find(|peer| around.lost.contains(&peer.store)) {
+        let from = gone.store;
+        let reason = format!("the learner on {from} is on a lost store");
+        return repair(info, Goal::RemoveReplica { from }, reason);
     }
-    if let Some(leaving) = voters
-        .iter()
-        .chain(&learners.collect::<Vec<_>>())
-        .find(|peer| around.leaving.contains(&peer.store))
-    {
+    let mut all = voters.iter().copied().chain(learners());
+    if let Some(leaving) = all.find(|peer| around.leaving.contains(&peer.store)) {
         return leave(around, info, leaving);
     }
+    let rules = around.view.rules_of(info);
+    let fit = fit(rules, &region.peers, around.view);
     let coming = around.records.iter().filter(|record| is_coming(record)).count();
-    if voters.len() + coming < around.target {
-        let reason = format!("{} of {} voters", voters.len() + coming, around.target);
-        return match select_target(around.view, info, None) {
-            Ok(to) => repair(info, Goal::AddReplica { to, role: ReplicaRole::Standard }, reason),
-            Err(why) => {
-                Verdict::Stuck(format!("{reason}; no store for another: {}", in_words(&why)))
-            }
-        };
+    let wanted = region.range.start.as_ref();
+    let wanted = around.view.policy.rules.voters_at(wanted) as usize;
+    if voters.len() + coming < wanted {
+        let reason = format!("{} of {wanted} voters", voters.len() + coming);
+        return add(around, info, ReplicaRole::Standard, reason);
     }
-    if voters.len() > around.target {
-        return surplus(around, info, &voters);
+    if let Some(from) = select_surplus(around.view, info).filter(|_| voters.len() > wanted) {
+        let reason = format!("{} voters, {wanted} are wanted", voters.len());
+        return repair(info, Goal::RemoveReplica { from }, reason);
+    }
+    if let Some(misplaced) = fit.misplaced.first() {
+        return replace(around, info, misplaced.store, "where the rules want none");
+    }
+    let lacks_learners = fit
+        .lacking()
+        .filter(|(rule, _)| rule.role == RuleRole::Learners)
+        .map(|(_, n)| n)
+        .sum::<u32>();
+    let syncing = around.records.iter().filter(|record| record.aim == Aim::Learn).count();
+    let analytics = learners().count();
+    if lacks_learners > 0 && syncing <= analytics {
+        let reason = format!("the rules want {lacks_learners} more learners");
+        return add(around, info, ReplicaRole::Analytics, reason);
+    }
+    // Only where nothing else is on its way: a move for the sake of place can wait.
+    if coming == 0
+        && let Some((from, to)) = better_isolated(around.view, info)
+    {
+        let reason = format!("on {to} it stands farther from the others than on {from}");
+        return repair(info, Goal::MoveReplica { from, to }, reason);
     }
     Verdict::Fine
 }
@@ -93,6 +109,17 @@ pub fn check(around: Surroundings<'_>, info: &RegionInfo) -> Verdict {
 fn repair(info: &RegionInfo, goal: Goal, reason: String) -> Verdict {
     let (region, epoch) = (info.region.id, info.region.epoch);
     Verdict::Repair(Draft { region, epoch, goal, by: BY, reason })
+}
+
+fn add(around: Surroundings<'_>, info: &RegionInfo, role: ReplicaRole, reason: String) -> Verdict {
+    let rule = match role {
+        ReplicaRole::Standard => RuleRole::Voters,
+        ReplicaRole::Analytics => RuleRole::Learners,
+    };
+    match select_target_for(around.view, info, rule, None) {
+        Ok(to) => repair(info, Goal::AddReplica { to, role }, reason),
+        Err(why) => Verdict::Stuck(format!("{reason}; no store for another: {}", in_words(&why))),
+    }
 }
 
 /// A learner that shall vote and is not one of the voters yet.
@@ -133,27 +160,16 @@ fn replace(around: Surroundings<'_>, info: &RegionInfo, from: StoreId, why: &str
     }
 }
 
-/// Leadership first, of all regions; then the replicas.
+/// Leaders first, which are evict-leader's to move; then the replicas.
 fn leave(around: Surroundings<'_>, info: &RegionInfo, peer: &Peer) -> Verdict {
     let from = peer.store;
-    if info.leader.is_some_and(|leader| leader.store == from) {
-        let able = info.region.peers.iter().find(|other| {
-            other.store != from
-                && info.can_lead_on(other.store)
-                && around.view.stores.get(&other.store).is_some_and(|store| store.is_eligible())
-        });
-        if let Some(able) = able {
-            let goal = Goal::TransferLeader { from, to: able.store };
-            return repair(info, goal, format!("{from} is leaving: leaders go first"));
-        }
-    }
     if around.leading.contains(&from) {
         return Verdict::Stuck(format!("{from} is leaving: its leaders go first"));
     }
     if peer.role == Role::Voter {
         return replace(around, info, from, "which is leaving");
     }
-    match select_target(around.view, info, Some(from)) {
+    match select_target_for(around.view, info, RuleRole::Learners, Some(from)) {
         Ok(to) => repair(
             info,
             Goal::MoveReplica { from, to },
@@ -164,20 +180,5 @@ fn leave(around: Surroundings<'_>, info: &RegionInfo, peer: &Peer) -> Verdict {
             Goal::RemoveReplica { from },
             format!("the learner on {from}, which is leaving, has nowhere to go"),
         ),
-    }
-}
-
-/// The voter on the store with the most leaders goes, never the region's leader; its partner is
-/// chosen by the controller.
-fn surplus(around: Surroundings<'_>, info: &RegionInfo, voters: &[&Peer]) -> Verdict {
-    let load = |store: StoreId| around.view.stores.get(&store).map_or(0, |store| store.leads.len());
-    let others = voters.iter().filter(|peer| info.leader.is_none_or(|leader| leader.id != peer.id));
-    match others.max_by_key(|peer| (load(peer.store), peer.store)) {
-        Some(peer) => repair(
-            info,
-            Goal::RemoveReplica { from: peer.store },
-            format!("{} voters, {} are wanted", voters.len(), around.target),
-        ),
-        None => Verdict::Fine,
     }
 }

@@ -27,9 +27,8 @@ pub struct Counts {
 
 impl Leader {
     /// Wanted voters of a region.
-    pub fn target(&self, state: &State) -> usize {
-        let wanted = state.cluster().map_or(3, |cluster| cluster.replicas);
-        usize::try_from(wanted).unwrap_or(usize::MAX).clamp(1, 7)
+    pub fn target(&self, info: &RegionInfo) -> usize {
+        self.policy.rules.voters_at(&info.region.range.start) as usize
     }
 
     /// A region as its lifecycles see it: as reported, with what is known of its stores.
@@ -74,7 +73,7 @@ impl Leader {
                 LogIndex(0) => info.stats.commit,
                 last => last,
             },
-            target: self.target(state),
+            target: self.target(info),
             members: members.collect(),
         }
     }
@@ -126,7 +125,6 @@ impl Leader {
             })
             .map(|store| store.id)
             .collect();
-        let wanted = self.target(state);
         let mut counts = Counts { regions: self.tree.len() as u64, ..Counts::default() };
         for info in self.tree.iter() {
             let healthy = info.region.peers.iter().filter(|peer| {
@@ -134,7 +132,7 @@ impl Leader {
                     && !info.down.contains(&peer.id)
                     && peer.role == Role::Voter
             });
-            counts.under_replicated += u64::from(healthy.count() < wanted);
+            counts.under_replicated += u64::from(healthy.count() < self.target(info));
             let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
             counts.leaderless += u64::from(!led);
         }

@@ -6,7 +6,7 @@
 //! [`Leader::to_save`] and [`Leader::to_propose`] what to write.
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
-//! does what people ask for, `look` describes.
+//! does what people ask for, `store` judges stores that come and go, `look` describes.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
@@ -17,36 +17,40 @@ mod look;
 mod outcome;
 mod patrol;
 mod requests;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::time::Instant;
 use quorate_proto::{Epoch, PeerId, RegionId, StoreId, Term};
 
-use super::balance::BalanceLeader;
-use super::command::{Command, JoinRefusal, Joining, SavedRegion};
+use super::command::{Command, SavedRegion};
 use super::events::{News, Severity};
 use super::history::History;
 use super::journal::Journal;
+use super::limit::{LimitRates, Limits};
+use super::load::Loads;
 use super::members::Members;
 use super::operators::{End, Operators, Order};
 use super::oracle::CEILING_AHEAD_MS;
+use super::policy::Policy;
 use super::report::{OrderRefusal, Report};
+use super::schedule::Schedulers;
+use super::settings::Settings;
 use super::state::{State, Store, StoreLife};
 use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
-pub use requests::{MemberAction, RemoveRefusal, TransferRefusal};
+pub use requests::{MemberAction, TransferRefusal};
+pub use store::RemoveRefusal;
 
 /// Time between two plans of a scheduler.
 pub const PLAN_EVERY: Duration = Duration::from_millis(250);
 /// Time between two looks at everything that is worth an event.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// Leader transfers that balancing has under way at most: each costs its region some
-/// milliseconds.
-pub const MAX_BALANCING: usize = 16;
 
 /// What a report led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,14 +76,17 @@ pub struct Leader {
     journal: Journal,
     history: History,
     watch: Watch,
-    balance: BalanceLeader,
+    schedulers: Schedulers,
+    loads: Loads,
+    limits: Limits,
+    policy: Arc<Policy>,
+    /// What policy and limits were made from.
+    settled: Option<(Settings, u32)>,
     unsaved: BTreeSet<RegionId>,
     /// Regions to be looked at with the next tick.
     touched: BTreeSet<RegionId>,
     /// Replicas whose stores were told to destroy what is left, and the epoch without them.
     destroyed: BTreeMap<(RegionId, PeerId), Epoch>,
-    /// Operators begun, by who wanted them.
-    begun: BTreeMap<&'static str, u64>,
     /// Where the checkers go on.
     patrolled: RegionId,
     next_plan: Instant,
@@ -89,6 +96,12 @@ pub struct Leader {
 impl Leader {
     /// For the leader of `term`, from what is replicated.
     pub fn new(term: Term, state: &State, now: Instant) -> Self {
+        let mut leader = Self::bare(term, state, now);
+        leader.settle(state);
+        leader
+    }
+
+    fn bare(term: Term, state: &State, now: Instant) -> Self {
         // No former leader's time has reached the ceiling it found.
         let now_ms = state.counters().time_ceiling_ms.saturating_sub(CEILING_AHEAD_MS);
         Self {
@@ -101,11 +114,14 @@ impl Leader {
             journal: Journal::new(term),
             history: History::default(),
             watch: Watch::default(),
-            balance: BalanceLeader::default(),
+            schedulers: Schedulers::default(),
+            loads: Loads::default(),
+            limits: Limits::new(LimitRates::default()),
+            policy: Arc::new(Policy::of_replicas(3).expect("three is odd")),
+            settled: None,
             unsaved: BTreeSet::new(),
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
-            begun: BTreeMap::new(),
             patrolled: RegionId(0),
             next_plan: now,
             next_watch: now,
@@ -136,9 +152,13 @@ impl Leader {
     pub fn history(&self) -> &History {
         &self.history
     }
-    /// Operators that a checker or a scheduler has begun in this term.
-    pub fn begun_by(&self, name: &str) -> u64 {
-        self.begun.get(name).copied().unwrap_or(0)
+    /// The schedulers, and what they do.
+    pub fn schedulers(&self) -> &Schedulers {
+        &self.schedulers
+    }
+    /// What work the regions make.
+    pub fn loads(&self) -> &Loads {
+        &self.loads
     }
     /// Placement time, for deadlines: milliseconds that never go backwards, not across leaders
     /// either.
@@ -159,6 +179,7 @@ impl Leader {
     /// Takes in a store's report.
     pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
         let now_ms = self.time_ms(now);
+        self.loads.report(&report, now);
         let Report { incarnation, stats, regions, full, refusals, .. } = report;
         let mut reported =
             Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
@@ -242,7 +263,8 @@ impl Leader {
         }
         if plans {
             self.next_plan = now + PLAN_EVERY;
-            self.set_limits(state);
+            self.settle(state);
+            self.loads.prune(&self.tree);
             self.plan(state, now);
         }
         if now >= self.next_watch {
@@ -252,9 +274,35 @@ impl Leader {
         self.operators.due(&self.tree, now_ms)
     }
 
-    fn set_limits(&mut self, state: &State) {
-        let millis = |name| Duration::from_millis(state.settings().number(name));
+    /// Takes over settings that have changed.
+    pub(super) fn settle(&mut self, state: &State) {
+        let replicas = state.cluster().map_or(3, |cluster| cluster.replicas);
+        let settings = state.settings();
+        let is_known = self
+            .settled
+            .as_ref()
+            .is_some_and(|(known, number)| known == settings && *number == replicas);
+        if is_known {
+            return;
+        }
+        let millis = |name| Duration::from_millis(settings.number(name));
         self.stores.set_limits(millis("store.suspect_ms"), millis("store.down_ms"));
+        self.limits.set_rates(settings.limit_rates());
+        // Settings are checked when they are made. A cluster founded with an even number of
+        // replicas has the odd one below.
+        let odd =
+            if replicas.is_multiple_of(2) { replicas.saturating_sub(1).max(1) } else { replicas };
+        if let Ok(policy) = settings.policy(odd.min(7)) {
+            self.policy = Arc::new(policy);
+        }
+        let paused = settings.paused_schedulers();
+        let names: Vec<&'static str> =
+            self.schedulers.list().iter().map(|status| status.name).collect();
+        for name in names {
+            // The name is its own.
+            let _ = self.schedulers.set_paused(name, paused.contains(name));
+        }
+        self.settled = Some((settings.clone(), replicas));
     }
 
     /// Tells what changed with stores, leaders and quorums.
@@ -300,40 +348,6 @@ impl Leader {
     /// A proposal of the leader's own failed: it may be made again at once.
     pub fn not_proposed(&mut self) {
         self.journal.failed();
-    }
-
-    /// Whether a store may have the address it asks for.
-    ///
-    /// # Errors
-    /// A living store has it, or the joining store itself lives elsewhere: its folder was copied,
-    /// and two processes would vote as one.
-    pub fn may_use_address(
-        &self,
-        state: &State,
-        joining: &Joining,
-        now: Instant,
-    ) -> Result<(), JoinRefusal> {
-        let own = state.store_of(joining);
-        if let Some(store) = own
-            && store.incarnation != joining.incarnation
-            && store.address != joining.address
-            && self.stores.is_alive(store.id, now)
-        {
-            let (store, address) = (store.id, store.address.clone());
-            return Err(JoinRefusal::IdInUse { store, address });
-        }
-        let own = own.map(|store| store.id);
-        let holder = state.stores().values().find(|store| {
-            store.address == joining.address
-                && Some(store.id) != own
-                && self.stores.is_alive(store.id, now)
-        });
-        match holder {
-            Some(store) => {
-                Err(JoinRefusal::AddressInUse { store: store.id, address: joining.address.clone() })
-            }
-            None => Ok(()),
-        }
     }
 
     /// Regions whose routes changed since they were last saved, at most `limit`; they count as

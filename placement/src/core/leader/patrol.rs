@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use quorate_consensus::time::Instant;
 use quorate_proto::{RegionId, StoreId};
 
-use super::{Leader, MAX_BALANCING};
+use super::Leader;
 use crate::core::checker::{Verdict, replica};
-use crate::core::command::Command;
-use crate::core::operators::{Draft, Goal, Operator};
+use crate::core::operators::Draft;
+use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
-use crate::core::view::ClusterView;
+use crate::core::view::{ClusterView, Sources};
 
 /// Regions that the checkers look at in one plan; all of ten thousand within two seconds.
 const PATROL: usize = 2_000;
@@ -20,45 +20,49 @@ impl Leader {
         if self.operators.room() == 0 {
             return;
         }
-        let now_ms = self.time_ms(now);
-        let busy = self.operators.busy(now_ms);
-        let view = ClusterView::of(
-            &self.tree,
-            state.stores(),
-            &self.stores,
-            self.operators.iter(),
-            busy,
-            now,
-        );
-        self.check_regions(state, &view, now);
-        let transfer = |operator: &&Operator| matches!(operator.goal, Goal::TransferLeader { .. });
-        let under_way = self.operators.iter().filter(transfer).count();
-        let room = MAX_BALANCING.saturating_sub(under_way).min(self.operators.room());
-        let paused = state.settings().paused_schedulers();
-        if room > 0 && !paused.contains("balance-leader") {
-            for draft in self.balance.plan(&view, room) {
+        let mut view = self.view(state, now);
+        self.check_regions(state, &mut view, now);
+        let room = self.operators.room();
+        if room > 0 {
+            for draft in self.schedulers.plan(&view, room, now) {
                 self.take(state, draft, now);
             }
         }
     }
 
-    /// Begins what a checker or a scheduler wants, and remembers why, or why not.
-    fn take(&mut self, state: &State, draft: Draft, now: Instant) {
-        let (region, by) = (draft.region, draft.by);
-        let what = format!("{}: {}", draft.goal, draft.reason);
+    /// The picture that is planned from.
+    pub fn view(&self, state: &State, now: Instant) -> ClusterView {
+        let sources = Sources {
+            tree: &self.tree,
+            known: state.stores(),
+            alive: &self.stores,
+            loads: &self.loads,
+            limits: &self.limits,
+            policy: &self.policy,
+        };
+        let under_way = self.operators.iter().map(|operator| (operator.region, &operator.goal));
+        ClusterView::of(sources, under_way, self.operators.busy(self.time_ms(now)), now)
+    }
+
+    /// Begins what a checker or a scheduler wants, and remembers why, or why not. True where it
+    /// has begun.
+    fn take(&mut self, state: &State, draft: Draft, now: Instant) -> bool {
+        let (region, by, goal) = (draft.region, draft.by, draft.goal.clone());
+        let what = format!("{goal}: {}", draft.reason);
         let now_ms = self.time_ms(now);
         match self.begin(state, draft, false, now) {
             Ok(_) => {
-                *self.begun.entry(by).or_default() += 1;
                 self.history.note(region, by, what, now_ms);
+                true
             }
             Err(refused) => {
                 self.history.note(region, by, format!("{what}; not begun: {refused}"), now_ms);
+                false
             }
         }
     }
 
-    fn check_regions(&mut self, state: &State, view: &ClusterView, now: Instant) {
+    fn check_regions(&mut self, state: &State, view: &mut ClusterView, now: Instant) {
         if !Self::may_plan(state) {
             return;
         }
@@ -71,7 +75,6 @@ impl Leader {
             matches!(store.life, StoreLife::Leaving { .. }) && !lost.contains(&store.id)
         });
         let leading = self.still_leading(view, &leaving);
-        let target = self.target(state);
         let regions = self.tree.after(self.patrolled).take(PATROL).cloned().collect::<Vec<_>>();
         self.patrolled = match regions.len() == PATROL {
             true => regions.last().map_or(RegionId(0), |info| info.region.id),
@@ -87,7 +90,6 @@ impl Leader {
                 lost: &lost,
                 leaving: &leaving,
                 leading: &leading,
-                target,
                 records: self.members.of(region),
             };
             match replica::check(around, &info) {
@@ -97,15 +99,18 @@ impl Leader {
                     if self.operators.room() == 0 {
                         return;
                     }
-                    self.take(state, draft, now);
+                    if self.take(state, draft.clone(), now) {
+                        view.begin(&draft);
+                    }
                 }
             }
         }
     }
 
-    /// Leaving stores that lead a region which another store could lead.
+    /// Leaving stores that lead a region which evict-leader will move.
     fn still_leading(&self, view: &ClusterView, leaving: &BTreeSet<StoreId>) -> BTreeSet<StoreId> {
-        if leaving.is_empty() {
+        let evicts = |status: &SchedulerStatus| status.name == evict_leader::NAME && !status.paused;
+        if leaving.is_empty() || !self.schedulers.list().iter().any(evicts) {
             return BTreeSet::new();
         }
         let able = |info: &crate::core::tree::RegionInfo, from: StoreId| {
@@ -117,31 +122,11 @@ impl Leader {
         };
         self.tree
             .iter()
-            .filter(|info| info.led)
+            .filter(|info| info.led && !info.is_sentinel())
             .filter_map(|info| {
                 let from = info.leader?.store;
                 (leaving.contains(&from) && able(info, from)).then_some(from)
             })
-            .collect()
-    }
-
-    /// Stores that leave and have nothing left to give.
-    pub(super) fn leavers(&self, state: &State, now: Instant) -> Vec<Command> {
-        let leaving = state.stores().values().filter_map(|store| match store.life {
-            StoreLife::Leaving { dead } => Some((store, dead)),
-            StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
-        });
-        leaving
-            .filter(|(store, dead)| {
-                let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none());
-                // One that is alive says itself that it is empty.
-                let heard = self.stores.last(store.id);
-                let clean = *dead
-                    || self.stores.is_lost(store, now)
-                    || heard.is_some_and(|heard| heard.complete && heard.stats.regions == 0);
-                empty && clean && !self.tree.is_empty()
-            })
-            .map(|(store, _)| Command::ChangeStore { store: store.id, life: StoreLife::Left })
             .collect()
     }
 }

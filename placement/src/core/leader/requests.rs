@@ -1,16 +1,13 @@
 //! What people ask for: checked first, refused with the rule that stands in the way.
 
-use std::collections::BTreeSet;
-
 use quorate_consensus::time::Instant;
 use quorate_proto::{NodeId, RegionId, Role, StoreId};
 use thiserror::Error;
 
 use super::Leader;
-use crate::core::command::Command;
 use crate::core::lifecycle::{self, CannotBe, ReplicaRole, Wish};
 use crate::core::operators::{Draft, End, Goal, Operator, Refused};
-use crate::core::state::{State, StoreLife};
+use crate::core::state::State;
 use crate::core::stores::StoreState;
 
 /// Why leadership of a region cannot be moved.
@@ -33,39 +30,6 @@ pub enum TransferRefusal {
         voters: String,
     },
     /// It has one already.
-    #[error(transparent)]
-    Operator(#[from] Refused),
-}
-
-/// Why a store cannot be taken out, or back in.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum RemoveRefusal {
-    /// Never heard of.
-    #[error("{0} is not known to this cluster; `quorate store list` shows those that are")]
-    Unknown(StoreId),
-    /// It is out.
-    #[error("{0} has left already")]
-    Left(StoreId),
-    /// It is not leaving.
-    #[error("{0} is not leaving: there is nothing to cancel")]
-    NotLeaving(StoreId),
-    /// It could never end.
-    #[error(
-        "{store} cannot leave: {region} has {voters} voters, and no other store is up that could \
-         take the one on {store}; add a store first, or lower `replicas`"
-    )]
-    NoRoom {
-        /// The store.
-        store: StoreId,
-        /// A region that would be stuck.
-        region: RegionId,
-        /// How many voters it has.
-        voters: usize,
-    },
-    /// It is not dead.
-    #[error("{0} is alive: stop it first, or remove it without `dead` so that it serves meanwhile")]
-    Alive(StoreId),
-    /// An older form of the cluster.
     #[error(transparent)]
     Operator(#[from] Refused),
 }
@@ -158,6 +122,7 @@ impl Leader {
         if !Self::may_plan(state) {
             return Err(Refused::OldVersion);
         }
+        self.settle(state);
         let info = self.tree.get(region).cloned().ok_or(Refused::UnknownRegion(region))?;
         let group = self.group(state, &info, now);
         if group.leader.is_none() {
@@ -166,6 +131,7 @@ impl Leader {
         let Some(wish) = wish_of(&draft.goal, force) else {
             return self.operators.begin(draft, now_ms);
         };
+        let goal = draft.goal.clone();
         let limits = state.settings().limits();
         let records = self.members.of(region);
         // The id is not known before the operator has begun, and it begins only where this holds.
@@ -173,6 +139,7 @@ impl Leader {
         let id = self.operators.begin(draft, now_ms)?;
         let records = lifecycle::wish(&group, self.members.of(region), &wish, id, &limits, now_ms)?;
         self.members.put(region, records);
+        self.limits.began(&goal, info.stats.bytes, now);
         self.touched.insert(region);
         Ok(id)
     }
@@ -321,62 +288,6 @@ impl Leader {
         self.give_up(region, End::Cancelled, now_ms);
         self.touched.insert(region);
         Ok(())
-    }
-
-    /// Takes a store out of the cluster, or back in before it has left: the command to replicate,
-    /// and how many replicas have to go elsewhere.
-    ///
-    /// # Errors
-    /// The rule that stands in the way: it could never end, or it is not dead.
-    pub fn remove_store(
-        &self,
-        state: &State,
-        id: StoreId,
-        cancel: bool,
-        dead: bool,
-        now: Instant,
-    ) -> Result<(Command, u64), RemoveRefusal> {
-        if !Self::may_plan(state) {
-            return Err(Refused::OldVersion.into());
-        }
-        let store = state.stores().get(&id).ok_or(RemoveRefusal::Unknown(id))?;
-        let life = |life| Command::ChangeStore { store: id, life };
-        let hosted: Vec<_> =
-            self.tree.iter().filter(|info| info.region.peer_on(id).is_some()).collect();
-        let replicas = hosted.len() as u64;
-        match (store.life, cancel) {
-            (StoreLife::Left, _) => return Err(RemoveRefusal::Left(id)),
-            (StoreLife::Leaving { .. }, true) => return Ok((life(StoreLife::Active), replicas)),
-            (StoreLife::Joining | StoreLife::Active, true) => {
-                return Err(RemoveRefusal::NotLeaving(id));
-            }
-            (StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { .. }, false) => {}
-        }
-        if dead && self.stores.is_alive(id, now) {
-            return Err(RemoveRefusal::Alive(id));
-        }
-        let others: BTreeSet<StoreId> = state
-            .stores()
-            .values()
-            .filter(|other| match self.stores.state(other, now) {
-                StoreState::Up | StoreState::Joining | StoreState::Suspect => other.id != id,
-                StoreState::Down | StoreState::Leaving | StoreState::Left => false,
-            })
-            .map(|other| other.id)
-            .collect();
-        for info in hosted {
-            let votes = info.region.peer_on(id).is_some_and(|peer| peer.role != Role::Learner);
-            let has_room = others.iter().any(|other| {
-                info.region.peer_on(*other).is_none_or(|peer| peer.role == Role::Learner)
-            });
-            let voters = info.region.peers.iter().filter(|peer| peer.role == Role::Voter).count();
-            let is_needed = voters <= self.target(state);
-            if votes && is_needed && (!has_room || others.len() < voters) {
-                let region = info.region.id;
-                return Err(RemoveRefusal::NoRoom { store: id, region, voters });
-            }
-        }
-        Ok((life(StoreLife::Leaving { dead }), replicas))
     }
 }
 

@@ -30,6 +30,8 @@
 //! the group's leader (the controller does).
 
 mod batch;
+mod cancel;
+mod change;
 mod group;
 mod limits;
 mod next;
@@ -43,12 +45,14 @@ use std::fmt;
 use quorate_proto::{NodeId, PeerId};
 
 pub use batch::{choose, safe_batch};
+pub use cancel::cancel;
+pub use change::{Change, Next, Severity, Stepped, Transition};
 pub use group::{Group, Member};
 pub use limits::Limits;
 pub use pace::Pace;
 pub use proof::{NoProof, proof};
-pub use step::{Change, Next, Severity, Stepped, Transition, step};
-pub use wish::{CannotBe, Wish, cancel, wish};
+pub use step::step;
+pub use wish::{CannotBe, Wish, wish};
 
 /// What a member is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,9 +6,10 @@
 use quorate_proto::{NodeId, PeerId, Role};
 
 use super::batch::{choose, safe_batch};
+use super::change::{Change, Next};
 use super::group::Member;
 use super::proof::{can_commit, proof};
-use super::step::{Change, Look, Next, ready_since};
+use super::step::{Look, ready_since};
 use super::{Aim, Record, State};
 
 /// Decides; marks those it chooses or lets wait.

@@ -14,21 +14,22 @@
 //! became of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use quorate_proto::{Epoch, RegionId, StoreId, Term};
-use thiserror::Error;
 
 mod goal;
 mod order;
+mod refused;
 mod story;
+mod under_way;
 
-use super::lifecycle::CannotBe;
 use super::tree::{RegionInfo, RegionTree};
 pub use goal::{Draft, Goal, ReplicaRole};
 pub use order::{Order, Step};
+pub use refused::Refused;
 pub use story::{Story, story};
+pub use under_way::{End, Ended, UnderWay};
 
 /// Most operators under way.
 pub const MAX_OPERATORS: usize = 256;
@@ -66,107 +67,6 @@ pub struct Operator {
     pub began_ms: u64,
     /// When it is given up, unless it gets on meanwhile.
     pub deadline_ms: u64,
-}
-
-/// An operator under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnderWay {
-    /// What is replicated of it.
-    pub operator: Operator,
-    /// What it waits for, in words; empty: for the effect of its order.
-    pub waits_for: String,
-    /// The step to carry out now, and at which epoch.
-    step: Option<(Step, Epoch)>,
-    /// To whom it went last, and when.
-    sent: Option<(StoreId, u64)>,
-    /// How often the step was refused.
-    refusals: u32,
-}
-
-/// What became of an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// A report showed it done.
-    Done,
-    /// The region changed otherwise meanwhile.
-    Overtaken,
-    /// It was not seen done in time.
-    TimedOut,
-    /// Somebody asked for that.
-    Cancelled,
-    /// The store refused it, for this reason.
-    Refused(String),
-    /// It cannot be done any more, for this reason.
-    Failed(String),
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            End::Done => f.write_str("done"),
-            End::Overtaken => f.write_str("overtaken"),
-            End::TimedOut => f.write_str("timed out"),
-            End::Cancelled => f.write_str("cancelled"),
-            End::Refused(why) => write!(f, "refused: {why}"),
-            End::Failed(why) => write!(f, "given up: {why}"),
-        }
-    }
-}
-
-/// An operator that ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The operator.
-    pub operator: Operator,
-    /// What became of it.
-    pub end: End,
-    /// When, in placement time.
-    pub at_ms: u64,
-}
-
-/// Why an operator was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refused {
-    /// One at a time.
-    #[error("{region} is busy with operator {operator} ({reason}); try again once it has ended")]
-    Busy {
-        /// The region.
-        region: RegionId,
-        /// What it is busy with.
-        operator: u64,
-        /// Why that was begun.
-        reason: String,
-    },
-    /// Too many under way.
-    #[error("{MAX_OPERATORS} operators are under way; try again later")]
-    Full,
-    /// Not in the tree.
-    #[error("{0} is not known; `quorate region list` shows those that are")]
-    UnknownRegion(RegionId),
-    /// Nobody to send an order to.
-    #[error("{0} has no known leader now; try again in a few seconds")]
-    NoLeader(RegionId),
-    /// No replica can go there.
-    #[error("{0} {1}: name a store that is up; `quorate store list` shows them")]
-    NoStore(StoreId, &'static str),
-    /// Nothing to cancel.
-    #[error("{0} has no operator under way")]
-    Idle(RegionId),
-    /// A rule stands in the way.
-    #[error(transparent)]
-    Rule(#[from] CannotBe),
-    /// An older form of the cluster.
-    #[error(
-        "replicas are changed from cluster_version 2 on: run the newer program on all members of \
-         placement, then set cluster_version to 2"
-    )]
-    OldVersion,
-    /// Nothing of that name, or it has ended.
-    #[error("operator {0} is not under way")]
-    UnknownOperator(u64),
-    /// It only goes forward now.
-    #[error("operator {0} cannot be cancelled: {1}")]
-    Forward(u64, &'static str),
 }
 
 /// All operators. See the module.
@@ -236,8 +136,11 @@ impl Operators {
     }
 
     /// A region's report was taken into the tree: ends its transfer or split where that shows it
-    /// done, or overtaken.
+    /// done, or overtaken. A step of a change of members that it shows done is not sent again.
     pub fn observe(&mut self, info: &RegionInfo, now_ms: u64) {
+        if let Some(under_way) = self.under_way.get_mut(&info.region.id) {
+            under_way.drop_done(info);
+        }
         let Some(operator) = self.of(info.region.id) else { return };
         let same_version = info.region.epoch.version == operator.epoch.version;
         let leader = info.leader.map(|leader| leader.store);
@@ -431,39 +334,6 @@ impl Operators {
     /// True for a region whose operator has just failed.
     pub fn rests(&self, region: RegionId, now_ms: u64) -> bool {
         self.resting.get(&region).is_some_and(|until_ms| now_ms < *until_ms)
-    }
-}
-
-impl UnderWay {
-    fn new(operator: Operator) -> Self {
-        let step = match &operator.goal {
-            Goal::TransferLeader { to, .. } => Some(Step::TransferLeader { to: *to }),
-            Goal::Split { keys } => Some(Step::Split { keys: keys.clone() }),
-            Goal::AddReplica { .. }
-            | Goal::MoveReplica { .. }
-            | Goal::RemoveReplica { .. }
-            | Goal::Promote { .. }
-            | Goal::Demote { .. }
-            | Goal::LeaveJoint => None,
-        };
-        let step = step.map(|step| (step, operator.epoch));
-        Self { operator, waits_for: String::new(), step, sent: None, refusals: 0 }
-    }
-
-    fn is_due(&self, store: StoreId, now_ms: u64) -> bool {
-        self.step.is_some()
-            && match self.sent {
-                Some((to, at_ms)) => {
-                    to != store || now_ms.saturating_sub(at_ms) >= millis(RESEND_AFTER)
-                }
-                None => true,
-            }
-    }
-
-    fn order(&self) -> Option<Order> {
-        let (step, epoch) = self.step.clone()?;
-        let Operator { id, region, reason, .. } = &self.operator;
-        Some(Order { operator: *id, region: *region, epoch, reason: reason.clone(), step })
     }
 }
 

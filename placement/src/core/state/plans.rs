@@ -58,7 +58,8 @@ impl State {
     /// # Errors
     /// The first that cannot.
     pub fn check_settings(&self, changes: &[(String, String)]) -> Result<(), BadSetting> {
-        self.settings.check(changes)?;
+        let replicas = self.cluster.map_or(3, |cluster| cluster.replicas);
+        self.settings.check(changes, replicas)?;
         let now = self.cluster.map_or(CLUSTER_VERSION, |cluster| cluster.version);
         for (name, value) in changes {
             let falls = value.parse::<u32>().is_ok_and(|value| value < now);

@@ -9,10 +9,10 @@ use super::{Cluster, FIRST};
 
 #[test]
 fn whenever_placement_fails_over_a_move_is_finished_once() {
-    for at in 0..80 {
+    for at in 0..60 {
         let mut cluster = Cluster::new(4, 1);
         move_replica(&mut cluster, 1, 4);
-        for tick in 0..400 {
+        for tick in 0..250 {
             if tick == at {
                 cluster.failover();
             }
@@ -35,10 +35,10 @@ fn whenever_placement_fails_over_a_move_is_finished_once() {
 
 #[test]
 fn whenever_placement_fails_over_growth_ends_with_five_voters() {
-    for at in (1..100).step_by(3) {
+    for at in (1..100).step_by(7) {
         let mut cluster = Cluster::new(5, 1);
         cluster.set("replicas", "5");
-        for tick in 0..600 {
+        for tick in 0..400 {
             if tick == at {
                 cluster.failover();
             }

@@ -67,6 +67,10 @@ impl Cluster {
         for store in 1..=stores {
             machine.apply(Command::ActivateStore(StoreId(store)));
         }
+        // What balances by itself would blur the stories.
+        let paused = "balance-leader,balance-region,hot-region".to_owned();
+        let change = vec![("schedule.paused".to_owned(), paused)];
+        machine.apply(Command::ChangeSettings(change));
         machine.apply(Command::ExtendTime { ceiling_ms: 10_000_000 });
         let key = |n: u64| if n == 0 { String::new() } else { format!("k{n:06}") };
         let mut hosted = BTreeMap::new();

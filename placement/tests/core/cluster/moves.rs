@@ -19,7 +19,6 @@ pub fn request(cluster: &mut Cluster, goal: Goal) -> Result<u64, String> {
 #[test]
 fn a_replica_moves_on_request_step_by_step() {
     let mut cluster = Cluster::new(4, 3);
-    cluster.set("schedule.paused", "balance-leader");
     cluster.seconds(2);
     // Store 1 leads the region.
     let id = move_replica(&mut cluster, 1, 4);

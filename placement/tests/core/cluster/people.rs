@@ -85,8 +85,6 @@ fn members_are_held_promoted_and_demoted() {
     // Down again by hand.
     cluster.set("replicas", "3");
     act(&mut cluster, 4, MemberAction::Demote).unwrap();
-    cluster.seconds(2);
-    cluster.set("replicas", "3");
     cluster.seconds(20);
     assert_eq!(cluster.voters(FIRST).len(), 3);
     assert!(cluster.learners(FIRST).contains(&4));
@@ -125,6 +123,7 @@ fn a_region_says_how_it_is() {
     cluster.seconds(3);
     assert_eq!(health(&cluster), "2 of 3 voters are alive");
     cluster.set("replicas", "5");
+    cluster.seconds(1);
     assert_eq!(health(&cluster), "2 of 3 voters are alive; 3 voters, 5 are wanted");
     let counts = cluster.leader.counts(&cluster.machine.state, cluster.now);
     assert_eq!((counts.regions, counts.under_replicated), (2, 2));
@@ -155,5 +154,6 @@ fn settings_are_checked_before_they_are_changed() {
     cluster.set("lifecycle.pairing_ms", "5000");
     assert_eq!(cluster.machine.reloaded().settings().limits().pairing_ms, 5_000);
     cluster.set("lifecycle.pairing_ms", "120000");
+    cluster.set("schedule.paused", "");
     assert!(cluster.machine.state.settings().changed().is_empty(), "a default is not kept");
 }
