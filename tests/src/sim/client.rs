@@ -298,7 +298,8 @@ impl Client {
             error @ (RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
-            | RegionError::BadSplit { .. }) => {
+            | RegionError::BadSplit { .. }
+            | RegionError::BadPeers { .. }) => {
                 let client = self.number;
                 cx.checks.fail(|| format!("client {client} was told: {error}"));
             }

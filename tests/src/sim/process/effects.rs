@@ -19,6 +19,7 @@ pub(super) enum Work {
     Apply(Vec<ApplyTask<Token>>),
     Snapshot(MakeSnapshot),
     Install(Install),
+    Destroy(RegionId),
     Discard(String),
 }
 
@@ -54,6 +55,7 @@ impl Process {
         }
         worker.work.extend(effects.snapshots.into_iter().map(Work::Snapshot));
         worker.work.extend(effects.installs.into_iter().map(Work::Install));
+        worker.work.extend(effects.destroyed.into_iter().map(Work::Destroy));
         worker.work.extend(effects.discards.into_iter().map(Work::Discard));
         self.go_on_working(shard, cx);
         if let Some(persist) = effects.persist {
@@ -161,6 +163,10 @@ impl Process {
             Some(Work::Apply(tasks)) => self.apply(tasks, cx)?,
             Some(Work::Snapshot(make)) => self.make_snapshot(make, cx)?,
             Some(Work::Install(install)) => self.install(install, cx)?,
+            Some(Work::Destroy(group)) => {
+                cx.note(format_args!("{} removes {group}", self.id));
+                self.with_role(cx, |role, _| role.destroy(group))?;
+            }
             Some(Work::Discard(name)) => self.disk.discard_staged(&name)?,
             None => {}
         }
@@ -176,6 +182,9 @@ impl Process {
         let outcome = self.with_role(cx, |role, host| role.apply(tasks, host))?;
         for new in outcome.created {
             self.mail(shard::Event::Create(Box::new(new)), cx);
+        }
+        for change in outcome.reconfigured {
+            self.mail(shard::Event::Reconfigured(change), cx);
         }
         for progress in outcome.progress {
             let (group, index, term) = (progress.group, progress.index, progress.term);

@@ -106,7 +106,7 @@ impl StoreRole {
         }
         self.nudged = false;
         self.sequence += 1;
-        let regions = self.reporter.report(&self.directory);
+        let regions = self.reporter.report(&self.directory, host.now);
         let report = StoreReport {
             cluster_id: 7,
             store_id: self.id.0,
