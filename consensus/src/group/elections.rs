@@ -14,7 +14,7 @@ use quorate_proto::{NodeId, PeerId, Role, Term};
 
 use super::members::MAX_BEHIND;
 use super::{Group, GroupContext};
-use crate::shard::{Effects, LeaderChange};
+use crate::shard::{Effects, LeaderChange, Refusal, Reply};
 use crate::time::Instant;
 
 /// Ranks beyond this one campaign together.
@@ -159,6 +159,12 @@ impl<T> Group<T> {
         if self.is_leader() {
             self.end_silence();
             self.safe_truncate = 0;
+            let (log, leader) = (&self.node.raft.raft_log, self.leader());
+            let is_logged = |index, term| log.match_term(index, term);
+            self.proposals.keep_logged(is_logged, |token| {
+                let refusal = Refusal::NotLeader { leader };
+                effects.replies.push((token, Reply::Refused(refusal)));
+            });
         }
         self.publish_leader();
         effects.leaders.push(LeaderChange {
