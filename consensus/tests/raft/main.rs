@@ -4,6 +4,7 @@
 //! writes what happens into the scripts; read the difference before you commit it.
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
 mod cluster;
 mod garbage;
 mod host;
@@ -48,5 +49,6 @@ scripts!(
     silence_wakes_the_orphans,
     snapshots_are_installed,
     snapshots_nobody_needs_are_discarded,
+    two_of_one_rank_are_elected,
     votes_are_promised,
 );
