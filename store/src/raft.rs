@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_consensus::node::{Counter, Node};
+use quorate_consensus::shard::Member;
 use quorate_proto::{NodeId, RegionId};
 
 use crate::metrics::Exposition;
@@ -17,6 +18,10 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn renew_lease(&self, region: RegionId);
     /// Hands leadership over.
     fn transfer_leader(&self, region: RegionId, to: NodeId);
+    /// Changes who replicates a region: `members` are all of them afterwards.
+    fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
+    /// Removes the replica that is here, for good.
+    fn destroy(&self, region: RegionId);
 }
 
 impl Raft for Node<Token> {
@@ -31,6 +36,12 @@ impl Raft for Node<Token> {
     }
     fn transfer_leader(&self, region: RegionId, to: NodeId) {
         Node::transfer_leader(self, region, to);
+    }
+    fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
+        Node::change_members(self, region, members, command, token);
+    }
+    fn destroy(&self, region: RegionId) {
+        Node::destroy(self, region);
     }
 }
 

@@ -111,7 +111,7 @@ impl<M: Machine> Worker<M> {
 
     fn count(&self, event: &Event<M::Token>) {
         match event {
-            Event::Propose { .. } => self.counters.proposals.add(1),
+            Event::Propose { .. } | Event::ChangeMembers { .. } => self.counters.proposals.add(1),
             Event::Read { .. } => self.counters.read_indexes.add(1),
             Event::Tick
             | Event::Message { .. }
@@ -120,6 +120,7 @@ impl<M: Machine> Worker<M> {
             | Event::TransferLeader { .. }
             | Event::Create(_)
             | Event::Destroy { .. }
+            | Event::Reconfigured(_)
             | Event::Applied { .. }
             | Event::SnapshotSent { .. }
             | Event::Installed { .. }
@@ -182,6 +183,10 @@ impl<M: Machine> Worker<M> {
         for install in effects.installs {
             self.install(install)?;
         }
+        for group in effects.destroyed {
+            self.machine.lock().destroy(group)?;
+            tracing::info!(%group, "removed a replica");
+        }
         for id in effects.discards {
             if let Err(error) = self.engine.discard_staged(&id) {
                 tracing::warn!(%id, %error, "could not remove a snapshot nobody wants");
@@ -204,6 +209,11 @@ impl<M: Machine> Worker<M> {
             } else {
                 self.mailboxes.tell(new.group, Event::Create(Box::new(new)));
             }
+        }
+        for change in outcome.reconfigured {
+            let group = change.group;
+            self.shard.step(Event::Reconfigured(change), now);
+            self.replies.reconfigured(group);
         }
         for progress in outcome.progress {
             let (group, index, term) = (progress.group, progress.index, progress.term);
