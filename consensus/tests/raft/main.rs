@@ -25,6 +25,7 @@ scripts!(
     a_destroyed_group_answers,
     a_leader_is_lost_in_a_joint_configuration,
     a_pair_is_promoted,
+    a_process_is_back_before_the_group_sleeps,
     a_removal_is_finished_after_a_crash,
     a_restart_keeps_the_promises,
     a_restarted_leader_is_replaced,
