@@ -16,8 +16,9 @@ use super::description::Role;
 use super::end;
 use super::find;
 use super::local::Local;
+use super::probe;
 use super::spawn::Bond;
-use crate::admin::health::{self, Health};
+use crate::admin::health;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output;
 
@@ -127,14 +128,7 @@ async fn client(local: &Local, deadline: Instant) -> Outcome<PlacementClient> {
 /// Waits until one more process may be ended without harm.
 async fn whole(local: &Local, next: &str, deadline: Instant) -> Outcome {
     loop {
-        let status = local.status(deadline).await?;
-        let health = health::judge(&status);
-        let why = if health.is_healthy() {
-            behind(local, deadline).await?
-        } else {
-            Some(in_the_way(&health))
-        };
-        let Some(why) = why else { return Ok(()) };
+        let Some(why) = in_the_way(local, deadline).await? else { return Ok(()) };
         if Instant::now() >= deadline {
             return Err(Failure {
                 code: Code::Degraded,
@@ -148,8 +142,22 @@ async fn whole(local: &Local, next: &str, deadline: Instant) -> Outcome {
     }
 }
 
-fn in_the_way(health: &Health) -> String {
-    health.troubles.first().cloned().unwrap_or_else(|| health.level.to_string())
+/// Why no process may be ended now, in words; `None` where one may.
+async fn in_the_way(local: &Local, deadline: Instant) -> Outcome<Option<String>> {
+    // Placement believes in a store for a while after its last word: look at the processes first.
+    let members = &local.cluster().members;
+    if let Some(away) = members.iter().find(|member| member.running().is_none()) {
+        return Ok(Some(format!("{} does not run", away.name())));
+    }
+    let is_ready = |address: &str| probe::page(address, "/ready").is_ok_and(|p| p.status == 200);
+    if let Some(busy) = members.iter().find(|member| !is_ready(&member.status_address)) {
+        return Ok(Some(format!("{} is not ready", busy.name())));
+    }
+    let health = health::judge(&local.status(deadline).await?);
+    if health.is_healthy() {
+        return behind(local, deadline).await;
+    }
+    Ok(Some(health.troubles.first().cloned().unwrap_or_else(|| health.level.to_string())))
 }
 
 /// A replica that has not caught up, in words. Only regions with a replica that is away or behind

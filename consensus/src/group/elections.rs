@@ -14,7 +14,7 @@ use quorate_proto::{NodeId, PeerId, Role, Term};
 
 use super::members::MAX_BEHIND;
 use super::{Group, GroupContext};
-use crate::shard::{Effects, LeaderChange};
+use crate::shard::{Effects, LeaderChange, Refusal, Reply};
 use crate::time::Instant;
 
 /// Ranks beyond this one campaign together.
@@ -50,9 +50,24 @@ impl<T> Group<T> {
 
     /// raft-rs draws an election timeout of its own at every reset; puts ours in its place.
     pub(super) fn stagger(&mut self) {
-        if self.node.raft.randomized_election_timeout() != self.timeout {
-            self.node.raft.set_randomized_election_timeout(self.timeout);
+        let timeout = self.timeout + self.apart();
+        if self.node.raft.randomized_election_timeout() != timeout {
+            self.node.raft.set_randomized_election_timeout(timeout);
         }
+    }
+
+    /// Two that know of different leaders, or members, may have the same rank and split every
+    /// vote. Where an election was lost, a voter waits for up to as many ticks more as there are
+    /// others: not as many as the other, and in the next term not as many as in this one.
+    fn apart(&self) -> usize {
+        // Voted for itself, and nobody was elected.
+        let raft = &self.node.raft;
+        if raft.vote != self.peer.0 || raft.leader_id != 0 {
+            return 0;
+        }
+        let voters = self.members.iter().filter(|member| member.role != Role::Learner);
+        let before = voters.clone().filter(|member| member.peer < self.peer).count();
+        (before + raft.term as usize) % voters.count().max(1)
     }
 
     pub(super) fn may_vote(&self, context: &GroupContext<'_>) -> bool {
@@ -144,6 +159,12 @@ impl<T> Group<T> {
         if self.is_leader() {
             self.end_silence();
             self.safe_truncate = 0;
+            let (log, leader) = (&self.node.raft.raft_log, self.leader());
+            let is_logged = |index, term| log.match_term(index, term);
+            self.proposals.keep_logged(is_logged, |token| {
+                let refusal = Refusal::NotLeader { leader };
+                effects.replies.push((token, Reply::Refused(refusal)));
+            });
         }
         self.publish_leader();
         effects.leaders.push(LeaderChange {

@@ -95,6 +95,9 @@ impl Process {
                 e.entries.len(),
                 e.reject
             ));
+            if e.kind == MessageType::MsgRequestPreVote as u32 {
+                cx.campaigns.begun(RegionId(e.group), self.id, cx.now());
+            }
             let key = (message.to, message.plane);
             match frames.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, envelopes)) => envelopes.push(message.envelope),
@@ -150,7 +153,11 @@ impl Process {
         let worker = &mut self.life().workers[shard];
         if !worker.working && !worker.work.is_empty() {
             worker.working = true;
-            let delay = cx.within(Concern::Disk(node), cx.knobs.apply);
+            let disk = Concern::Disk(node);
+            let mut delay = cx.within(disk, cx.knobs.apply);
+            if cx.net.bad && cx.chance(disk, cx.knobs.apply_stall) {
+                delay += cx.within(disk, (50 * MS, 1_500 * MS));
+            }
             cx.after(delay, Event::Work { node, life, shard });
         }
     }
