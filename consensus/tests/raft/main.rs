@@ -52,4 +52,5 @@ scripts!(
     snapshots_nobody_needs_are_discarded,
     two_of_one_rank_are_elected,
     votes_are_promised,
+    what_is_not_settled_is_published,
 );
