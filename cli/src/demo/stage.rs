@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_client::placement::RegionInfo;
 use quorate_client::{Client, ClientOptions, PlacementClient, PlacementOptions};
+use quorate_proto::StoreId;
 use quorate_proto::wire::placement::{SplitRegionRequest, StatusResponse};
 
 use super::Common;
@@ -242,6 +243,37 @@ impl Stage {
             self.pause().await;
         }
         Ok(())
+    }
+
+    /// Changes settings of the cluster, and says so.
+    ///
+    /// # Errors
+    /// Placement refuses.
+    pub(super) async fn change(&self, settings: &[(&str, &str)]) -> Outcome {
+        let changes =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let changed = self.placement.change_settings(changes.collect()).await?;
+        let words: Vec<String> = settings
+            .iter()
+            .map(|(name, value)| {
+                let default = changed.iter().find(|setting| setting.name == *name);
+                let default = default.map_or("", |setting| setting.default_value.as_str());
+                format!("{name} {value} (default {default})")
+            })
+            .collect();
+        self.screen.say(&format!("demo settings: {}", words.join(", ")));
+        Ok(())
+    }
+
+    /// Adds a store and waits until it has joined; its name and its id.
+    ///
+    /// # Errors
+    /// It does not join in time.
+    pub(super) async fn add_store(&mut self) -> Outcome<(String, StoreId)> {
+        let (name, id, _) = self.local.add_store(self.deadline).await?;
+        let id = StoreId(id);
+        self.screen.say(&format!("{name} joined as {id}"));
+        Ok((name, id))
     }
 
     /// Fails where the demo has taken too long.

@@ -241,7 +241,7 @@ impl<T> Group<T> {
         }
         match envelope.kind {
             HIBERNATE => return self.asked_to_sleep(envelope, context, effects),
-            HIBERNATE_ACK => return self.sleep_acknowledged(envelope),
+            HIBERNATE_ACK => return self.sleep_acknowledged(envelope, context),
             _ => {}
         }
         if self.sleep.is_asleep()

@@ -56,8 +56,13 @@ impl Replica {
     }
 
     fn fill(&mut self) {
-        let found =
-            Command::Initialize { cluster_id: 9, members: group(), initial_stores: 1, replicas: 3 };
+        let found = Command::Initialize {
+            cluster_id: 9,
+            members: group(),
+            initial_stores: 1,
+            replicas: 3,
+            version: 2,
+        };
         let address = "127.0.0.1:7".to_owned();
         let joining = Joining { address, data_id: 5, ..Joining::default() };
         let answers = self.apply(&[found, Command::JoinStore(joining), Command::Bootstrap]);
