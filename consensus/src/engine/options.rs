@@ -98,6 +98,7 @@ impl RocksOptions {
             families.push(ColumnFamilyDescriptor::new(cf.name(), options));
         }
         let mut staged = self.data(&cache);
+        staged.set_bytes_per_sync(self.bytes_per_sync);
         if let Some(env) = &self.env {
             staged.set_env(env);
         }

@@ -39,6 +39,7 @@ scripts!(
     reads_find_their_index,
     silence_wakes_the_orphans,
     snapshots_are_installed,
+    snapshots_keep_the_log_they_need,
     snapshots_nobody_needs_are_discarded,
     votes_are_promised,
 );

@@ -211,6 +211,10 @@ impl Heartbeats {
         let (region_count, leader_count, _) = count(&self.directory);
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
+        let snapshots = self.raft.snapshots();
+        let on_their_way = |sending| {
+            snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
+        };
         let report = StoreReport {
             cluster_id: self.identity.cluster_id,
             store_id: self.identity.store.0,
@@ -225,6 +229,8 @@ impl Heartbeats {
             full,
             sequence: *sequence,
             stopping: self.nudge.is_stopping(),
+            snapshots_sending: on_their_way(true),
+            snapshots_receiving: on_their_way(false),
             ..StoreReport::default()
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);

@@ -159,6 +159,7 @@ impl Process {
             | E::TransferLeader { group, .. }
             | E::Destroy { group }
             | E::Applied { group, .. }
+            | E::SnapshotTaken { group, .. }
             | E::SnapshotSent { group, .. }
             | E::Installed { group, .. } => *group,
             E::Create(new) => new.group,
@@ -424,6 +425,8 @@ impl Process {
             self.mail(shard::Event::SnapshotSent { group, to, delivered: false }, cx);
             return Ok(());
         };
+        let index = source.index;
+        self.mail(shard::Event::SnapshotTaken { group, to, index }, cx);
         let transfer = self.transfer(make, source, cx)?;
         self.life().sending += 1;
         let (from, to) = (self.id, transfer.make.node);
