@@ -1,91 +1,50 @@
-//! A store's services: the real directory, applier and read path behind simulated requests.
+//! Requests of clients on their way through a store: the real directory and read path.
 //!
 //! The counterpart of `store/src/serve`. Each step of a read is an event of its own, so that a
 //! pause, a split, a snapshot or a change of leadership can fall between any two of them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use quorate_consensus::engine::{EngineError, MemoryEngine};
-use quorate_consensus::node::Outcome;
-use quorate_consensus::shard::{
-    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Plane, Refusal, Reply,
-};
-use quorate_consensus::time::Instant;
-use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId, StoreId};
+use quorate_consensus::shard::{self, Refusal, Reply};
+use quorate_proto::{NodeId, RegionId};
 use quorate_store::core::{
-    Answer, Applier, Directory, Pass, ReadAdmission, ReadError, ReadPath, RegionError, Reporter,
-    Scan, Unconfirmed, command, keys, snapshot,
+    Pass, ReadAdmission, ReadError, RegionError, Scan, Unconfirmed, command,
 };
 
-use super::agenda::MS;
-use super::checks::region_hash;
-use super::cx::Cx;
-use super::messages::{Body, Failure, Operation, Output, Request, Token};
-use super::mutant::Mutant;
-use super::role::Host;
-use super::upkeep::Purpose;
+use super::StoreRole;
+use crate::sim::agenda::MS;
+use crate::sim::chance::{Concern, Lane, Span};
+use crate::sim::messages::{Body, Failure, Operation, Output, Request, Token};
+use crate::sim::mutant::Mutant;
+use crate::sim::process::role::Host;
 
 /// Between two steps of a request, mostly.
 const STEP: u64 = MS / 20;
 /// Where its thread has to wait for a processor.
 const SLOW_STEP: u64 = 20 * MS;
-
-/// See the module.
-pub(super) struct StoreRole {
-    pub(super) id: StoreId,
-    pub(super) applier: Applier,
-    pub(super) directory: Arc<Directory>,
-    reads: ReadPath,
-    waiting: BTreeMap<u64, Waiting>,
-    jobs: BTreeMap<u64, Job>,
-    next: u64,
-    /// Versions of regions as last seen in this life.
-    versions: BTreeMap<RegionId, u64>,
-    /// Regions that are being split, since when.
-    pub(super) splitting: BTreeMap<RegionId, Instant>,
-    /// Placement time as last told, in milliseconds, and when that was.
-    pub(super) time: (u64, Instant),
-    /// It has its id on disk.
-    pub(super) known: bool,
-    /// Placement knows of this start.
-    pub(super) joined: bool,
-    /// It has its first regions.
-    pub(super) hosting: bool,
-    pub(super) incarnation: u64,
-    pub(super) reporter: Reporter,
-    /// Placement should hear something at once.
-    pub(super) nudged: bool,
-    pub(super) sequence: u64,
-    pub(super) duties: u64,
-    /// The member of placement that is asked, by number.
-    pub(super) placement: u64,
-    pub(super) asked: BTreeMap<u64, (Purpose, Instant)>,
-}
+/// Where its process stands still in the middle: long enough for another leader to be elected.
+const PAUSE: Span = (700 * MS, 2_500 * MS);
 
 /// Who asked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     client: NodeId,
     call: u64,
 }
 
 /// Whoever waits for a token.
-pub(super) enum Waiting {
+pub(crate) enum Waiting {
     Write { caller: Caller, region: RegionId },
     Read(Box<Read>),
     Split(RegionId),
 }
 
 /// A read under way.
-pub(super) struct Read {
+pub(crate) struct Read {
     caller: Caller,
     request: Request,
 }
 
 /// The next step of something.
-enum Job {
+pub(super) enum Job {
     Begin(Box<Read>),
     AtIndex(Box<Read>),
     Look(Box<Read>, Pass),
@@ -93,71 +52,30 @@ enum Job {
 }
 
 impl StoreRole {
-    pub(super) fn start(
-        node: NodeId,
-        incarnation: u64,
-        disk: &MemoryEngine,
-        cx: &mut Cx,
-    ) -> Result<(Self, Vec<NewGroup>), EngineError> {
-        let id = StoreId::from(node);
-        let engine = Arc::new(disk.clone());
-        let (applier, groups) = Applier::recover(engine.clone(), id)?;
-        let known = keys::read_ident(disk)?.is_some();
-        let directory = Arc::clone(applier.directory());
-        let mut versions = BTreeMap::new();
-        cx.checks.directory(node, &directory, &mut versions);
-        let role = Self {
-            id,
-            reads: ReadPath::new(Arc::clone(&directory), engine),
-            applier,
-            directory,
-            waiting: BTreeMap::new(),
-            jobs: BTreeMap::new(),
-            // No number of an earlier life comes again.
-            next: incarnation << 32,
-            versions,
-            splitting: BTreeMap::new(),
-            time: (0, Instant::default()),
-            known,
-            joined: false,
-            hosting: !groups.is_empty(),
-            incarnation,
-            reporter: Reporter::new(),
-            nudged: false,
-            sequence: 0,
-            duties: 0,
-            placement: 1,
-            asked: BTreeMap::new(),
-        };
-        Ok((role, groups))
-    }
-
-    pub(super) fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    pub(super) fn token(&mut self, waiting: Waiting) -> Token {
-        let number = self.number();
-        self.waiting.insert(number, waiting);
-        Token(number)
-    }
-
     fn go_on(&mut self, job: Job, host: &mut Host<'_>) {
         let number = self.number();
         self.jobs.insert(number, job);
-        let slow = host.cx.chance(0.05);
-        let after = host.cx.within((0, if slow { SLOW_STEP } else { STEP }));
+        let services = Concern::Services(host.node);
+        if host.cx.net.bad && host.cx.chance(services, host.cx.knobs.pause_in_read) {
+            host.pause = host.cx.within(services, PAUSE);
+        }
+        let slow = host.cx.chance(services, 0.05);
+        let after = host.cx.within(services, (0, if slow { SLOW_STEP } else { STEP }));
         host.job(after, number);
     }
 
-    fn respond(&self, caller: Caller, result: Result<Output, Failure>, host: &mut Host<'_>) {
+    pub(super) fn respond(
+        &self,
+        caller: Caller,
+        result: Result<Output, Failure>,
+        host: &mut Host<'_>,
+    ) {
         let body = Body::Response { call: caller.call, result };
-        host.cx.send(host.node, caller.client, Plane::Control, body);
+        host.cx.send(host.node, caller.client, Lane::Services, body);
     }
 
     /// A client asks.
-    pub(super) fn request(&mut self, client: NodeId, request: Request, host: &mut Host<'_>) {
+    pub(crate) fn request(&mut self, client: NodeId, request: Request, host: &mut Host<'_>) {
         let caller = Caller { client, call: request.call };
         if !request.operation.is_write() {
             let read = Box::new(Read { caller, request });
@@ -195,10 +113,10 @@ impl StoreRole {
     }
 
     /// The next step of a request.
-    pub(super) fn job(&mut self, job: u64, host: &mut Host<'_>) {
+    pub(crate) fn job(&mut self, job: u64, host: &mut Host<'_>) {
         let Some(job) = self.jobs.remove(&job) else { return };
         match job {
-            Job::Begin(read) => match self.reads.admit(&read.request.context, host.now) {
+            Job::Begin(read) => match self.admit(&read, host) {
                 Ok(ReadAdmission::Lease(pass)) => {
                     if pass.renew() {
                         host.mail.push(shard::Event::RenewLease { group: pass.region() });
@@ -241,6 +159,19 @@ impl StoreRole {
         }
     }
 
+    fn admit(&self, read: &Read, host: &Host<'_>) -> Result<ReadAdmission, RegionError> {
+        let context = &read.request.context;
+        let local = self.directory.get(RegionId(context.region_id));
+        let Some(local) = local.filter(|_| host.cx.is(Mutant::LeaseBeforeApplied)) else {
+            return self.reads.admit(context, host.now);
+        };
+        let (view, committed) = (local.view(), local.view().committed());
+        view.set_committed(view.applied());
+        let admitted = self.reads.admit(context, host.now);
+        view.set_committed(committed);
+        admitted
+    }
+
     fn ask_index(&mut self, read: Box<Read>, group: RegionId, host: &mut Host<'_>) {
         if host.cx.is(Mutant::FollowerWithoutIndex) && read.request.context.replica_read {
             self.go_on(Job::AtIndex(read), host);
@@ -272,7 +203,7 @@ impl StoreRole {
     }
 
     /// The end of something that was asked of a group.
-    pub(super) fn reply(&mut self, token: Token, reply: Reply, host: &mut Host<'_>) {
+    pub(crate) fn reply(&mut self, token: Token, reply: Reply, host: &mut Host<'_>) {
         let Some(waiting) = self.waiting.remove(&token.0) else {
             let node = host.node;
             host.cx.checks.fail(|| format!("{node} answered {token:?} twice"));
@@ -312,105 +243,5 @@ impl StoreRole {
             Refusal::ReadTimedOut => RegionError::ReadNotReady(region),
             Refusal::Undetermined => return Failure::Undetermined,
         })
-    }
-
-    pub(super) fn apply(
-        &mut self,
-        tasks: Vec<ApplyTask<Token>>,
-        host: &mut Host<'_>,
-    ) -> Result<Outcome, EngineError> {
-        let mut answers = Vec::new();
-        let outcome = self.applier.apply(tasks, &mut answers);
-        for answered in answers {
-            let Some(waiting) = self.waiting.remove(&answered.token.0) else {
-                let node = host.node;
-                host.cx.checks.fail(|| format!("{node} answered {:?} twice", answered.token));
-                continue;
-            };
-            let result = match answered.answer {
-                Answer::Done => Ok(Output::Done),
-                Answer::Refused(refused) => Err(Failure::Region(refused)),
-                Answer::Undetermined => Err(Failure::Undetermined),
-            };
-            match waiting {
-                Waiting::Write { caller, .. } => {
-                    if !host.cx.is(Mutant::AnsweredBeforeApplied) {
-                        self.respond(caller, result, host);
-                    }
-                }
-                Waiting::Split(region) => {
-                    self.splitting.remove(&region);
-                }
-                Waiting::Read(_) => {
-                    let node = host.node;
-                    host.cx.checks.fail(|| format!("{node} applied a read"));
-                }
-            }
-        }
-        let outcome = outcome?;
-        for progress in &outcome.progress {
-            self.check((progress.group, progress.index.0, false), host)?;
-        }
-        for new in &outcome.created {
-            self.check((new.group, new.applied.0.0, true), host)?;
-        }
-        self.nudged |= !outcome.created.is_empty();
-        self.look_around(host);
-        Ok(outcome)
-    }
-
-    fn check(
-        &self,
-        (group, index, is_new): (RegionId, u64, bool),
-        host: &mut Host<'_>,
-    ) -> Result<(), EngineError> {
-        if let Some(region) = self.directory.get(group).and_then(|local| local.region()) {
-            let hash = region_hash(host.disk, &region)?;
-            host.cx.checks.state(host.node, group, index, hash);
-        }
-        let committed = self.directory.get(group).map(|local| local.view().committed());
-        if let Some(committed) = committed.filter(|_| !is_new).filter(|it| it.0 < index) {
-            let node = host.node;
-            host.cx.checks.fail(|| {
-                format!("{node} applied {group} up to {index}, with {committed} committed")
-            });
-        }
-        Ok(())
-    }
-
-    pub(super) fn install(
-        &mut self,
-        install: Install,
-        host: &mut Host<'_>,
-    ) -> Result<Vec<Member>, EngineError> {
-        let (group, index) = (install.group, install.index.0);
-        let members = self.applier.install(install)?;
-        self.check((group, index, true), host)?;
-        self.look_around(host);
-        Ok(members)
-    }
-
-    /// Whether a snapshot may come in.
-    pub(super) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
-        let Some(meta) = &message.snapshot else { return false };
-        let Ok((region, _)) = snapshot::parse_state(meta.state.clone()) else { return false };
-        let to = quorate_proto::PeerId(message.to_peer);
-        self.directory.admit_snapshot(Arc::new(region), to).is_ok()
-    }
-
-    /// Placement should hear of it at once.
-    pub(super) fn leader_changed(&mut self, change: LeaderChange) {
-        self.nudged |= change.is_local;
-    }
-
-    /// Looks at what this store has.
-    pub(super) fn look_around(&mut self, host: &mut Host<'_>) {
-        host.cx.checks.directory(host.node, &self.directory, &mut self.versions);
-    }
-
-    /// Placement time, in milliseconds.
-    pub(super) fn time_ms(&self, now: Instant) -> u64 {
-        let (told, at) = self.time;
-        told + now.0.saturating_sub(at.0) / MS
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
-use quorate_consensus::shard::{self, Plane, Stranger};
+use quorate_consensus::shard::{self, Stranger};
 use quorate_consensus::time::Instant;
 use quorate_placement::core::command::Joining;
 use quorate_proto::wire::command::StoreIdent;
@@ -15,11 +15,14 @@ use quorate_proto::wire::placement::{Order, StoreReport};
 use quorate_proto::{Epoch, NodeId, PeerId, Region, RegionId, StoreId};
 use quorate_store::core::{Admitted, PeerAdmission, keys, split};
 
-use super::agenda::MS;
-use super::member::MEMBERS;
-use super::messages::{Ask, Body, Told};
-use super::role::Host;
-use super::store::{StoreRole, Waiting};
+use super::StoreRole;
+use super::serving::Waiting;
+use crate::sim::agenda::MS;
+use crate::sim::chance::Lane;
+use crate::sim::messages::{Ask, Body, Told};
+use crate::sim::mutant::Mutant;
+use crate::sim::placement::MEMBERS;
+use crate::sim::process::role::Host;
 
 /// How long placement may take to answer.
 const PATIENCE: u64 = 1_000 * MS;
@@ -30,7 +33,7 @@ const REPORT_EVERY: u64 = 4;
 
 /// What a store wanted of placement.
 #[derive(Debug, Clone)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Join,
     Report,
     Split { region: RegionId, keys: Vec<Bytes> },
@@ -42,7 +45,7 @@ impl StoreRole {
         let call = self.number();
         self.asked.insert(call, (purpose, host.now));
         let body = Body::Ask { call, ask: Box::new(ask) };
-        host.cx.send(host.node, NodeId(MEMBERS + self.placement), Plane::Control, body);
+        host.cx.send(host.node, NodeId(MEMBERS + self.placement), Lane::Services, body);
     }
 
     fn rotate(&mut self, hint: Option<NodeId>, host: &Host<'_>) {
@@ -53,7 +56,7 @@ impl StoreRole {
     }
 
     /// Every 50 ms.
-    pub(super) fn duty(&mut self, host: &mut Host<'_>) {
+    pub(crate) fn duty(&mut self, host: &mut Host<'_>) {
         self.duties += 1;
         let now = host.now;
         let late = |since: Instant, patience: u64| now.0.saturating_sub(since.0) >= patience;
@@ -117,7 +120,7 @@ impl StoreRole {
     }
 
     fn split_what_has_grown(&mut self, host: &mut Host<'_>) {
-        let options = host.cx.knobs.split;
+        let options = host.cx.knobs.split();
         let due: Vec<_> = self
             .directory
             .all()
@@ -146,7 +149,7 @@ impl StoreRole {
     }
 
     /// Placement answers, or (call 0) sends orders of its own accord.
-    pub(super) fn told(
+    pub(crate) fn told(
         &mut self,
         call: u64,
         told: Told,
@@ -192,7 +195,7 @@ impl StoreRole {
                         group: id,
                         command,
                         token,
-                        suspends_lease: true,
+                        suspends_lease: !host.cx.is(Mutant::LeaseThroughSplit),
                     });
                 }
             }
@@ -286,7 +289,7 @@ impl StoreRole {
     }
 
     /// Somebody speaks to a replica that is not here: asks placement for its region.
-    pub(super) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
+    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
         let ask = Ask::RegionById(stranger.group);
         self.ask(ask, Purpose::Stranger(stranger.peer), host);
     }

@@ -9,18 +9,17 @@ use quorate_placement::core::split;
 use quorate_proto::wire::placement as wire;
 use quorate_proto::{NodeId, Term};
 
-use super::ids_of;
-use super::member::{Asked, MEMBERS, MemberRole, Session, Waiting};
-use super::messages::{Ask, Told};
-use super::mutant::Mutant;
-use super::role::Host;
+use super::{Asked, MEMBERS, MemberRole, Session, Waiting};
+use crate::sim::messages::{Ask, Told};
+use crate::sim::mutant::Mutant;
+use crate::sim::process::role::Host;
 
 /// Orders of one message.
 const ORDERS: usize = 64;
 
 impl MemberRole {
     /// Lets time pass; every 50 ms.
-    pub(super) fn duty(&mut self, host: &mut Host<'_>) {
+    pub(crate) fn duty(&mut self, host: &mut Host<'_>) {
         let term = self.view.term();
         if !self.view.is_leader() {
             return;
@@ -102,7 +101,7 @@ impl MemberRole {
         }
     }
 
-    pub(super) fn begin_session(
+    pub(crate) fn begin_session(
         &mut self,
         term: Term,
         previous_ms: u64,
@@ -125,7 +124,7 @@ impl MemberRole {
 
     /// The answer to a request; nothing where a command has to be applied first. May be called
     /// again for one request.
-    pub(super) fn answer(&mut self, asked: &mut Asked, host: &mut Host<'_>) -> Option<Told> {
+    pub(crate) fn answer(&mut self, asked: &mut Asked, host: &mut Host<'_>) -> Option<Told> {
         let (term, wall, now) = (self.view.term(), self.wall_ms(host), host.now);
         let MemberRole { session, state, .. } = self;
         let Some(session) = session.as_mut().filter(|session| session.leader.term() == term) else {
@@ -224,4 +223,13 @@ fn order_to_wire(operator: Operator) -> wire::Order {
         }
     };
     wire::Order { operator_id: operator.id, reason: operator.reason, step: Some(step) }
+}
+
+/// Ids for new regions from a range of ids: a region's, then those of its peers.
+fn ids_of(first: u64, each: u64, count: usize) -> Vec<wire::SplitIds> {
+    let ids = |number: u64| {
+        let region_id = first + number * each;
+        wire::SplitIds { region_id, peer_ids: (region_id + 1..region_id + each).collect() }
+    };
+    (0..count as u64).map(ids).collect()
 }

@@ -1,48 +1,54 @@
 //! What a process is there for: its state machine and its services.
 
+use std::sync::Arc;
+
 use quorate_consensus::engine::{EngineError, MemoryEngine};
 use quorate_consensus::node::{Outcome, SnapshotSource};
 use quorate_consensus::shard::{
     self, ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger,
 };
 use quorate_consensus::time::Instant;
+use quorate_consensus::view::GroupView;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
-use super::cx::Cx;
-use super::member::{Asked, MEMBERS, MemberRole};
-use super::messages::{Event, Token};
-use super::store::StoreRole;
+use crate::sim::chance::Concern;
+use crate::sim::cx::Cx;
+use crate::sim::messages::{Event, Token};
+use crate::sim::placement::{Asked, GROUP, MEMBERS, MemberRole};
+use crate::sim::store::StoreRole;
 
 /// What services may do to the rest of their process and of the world.
-pub(super) struct Host<'a> {
-    pub(super) node: NodeId,
-    pub(super) life: u64,
+pub(crate) struct Host<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) life: u64,
     /// The clock of the process.
-    pub(super) now: Instant,
-    pub(super) cx: &'a mut Cx,
-    pub(super) disk: &'a MemoryEngine,
+    pub(crate) now: Instant,
+    pub(crate) cx: &'a mut Cx,
+    pub(crate) disk: &'a MemoryEngine,
     /// For the groups of this process.
-    pub(super) mail: Vec<shard::Event<Token>>,
+    pub(crate) mail: Vec<shard::Event<Token>>,
+    /// The process stands still for so long from now on.
+    pub(crate) pause: u64,
 }
 
 impl Host<'_> {
     /// Goes on with a job of the services in a moment.
-    pub(super) fn job(&mut self, after: u64, job: u64) {
+    pub(crate) fn job(&mut self, after: u64, job: u64) {
         let (node, life) = (self.node, self.life);
         self.cx.after(after, Event::Job { node, life, job });
     }
 }
 
 /// See the module.
-pub(super) enum Role {
+pub(crate) enum Role {
     Store(Box<StoreRole>),
     Member(Box<MemberRole>),
 }
 
 impl Role {
     /// What the disk holds, and the groups to host.
-    pub(super) fn start(
+    pub(crate) fn start(
         node: NodeId,
         incarnation: u64,
         disk: &MemoryEngine,
@@ -56,7 +62,7 @@ impl Role {
         Ok((Role::Store(Box::new(store)), groups))
     }
 
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         tasks: Vec<ApplyTask<Token>>,
         host: &mut Host<'_>,
@@ -67,7 +73,7 @@ impl Role {
         }
     }
 
-    pub(super) fn snapshot(
+    pub(crate) fn snapshot(
         &mut self,
         group: RegionId,
     ) -> Result<Option<SnapshotSource>, EngineError> {
@@ -77,7 +83,7 @@ impl Role {
         }
     }
 
-    pub(super) fn install(
+    pub(crate) fn install(
         &mut self,
         install: Install,
         host: &mut Host<'_>,
@@ -88,42 +94,42 @@ impl Role {
         }
     }
 
-    pub(super) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
+    pub(crate) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
         match self {
             Role::Store(store) => store.admit_snapshot(message),
             Role::Member(_) => true,
         }
     }
 
-    pub(super) fn reply(&mut self, token: Token, reply: Reply, host: &mut Host<'_>) {
+    pub(crate) fn reply(&mut self, token: Token, reply: Reply, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.reply(token, reply, host),
             Role::Member(member) => member.reply(token, reply, host),
         }
     }
 
-    pub(super) fn leader_changed(&mut self, change: LeaderChange) {
+    pub(crate) fn leader_changed(&mut self, change: LeaderChange) {
         match self {
             Role::Store(store) => store.leader_changed(change),
             Role::Member(member) => member.leader_changed(change),
         }
     }
 
-    pub(super) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
+    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.stranger(stranger, host),
             Role::Member(_) => {}
         }
     }
 
-    pub(super) fn job(&mut self, job: u64, host: &mut Host<'_>) {
+    pub(crate) fn job(&mut self, job: u64, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.job(job, host),
             Role::Member(member) => member.job(job, host),
         }
     }
 
-    pub(super) fn duty(&mut self, host: &mut Host<'_>) {
+    pub(crate) fn duty(&mut self, host: &mut Host<'_>) {
         match self {
             Role::Store(store) => store.duty(host),
             Role::Member(member) => member.duty(host),
@@ -131,28 +137,29 @@ impl Role {
     }
 
     /// Somebody asks placement.
-    pub(super) fn asked(&mut self, asked: Asked, host: &mut Host<'_>) {
+    pub(crate) fn asked(&mut self, asked: Asked, host: &mut Host<'_>) {
         match self {
             Role::Store(_) => {}
             Role::Member(member) => member.asked(asked, host),
         }
     }
 
-    pub(super) fn member(&self) -> Option<&MemberRole> {
+    /// What is published of a group that is hosted here.
+    pub(crate) fn view(&self, group: RegionId) -> Option<Arc<GroupView>> {
         match self {
-            Role::Store(_) => None,
-            Role::Member(member) => Some(member),
+            Role::Store(store) => Some(Arc::clone(store.directory.get(group)?.view())),
+            Role::Member(member) => (group == GROUP).then(|| Arc::clone(&member.view)),
         }
     }
 
-    pub(super) fn store(&self) -> Option<&StoreRole> {
+    pub(crate) fn store(&self) -> Option<&StoreRole> {
         match self {
             Role::Store(store) => Some(store),
             Role::Member(_) => None,
         }
     }
 
-    pub(super) fn store_mut(&mut self) -> Option<&mut StoreRole> {
+    pub(crate) fn store_mut(&mut self) -> Option<&mut StoreRole> {
         match self {
             Role::Store(store) => Some(store),
             Role::Member(_) => None,
@@ -161,7 +168,7 @@ impl Role {
 }
 
 /// A mutant: the newest pair of data is gone, and nothing says so.
-pub(super) fn lose_data(disk: &MemoryEngine, cx: &mut Cx) {
+pub(crate) fn lose_data(node: NodeId, disk: &MemoryEngine, cx: &mut Cx) {
     use quorate_consensus::engine::{Cf, Direction, Engine, Reader, WriteBatch};
     let mut keys = Vec::new();
     let visit = &mut |key: &[u8], _: &[u8]| {
@@ -170,7 +177,7 @@ pub(super) fn lose_data(disk: &MemoryEngine, cx: &mut Cx) {
     };
     let scanned = disk.scan(Cf::Data, b"", b"", Direction::Forward, visit);
     if scanned.is_ok() && !keys.is_empty() {
-        let at = cx.within((0, keys.len() as u64 - 1)) as usize;
+        let at = cx.one_of(Concern::Disk(node), keys.len());
         let mut batch = WriteBatch::new();
         batch.delete(Cf::Data, keys[at].clone());
         let _ = disk.write_synced(batch);

@@ -5,59 +5,53 @@
 //! from it is given under proof that the member still leads, a lease that holds before and after,
 //! or a read index.
 
+mod lead;
+mod machine;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message;
-use quorate_consensus::engine::{Cf, Engine, EngineError, MemoryEngine, Reader, WriteBatch};
-use quorate_consensus::node::{Outcome, Progress, SnapshotSource};
-use quorate_consensus::shard::{
-    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Plane, Refusal, Reply,
-};
+use quorate_consensus::engine::{EngineError, MemoryEngine};
+use quorate_consensus::shard::{self, LeaderChange, Member, NewGroup, Refusal, Reply};
 use quorate_consensus::view::{GroupView, Lease};
-use quorate_placement::core::command::{self, Answer, Command};
+use quorate_placement::core::command::Command;
 use quorate_placement::core::ids::IdRange;
 use quorate_placement::core::leader::Leader;
 use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::state::State;
-use quorate_proto::limits::INITIAL_INDEX;
-use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
 
-use super::agenda::MS;
-use super::checks::data_hash;
-use super::cx::Cx;
-use super::messages::{Ask, Body, Token, Told};
-use super::role::Host;
+use crate::sim::agenda::MS;
+use crate::sim::chance::{Concern, Lane};
+use crate::sim::cx::Cx;
+use crate::sim::messages::{Ask, Body, Token, Told};
+use crate::sim::mutant::Mutant;
+use crate::sim::process::role::Host;
 
 /// Placement's only group.
-pub(super) const GROUP: RegionId = RegionId(0);
+pub(crate) const GROUP: RegionId = RegionId(0);
 /// First node id of members.
-pub(super) const MEMBERS: u64 = 100;
-
-const APPLIED: &[u8] = b"applied";
-const INSTALLING: &[u8] = b"installing";
+pub(crate) const MEMBERS: u64 = 100;
 
 /// One term of leadership.
-pub(super) struct Session {
-    pub(super) leader: Leader,
-    pub(super) oracle: Oracle,
-    pub(super) ids: IdRange,
-    pub(super) raising: bool,
+pub(crate) struct Session {
+    pub(crate) leader: Leader,
+    pub(crate) oracle: Oracle,
+    pub(crate) ids: IdRange,
+    pub(crate) raising: bool,
 }
 
 /// See the module.
-pub(super) struct MemberRole {
+pub(crate) struct MemberRole {
     id: NodeId,
     engine: MemoryEngine,
-    pub(super) state: State,
+    pub(crate) state: State,
     applied: (LogIndex, Term),
-    pub(super) view: Arc<GroupView>,
-    pub(super) session: Option<Session>,
+    pub(crate) view: Arc<GroupView>,
+    pub(crate) session: Option<Session>,
     /// The term it is taking over in.
-    pub(super) taking_over: Option<Term>,
-    pub(super) proposed: u64,
+    pub(crate) taking_over: Option<Term>,
+    pub(crate) proposed: u64,
     waiting: BTreeMap<u64, Waiting>,
     jobs: BTreeMap<u64, Job>,
     next: u64,
@@ -66,14 +60,14 @@ pub(super) struct MemberRole {
 }
 
 /// Who asked what.
-pub(super) struct Asked {
-    pub(super) from: NodeId,
-    pub(super) call: u64,
-    pub(super) ask: Ask,
+pub(crate) struct Asked {
+    pub(crate) from: NodeId,
+    pub(crate) call: u64,
+    pub(crate) ask: Ask,
 }
 
 /// Whoever waits for a token.
-pub(super) enum Waiting {
+pub(crate) enum Waiting {
     /// A command of the leader's own; what it becomes is seen when it is applied.
     Own,
     /// The first raise of the ceiling in that term.
@@ -95,28 +89,18 @@ enum Job {
 }
 
 /// The members of a world.
-pub(super) fn group(count: u64) -> Vec<Member> {
+pub(crate) fn group(count: u64) -> Vec<Member> {
     let member = |id| Member { peer: PeerId(id), node: NodeId(id), role: Role::Voter };
     (MEMBERS + 1..=MEMBERS + count).map(member).collect()
 }
 
 impl MemberRole {
-    pub(super) fn start(
+    pub(crate) fn start(
         id: NodeId,
         disk: &MemoryEngine,
         cx: &mut Cx,
     ) -> Result<(Self, Vec<NewGroup>), EngineError> {
-        if let Some(mark) = disk.get(Cf::Meta, INSTALLING)? {
-            let mark = decode::<wire::Installing>(&mark)?;
-            finish_install(disk, &mark)?;
-        }
-        let applied = match disk.get(Cf::Meta, APPLIED)? {
-            Some(applied) => decode::<wire::Applied>(&applied)?,
-            None => {
-                wire::Applied { index: INITIAL_INDEX, term: INITIAL_INDEX, members: Vec::new() }
-            }
-        };
-        let applied = (LogIndex(applied.index), Term(applied.term));
+        let applied = machine::recover(disk)?;
         let view = GroupView::new(GROUP, PeerId(id.0));
         let role = Self {
             id,
@@ -131,7 +115,7 @@ impl MemberRole {
             jobs: BTreeMap::new(),
             next: 0,
             // Wall clocks of different machines are seconds apart, and jump.
-            wall_offset: 1_700_000_000_000 + cx.within((0, 10_000)),
+            wall_offset: 1_700_000_000_000 + cx.within(Concern::Services(id), (0, 10_000)),
         };
         let members = group(cx.knobs.members);
         let peer = PeerId(id.0);
@@ -140,7 +124,7 @@ impl MemberRole {
     }
 
     /// The member's wall clock, in milliseconds since the Unix epoch.
-    pub(super) fn wall_ms(&self, host: &Host<'_>) -> u64 {
+    pub(crate) fn wall_ms(&self, host: &Host<'_>) -> u64 {
         self.wall_offset + host.now.0 / MS
     }
 
@@ -150,7 +134,7 @@ impl MemberRole {
     }
 
     /// Proposes a command.
-    pub(super) fn propose(&mut self, command: &Command, waiting: Waiting, host: &mut Host<'_>) {
+    pub(crate) fn propose(&mut self, command: &Command, waiting: Waiting, host: &mut Host<'_>) {
         let number = self.number();
         self.waiting.insert(number, waiting);
         host.mail.push(shard::Event::Propose {
@@ -164,13 +148,14 @@ impl MemberRole {
     fn go_on(&mut self, job: Job, host: &mut Host<'_>) {
         let number = self.number();
         self.jobs.insert(number, job);
-        let slow = host.cx.chance(0.05);
-        let after = host.cx.within((0, if slow { 20 * MS } else { MS / 20 }));
+        let services = Concern::Services(host.node);
+        let slow = host.cx.chance(services, 0.05);
+        let after = host.cx.within(services, (0, if slow { 20 * MS } else { MS / 20 }));
         host.job(after, number);
     }
 
-    pub(super) fn respond(&self, to: NodeId, call: u64, told: Told, host: &mut Host<'_>) {
-        host.cx.send(host.node, to, Plane::Control, Body::Told { call, told });
+    pub(crate) fn respond(&self, to: NodeId, call: u64, told: Told, host: &mut Host<'_>) {
+        host.cx.send(host.node, to, Lane::Services, Body::Told { call, told });
     }
 
     fn not_leader(&self) -> Told {
@@ -179,14 +164,17 @@ impl MemberRole {
     }
 
     /// Somebody asks.
-    pub(super) fn asked(&mut self, asked: Asked, host: &mut Host<'_>) {
+    pub(crate) fn asked(&mut self, asked: Asked, host: &mut Host<'_>) {
         self.go_on(Job::Prove(Box::new(asked)), host);
     }
 
     /// The next step of a request.
-    pub(super) fn job(&mut self, job: u64, host: &mut Host<'_>) {
+    pub(crate) fn job(&mut self, job: u64, host: &mut Host<'_>) {
         let Some(job) = self.jobs.remove(&job) else { return };
         match job {
+            Job::Prove(asked) if host.cx.is(Mutant::UnprovenPlacement) => {
+                self.go_on(Job::Answer(asked, None), host);
+            }
             Job::Prove(asked) => match self.view.lease(host.now) {
                 Some(lease) => {
                     if lease.renew {
@@ -246,7 +234,7 @@ impl MemberRole {
     }
 
     /// The end of something that was asked of the group.
-    pub(super) fn reply(&mut self, token: Token, reply: Reply, host: &mut Host<'_>) {
+    pub(crate) fn reply(&mut self, token: Token, reply: Reply, host: &mut Host<'_>) {
         let Some(waiting) = self.waiting.remove(&token.0) else {
             let node = host.node;
             host.cx.checks.fail(|| format!("{node} answered {token:?} twice"));
@@ -292,90 +280,12 @@ impl MemberRole {
         }
     }
 
-    pub(super) fn apply(
-        &mut self,
-        tasks: Vec<ApplyTask<Token>>,
-        host: &mut Host<'_>,
-    ) -> Result<Outcome, EngineError> {
-        let mut batch = WriteBatch::new();
-        let mut answers = Vec::new();
-        for entry in tasks.into_iter().flat_map(|task| task.entries) {
-            let node = host.node;
-            if entry.index != self.applied.0.next() {
-                host.cx.checks.fail(|| format!("{node} was handed {} out of turn", entry.index));
-            }
-            let mut data = entry.data;
-            let mut tokens = entry.tokens.into_iter();
-            while !data.is_empty() {
-                let command = Command::decode(&mut data).map_err(|error| corrupt(&error))?;
-                let (answer, records) = self.state.apply(command);
-                batch.append(records);
-                answers.extend(tokens.next().map(|token| (token, answer)));
-            }
-            self.applied = (entry.index, entry.term);
-        }
-        let (index, term) = self.applied;
-        let applied = wire::Applied { index: index.0, term: term.0, members: Vec::new() };
-        batch.put(Cf::Meta, APPLIED, applied.encode_to_vec());
-        self.engine.write(batch)?;
-        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
-        for (token, answer) in answers {
-            self.applied_for(token, answer, host);
-        }
-        let progress = vec![Progress { group: GROUP, index, term }];
-        Ok(Outcome { progress, created: Vec::new() })
-    }
-
-    fn applied_for(&mut self, token: Token, answer: Answer, host: &mut Host<'_>) {
-        let Some(waiting) = self.waiting.remove(&token.0) else { return };
-        match (waiting, answer) {
-            (Waiting::TakeOver(term), Answer::Time { previous_ms, ceiling_ms }) => {
-                self.begin_session(term, previous_ms, ceiling_ms, host);
-            }
-            (Waiting::Raise(term), Answer::Time { ceiling_ms, .. }) => {
-                if let Some(session) = self.session_of(term) {
-                    session.oracle.raised(ceiling_ms);
-                    session.raising = false;
-                }
-            }
-            (Waiting::Ids(term, asked), Answer::Ids { first, count }) => {
-                if let Some(session) = self.session_of(term) {
-                    session.ids.refill(IdRange::new(first, count));
-                }
-                self.go_on(Job::Prove(asked), host);
-            }
-            (Waiting::Asked(asked), Answer::Joined(_)) => {
-                // Now it has joined: the answer is the one to a store that asks again.
-                self.go_on(Job::Prove(asked), host);
-            }
-            (Waiting::Asked(asked), Answer::JoinRefused(refusal)) => {
-                self.respond(asked.from, asked.call, Told::Refused(refusal.to_string()), host);
-            }
-            (
-                Waiting::Own
-                | Waiting::TakeOver(_)
-                | Waiting::Raise(_)
-                | Waiting::Ids(..)
-                | Waiting::Asked(_)
-                | Waiting::Proof(_),
-                Answer::Done
-                | Answer::Initialized(_)
-                | Answer::Joined(_)
-                | Answer::JoinRefused(_)
-                | Answer::Bootstrapped(_)
-                | Answer::Ids { .. }
-                | Answer::Time { .. }
-                | Answer::SafePoint(_),
-            ) => {}
-        }
-    }
-
     /// The session of that term, if it still is the one.
-    pub(super) fn session_of(&mut self, term: Term) -> Option<&mut Session> {
+    pub(crate) fn session_of(&mut self, term: Term) -> Option<&mut Session> {
         self.session.as_mut().filter(|session| session.leader.term() == term)
     }
 
-    pub(super) fn leader_changed(&mut self, change: LeaderChange) {
+    pub(crate) fn leader_changed(&mut self, change: LeaderChange) {
         if !change.is_local
             || self.session.as_ref().is_some_and(|session| session.leader.term() != change.term)
         {
@@ -383,57 +293,4 @@ impl MemberRole {
         }
         self.taking_over = None;
     }
-
-    pub(super) fn snapshot(&self) -> Option<SnapshotSource> {
-        let members = group_of(&self.state).unwrap_or_default();
-        Some(SnapshotSource {
-            index: self.applied.0,
-            term: self.applied.1,
-            members,
-            start: Bytes::new(),
-            end: Bytes::new(),
-            state: Bytes::new(),
-            reader: self.engine.snapshot(),
-        })
-    }
-
-    pub(super) fn install(
-        &mut self,
-        install: Install,
-        host: &mut Host<'_>,
-    ) -> Result<Vec<Member>, EngineError> {
-        let (index, term) = (install.index, install.term);
-        let applied = wire::Applied { index: index.0, term: term.0, members: Vec::new() };
-        let mark = wire::Installing { file: install.id, applied: Some(applied) };
-        let mut batch = install.batch;
-        batch.put(Cf::Meta, INSTALLING, mark.encode_to_vec());
-        self.engine.write_synced(batch)?;
-        finish_install(&self.engine, &mark)?;
-        self.state.replace(State::load(&self.engine)?);
-        self.applied = (index, term);
-        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
-        Ok(group(host.cx.knobs.members))
-    }
-}
-
-fn group_of(state: &State) -> Option<Vec<Member>> {
-    let members: Vec<Member> = state.members().values().map(command::Member::voter).collect();
-    (!members.is_empty()).then_some(members)
-}
-
-fn finish_install(engine: &MemoryEngine, mark: &wire::Installing) -> Result<(), EngineError> {
-    engine.ingest(&mark.file, b"", b"")?;
-    let mut batch = WriteBatch::new();
-    batch.put(Cf::Meta, APPLIED, mark.applied.clone().unwrap_or_default().encode_to_vec());
-    batch.delete(Cf::Meta, INSTALLING);
-    engine.write_synced(batch)?;
-    engine.discard_staged(&mark.file)
-}
-
-fn decode<M: Message + Default>(bytes: &Bytes) -> Result<M, EngineError> {
-    M::decode(bytes.clone()).map_err(|error| corrupt(&error))
-}
-
-fn corrupt(reason: &dyn std::fmt::Display) -> EngineError {
-    EngineError::Corrupt { what: "placement".to_owned(), reason: reason.to_string() }
 }

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, MemoryEngine, Reader};
 use quorate_proto::{KeyRange, NodeId, RegionId};
 
-use super::agenda::MS;
-use super::checks::region_hash;
-use super::messages::Operation;
-use super::world::World;
+use super::World;
+use crate::sim::agenda::MS;
+use crate::sim::checks::region_hash;
+use crate::sim::messages::Operation;
 
 impl World {
     /// Lets the world come to rest and looks at all of it.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         if !self.until(20_000 * MS, "equal replicas of all regions", |world| {
             world.differences().is_none()
         }) {
