@@ -152,10 +152,21 @@ impl Window {
 /// The sum of a metric's samples.
 fn metric(node: &Node, name: &str) -> Option<f64> {
     let page = node.page("/metrics").ok()?.body;
-    let samples = page.lines().filter(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-    });
+    let samples = page
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
     Some(samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+}
+
+/// Nanoseconds spent in syncs of the log, and how many they were, on the stores that lead.
+fn syncs(nodes: &[Node]) -> (f64, f64) {
+    let sum = |name: &str| nodes.iter().filter_map(|node| metric(node, name)).sum::<f64>();
+    (sum("quorate_raft_log_nanoseconds_total"), sum("quorate_raft_log_syncs_total"))
+}
+
+/// Mean microseconds of a sync between two readings.
+fn mean_sync(from: (f64, f64), to: (f64, f64)) -> f64 {
+    (to.0 - from.0) / (to.1 - from.1).max(1.0) / 1_000.0
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -182,10 +193,12 @@ async fn main() {
         cluster.healthy().await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         writers.take();
+        let away = 2;
+        let read = syncs(&cluster.stores[..away]);
         tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
         let before = writers.take();
+        let sync_before = mean_sync(read, syncs(&cluster.stores[..away]));
 
-        let away = 2;
         cluster.stores[away].kill();
         fill(&client, keys).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -199,6 +212,7 @@ async fn main() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let began = Instant::now();
+        let read = syncs(&cluster.stores[..away]);
         writers.take();
         while installed() < regions as f64 {
             assert!(Instant::now() < deadline, "{} snapshots of {regions}", installed());
@@ -206,12 +220,16 @@ async fn main() {
         }
         let took = began.elapsed().as_secs_f64();
         let during = writers.take();
+        let sync_during = mean_sync(read, syncs(&cluster.stores[..away]));
         let ratio = during.at(0.99) as f64 / before.at(0.99).max(1) as f64;
         ratios.push(ratio);
         let rate = received() / took / f64::from(1 << 20);
         println!("round {round}  before  {}", before.line());
         println!("         during  {}", during.line());
-        println!("         {took:.1} s at {rate:.0} MiB/s, p99 × {ratio:.2}");
+        println!(
+            "         {took:.1} s at {rate:.0} MiB/s; a sync of the others' logs took \
+             {sync_before:.0} µs before, {sync_during:.0} µs during; p99 × {ratio:.2}"
+        );
     }
     writers.stop.store(true, Ordering::Relaxed);
     ratios.sort_by(f64::total_cmp);

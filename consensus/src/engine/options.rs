@@ -98,7 +98,6 @@ impl RocksOptions {
             families.push(ColumnFamilyDescriptor::new(cf.name(), options));
         }
         let mut staged = self.data(&cache);
-        staged.set_bytes_per_sync(self.bytes_per_sync);
         if let Some(env) = &self.env {
             staged.set_env(env);
         }
