@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_consensus::node::{Counter, Node, SnapshotProgress};
+use quorate_consensus::shard::Member;
 use quorate_proto::{NodeId, RegionId};
 
 use crate::metrics::Exposition;
@@ -19,6 +20,10 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn transfer_leader(&self, region: RegionId, to: NodeId);
     /// Snapshots on their way from here and to here.
     fn snapshots(&self) -> Vec<SnapshotProgress>;
+    /// Changes who replicates a region: `members` are all of them afterwards.
+    fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
+    /// Removes the replica that is here, for good.
+    fn destroy(&self, region: RegionId);
 }
 
 impl Raft for Node<Token> {
@@ -36,6 +41,12 @@ impl Raft for Node<Token> {
     }
     fn snapshots(&self) -> Vec<SnapshotProgress> {
         Node::snapshots(self)
+    }
+    fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
+        Node::change_members(self, region, members, command, token);
+    }
+    fn destroy(&self, region: RegionId) {
+        Node::destroy(self, region);
     }
 }
 

@@ -5,10 +5,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/batches.rs"]
+mod batches;
 #[path = "process/cache.rs"]
 mod cache;
 #[path = "process/commands.rs"]
 mod commands;
+#[path = "process/demos.rs"]
+mod demos;
 #[path = "process/disk.rs"]
 mod disk;
 #[path = "process/handover.rs"]

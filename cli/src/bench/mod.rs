@@ -11,6 +11,8 @@ mod report;
 mod target;
 mod usage;
 
+pub(crate) use self::prepare::leaders_are_spread;
+
 use std::time::Duration;
 
 use quorate_proto::limits::MAX_VALUE_BYTES;

@@ -3,8 +3,9 @@
 //! Keys and values are written in one syntax everywhere: UTF-8, with `\xNN` for
 //! every byte that is not printable.
 
-mod import;
-mod lines;
+mod batches;
+pub(crate) mod import;
+pub(crate) mod lines;
 mod progress;
 mod scan;
 mod verify;

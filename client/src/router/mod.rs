@@ -12,15 +12,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use quorate_proto::{Peer, PeerId, Region, RegionId, Role, StoreId};
 
+mod floor;
 #[cfg(test)]
 mod tests;
+
+use self::floor::Floor;
 
 /// Who is believed to lead a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ impl Route {
 /// The region cache. See the module.
 #[derive(Default)]
 pub struct Router {
-    by_start: BTreeMap<Bytes, Arc<Route>>,
+    by_start: Floor,
     starts: BTreeMap<RegionId, Bytes>,
     down: BTreeSet<StoreId>,
 }
@@ -129,23 +131,19 @@ pub struct Router {
 impl Router {
     /// The cached region that holds `key`.
     pub fn lookup(&self, key: &[u8]) -> Option<&Arc<Route>> {
-        let (_, route) =
-            self.by_start.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
-        let end = &route.region.range.end;
-        (end.is_empty() || key < end.as_ref()).then_some(route)
+        self.by_start.holding(key)
     }
 
     /// The cached region that holds the keys just below `end` (empty: the last keys of all).
     pub fn lookup_below(&self, end: &[u8]) -> Option<&Arc<Route>> {
-        let bound = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
-        let (_, route) = self.by_start.range::<[u8], _>((Bound::Unbounded, bound)).next_back()?;
+        let route = self.by_start.last_below(end)?;
         let last = &route.region.range.end;
         (last.is_empty() || (!end.is_empty() && end <= last.as_ref())).then_some(route)
     }
 
     /// The cached region of that id.
     pub fn by_id(&self, id: RegionId) -> Option<&Arc<Route>> {
-        self.by_start.get(self.starts.get(&id)?)
+        self.by_start.at(self.starts.get(&id)?)
     }
 
     /// Takes in a description, from placement or a store. Older descriptions of the same keys are
@@ -156,7 +154,7 @@ impl Router {
         if old.as_ref().is_some_and(|old| region.epoch.is_stale_against(old.region.epoch)) {
             return false;
         }
-        let overlapping = self.overlapping(&region);
+        let overlapping = self.by_start.overlapping(&region.range);
         let newer = |route: &Arc<Route>| {
             route.region.id != region.id && route.region.epoch.version > region.epoch.version
         };
@@ -178,9 +176,8 @@ impl Router {
                 (None, Leader::Known(_) | Leader::Unknown { .. }) => {}
             }
         }
-        let start = route.region.range.start.clone();
-        self.starts.insert(route.region.id, start.clone());
-        self.by_start.insert(start, Arc::new(route));
+        self.starts.insert(route.region.id, route.region.range.start.clone());
+        self.by_start.insert(Arc::new(route));
         true
     }
 
@@ -299,27 +296,12 @@ impl Router {
 
     fn route_mut(&mut self, id: RegionId) -> Option<&mut Route> {
         let start = self.starts.get(&id)?;
-        self.by_start.get_mut(start).map(Arc::make_mut)
+        self.by_start.at_mut(start).map(Arc::make_mut)
     }
 
     fn remove(&mut self, id: RegionId) {
         if let Some(start) = self.starts.remove(&id) {
             self.by_start.remove(&start);
         }
-    }
-
-    fn overlapping(&self, region: &Region) -> Vec<Arc<Route>> {
-        let range = &region.range;
-        let upper = if range.end.is_empty() {
-            Bound::Unbounded
-        } else {
-            Bound::Excluded(range.end.as_ref())
-        };
-        self.by_start
-            .range::<[u8], _>((Bound::Unbounded, upper))
-            .rev()
-            .take_while(|(_, route)| route.region.range.overlaps(range))
-            .map(|(_, route)| Arc::clone(route))
-            .collect()
     }
 }

@@ -220,12 +220,20 @@ impl Naive {
     }
 }
 
+/// Keys in the order of the numbers: few short ones, then many that differ only behind a long start.
+fn spelled(number: u8) -> Bytes {
+    match number {
+        0..4 => Bytes::from(vec![number; usize::from(number)]),
+        _ => Bytes::from([b"a-table-with-a-long-name-".as_slice(), &[number, number]].concat()),
+    }
+}
+
 fn arbitrary_region() -> impl Strategy<Value = Region> {
     (1u64..8, 0u8..12, 1u8..13, 1u64..6, 1u64..4).prop_filter_map(
         "start below end",
         |(id, start, end, version, conf_ver)| {
-            let start = if start == 0 { Bytes::new() } else { Bytes::from(vec![start]) };
-            let end = if end == 12 { Bytes::new() } else { Bytes::from(vec![end]) };
+            let start = spelled(start);
+            let end = if end == 12 { Bytes::new() } else { spelled(end) };
             let peers = vec![peer(1), peer(2), peer(3)];
             let epoch = Epoch { conf_ver, version };
             (end.is_empty() || start < end).then(|| Region {
@@ -247,7 +255,9 @@ proptest! {
             naive.insert(region);
             prop_assert_eq!(router.len(), naive.0.len());
             prop_assert_eq!(router.starts.len(), router.by_start.len());
-            for key in (0u8..13).map(|key| [key]).chain([[255]]) {
+            let between = |number: u8| [spelled(number), Bytes::from_static(b"x")].concat().into();
+            let keys = (0..13).flat_map(|number| [spelled(number), between(number)]);
+            for key in keys.chain([Bytes::from_static(&[255]), Bytes::from_static(b"a-t")]) {
                 prop_assert_eq!(router.lookup(&key).map(|r| &*r.region), naive.lookup(&key));
                 prop_assert_eq!(
                     router.lookup_below(&key).map(|r| &*r.region),

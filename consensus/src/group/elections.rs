@@ -10,10 +10,11 @@ use raft::eraftpb::MessageType;
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{PeerId, Role, Term};
+use quorate_proto::{NodeId, PeerId, Role, Term};
 
+use super::members::MAX_BEHIND;
 use super::{Group, GroupContext};
-use crate::shard::{Effects, LeaderChange};
+use crate::shard::{Effects, LeaderChange, Refusal, Reply};
 use crate::time::Instant;
 
 /// Ranks beyond this one campaign together.
@@ -141,7 +142,14 @@ impl<T> Group<T> {
             self.set_timeout();
         }
         if self.is_leader() {
+            self.end_silence();
             self.safe_truncate = 0;
+            let (log, leader) = (&self.node.raft.raft_log, self.leader());
+            let is_logged = |index, term| log.match_term(index, term);
+            self.proposals.keep_logged(is_logged, |token| {
+                let refusal = Refusal::NotLeader { leader };
+                effects.replies.push((token, Reply::Refused(refusal)));
+            });
         }
         self.publish_leader();
         effects.leaders.push(LeaderChange {
@@ -159,11 +167,14 @@ impl<T> Group<T> {
         }
     }
 
-    /// Offers leadership to the member on `node`.
-    pub(crate) fn transfer(&mut self, node: quorate_proto::NodeId) {
-        let to = self.members.iter().find(|m| m.node == node && m.role == Role::Voter);
+    /// Offers leadership to the member on `node`, if it votes and will go on to do so, can be heard
+    /// and is not far behind: commands wait until it has taken over, or an election timeout.
+    pub(crate) fn transfer(&mut self, node: NodeId, context: &GroupContext<'_>) {
+        let to = self.members.iter().find(|m| m.node == node && m.is_incoming());
         if let Some(to) = to.map(|member| member.peer.0)
             && self.is_leader()
+            && !context.nodes.is_silent(node)
+            && self.behind(PeerId(to)).is_some_and(|behind| behind <= MAX_BEHIND)
         {
             self.wake();
             self.node.transfer_leader(to);

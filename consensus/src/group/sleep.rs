@@ -146,6 +146,7 @@ impl<T> Group<T> {
         let (term, index) = (envelope.term, envelope.index);
         let from = PeerId(envelope.from_peer);
         self.contact = Some(context.now);
+        self.end_silence();
         self.fall_asleep();
         let answer = message::own(self.id, HIBERNATE_ACK, self.peer, from, term, index);
         self.send(answer, effects);
@@ -165,6 +166,7 @@ impl<T> Group<T> {
     pub(crate) fn wake(&mut self) {
         if self.sleep.is_asleep() {
             self.view.set_asleep(false);
+            self.quiet.clear();
             if self.is_leader() {
                 self.node.raft.election_elapsed = 0;
             }

@@ -114,7 +114,12 @@ impl<T: 'static> Mailboxes<T> {
     }
 
     fn refuse(&self, mail: Mail<T>, refusal: Refusal) {
-        if let Mail::Event(Event::Propose { token, .. } | Event::Read { token, .. }) = mail {
+        if let Mail::Event(
+            Event::Propose { token, .. }
+            | Event::ChangeMembers { token, .. }
+            | Event::Read { token, .. },
+        ) = mail
+        {
             self.replies.reply(token, Reply::Refused(refusal));
         }
     }

@@ -40,7 +40,7 @@ pub use service::PeerService;
 pub use crate::transfer::SnapshotOptions;
 
 use crate::engine::{Engine, EngineError};
-use crate::shard::{Event, NewGroup, RaftOptions, Shard};
+use crate::shard::{Event, Member, NewGroup, RaftOptions, Shard};
 use links::{Identity, Links};
 use mailbox::{Mailbox, Mailboxes};
 use receive::Receiver;
@@ -211,6 +211,12 @@ impl<T: Send + 'static> Node<T> {
         self.mailboxes.request(group, Event::Propose { group, command, token, suspends_lease });
     }
 
+    /// Changes who replicates a group, by one step: `members` are all of them afterwards. The token
+    /// comes back as that of a proposal does, or with [`Refusal::Members`](crate::shard::Refusal).
+    pub fn change_members(&self, group: RegionId, members: Vec<Member>, command: Bytes, token: T) {
+        self.mailboxes.request(group, Event::ChangeMembers { group, members, command, token });
+    }
+
     /// Asks up to where a linearizable read must see the log applied; answered by
     /// [`Reply::ReadAt`](crate::shard::Reply) once it is.
     pub fn read(&self, group: RegionId, token: T) {
@@ -232,7 +238,7 @@ impl<T: Send + 'static> Node<T> {
         self.mailboxes.tell(group.group, Event::Create(Box::new(group)));
     }
 
-    /// Stops hosting a group.
+    /// Stops hosting a group and removes what is stored of it.
     pub fn destroy(&self, group: RegionId) {
         self.mailboxes.tell(group, Event::Destroy { group });
     }

@@ -113,7 +113,7 @@ impl<M: Machine> Worker<M> {
 
     fn count(&self, event: &Event<M::Token>) {
         match event {
-            Event::Propose { .. } => self.counters.proposals.add(1),
+            Event::Propose { .. } | Event::ChangeMembers { .. } => self.counters.proposals.add(1),
             Event::Read { .. } => self.counters.read_indexes.add(1),
             Event::Tick
             | Event::Message { .. }
@@ -122,6 +122,7 @@ impl<M: Machine> Worker<M> {
             | Event::TransferLeader { .. }
             | Event::Create(_)
             | Event::Destroy { .. }
+            | Event::Reconfigured(_)
             | Event::Applied { .. }
             | Event::SnapshotTaken { .. }
             | Event::SnapshotSent { .. }
@@ -186,6 +187,10 @@ impl<M: Machine> Worker<M> {
         for install in effects.installs {
             self.install(install)?;
         }
+        for group in effects.destroyed {
+            self.machine.lock().destroy(group)?;
+            tracing::info!(%group, "removed a replica");
+        }
         for id in effects.discards {
             if let Err(error) = self.engine.discard_staged(&id) {
                 tracing::warn!(%id, %error, "could not remove a snapshot nobody wants");
@@ -208,6 +213,11 @@ impl<M: Machine> Worker<M> {
             } else {
                 self.mailboxes.tell(new.group, Event::Create(Box::new(new)));
             }
+        }
+        for change in outcome.reconfigured {
+            let group = change.group;
+            self.shard.step(Event::Reconfigured(change), now);
+            self.replies.reconfigured(group);
         }
         for progress in outcome.progress {
             let (group, index, term) = (progress.group, progress.index, progress.term);

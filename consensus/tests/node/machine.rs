@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Engine, EngineError, Reader, WriteBatch};
 use quorate_consensus::node::{Machine, Outcome, Progress, Replies, SnapshotSource};
-use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, Reply};
+use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, Reply, forget_group};
 use quorate_proto::{LogIndex, RegionId, Term};
 use tokio::sync::oneshot;
 
@@ -125,6 +125,15 @@ impl Machine for Numbers {
         self.engine.write_synced(batch)?;
         self.engine.discard_staged(&install.id)?;
         Ok(self.members[&group].clone())
+    }
+
+    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+        let mut batch = WriteBatch::new();
+        batch.delete(Cf::Meta, group.0.to_be_bytes().to_vec());
+        let (start, end) = (group.0.to_be_bytes(), (group.0 + 1).to_be_bytes());
+        batch.delete_range(Cf::Data, start.to_vec(), end.to_vec());
+        forget_group(group, &mut batch);
+        self.engine.write_synced(batch)
     }
 }
 

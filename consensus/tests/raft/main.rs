@@ -8,6 +8,7 @@ mod cluster;
 mod garbage;
 mod host;
 mod script;
+mod show;
 
 macro_rules! scripts {
     ($($name:ident),+ $(,)?) => {$(
@@ -19,11 +20,16 @@ macro_rules! scripts {
 }
 
 scripts!(
+    a_committed_change_is_not_forgotten,
     a_destroyed_group_answers,
+    a_leader_is_lost_in_a_joint_configuration,
+    a_pair_is_promoted,
+    a_removal_is_finished_after_a_crash,
     a_restart_keeps_the_promises,
     a_restarted_leader_is_replaced,
     bounds_are_kept,
     bytes_are_bounded,
+    changes_are_refused,
     commands_are_applied,
     commands_lose_their_place,
     elections_are_staggered,
@@ -34,6 +40,8 @@ scripts!(
     leases_are_granted,
     leases_are_withheld,
     logs_are_truncated,
+    members_change_across_crashes,
+    members_come_and_go,
     messages_wait_for_their_group,
     one_voter_is_enough,
     reads_find_their_index,

@@ -1,13 +1,18 @@
 //! The language of the scripts.
 //!
 //! A line is a command, a line that begins with `=` is what happened until everything came to
-//! rest, `#` begins a comment. Peer k of every group lives on process k; tokens count up from #1.
+//! rest, `#` begins a comment. Peer k of every group lives on the process of its last digit; tokens
+//! count up from #1.
 //!
 //! ```text
 //! option NAME=VALUE          before the first create
 //! create rG 1,2,3 [on 1,2]   a fresh group with these voters
 //! split rG 1,2,3 on N        the same on one process, which campaigns at once
 //! destroy N rG
+//! host N rG pK                        a peer that waits for its first snapshot
+//! change N rG LIST [at VERSION]       these members from now on: 1,2l,3i,4d (voter, learner,
+//!                                     incoming, demoting); VERSION as applied there by default
+//! members rG                          who they are, as each process has applied it
 //! tick [COUNT] [on 1,2]      100 ms pass each time; these processes tick and send beats
 //! advance MS                 time passes and nobody notices
 //! propose N rG TEXT…         each word is a command; `!word` suspends the lease,
@@ -112,6 +117,15 @@ impl Runner {
             ["destroy", node, id] => {
                 cluster.step(number(node), Event::Destroy { group: RegionId(group(id)) });
             }
+            ["host", node, id, peer] => {
+                let peer = number(peer.strip_prefix('p').unwrap());
+                cluster.host_empty(number(node), group(id), peer);
+            }
+            ["change", node, id, list, rest @ ..] => {
+                let version = if let ["at", version] = rest { Some(number(version)) } else { None };
+                cluster.change(number(node), group(id), list, version);
+            }
+            ["members", id] => cluster.members(group(id)),
             ["tick", rest @ ..] => {
                 let (count, rest) = match rest {
                     [count, rest @ ..] if *count != "on" => (number(count), rest),

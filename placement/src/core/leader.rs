@@ -13,22 +13,24 @@ use quorate_consensus::time::Instant;
 use quorate_proto::{RegionId, StoreId, Term};
 use thiserror::Error;
 
-use super::balance::BalanceLeader;
 use super::command::{JoinRefusal, Joining, SavedRegion};
+use super::limit::{LimitRates, Limits};
+use super::load::Loads;
 use super::operators::{
-    Draft, Operator, Operators, Refused, SPLIT_DEADLINE, Step, TRANSFER_DEADLINE,
+    Draft, Goal, Operator, Operators, Refused, SPLIT_DEADLINE, TRANSFER_DEADLINE,
 };
+use super::policy::Policy;
 use super::report::Report;
+use super::schedule::Schedulers;
 use super::state::{State, Store, StoreLife};
 use super::stores::{StoreState, Stores};
 use super::tree::RegionTree;
-use super::view::ClusterView;
+use super::view::{ClusterView, Sources};
 
 /// Time between two plans of a scheduler.
 pub const PLAN_EVERY: Duration = Duration::from_millis(250);
-/// Leader transfers that balancing has under way at most: each costs its region some
-/// milliseconds.
-pub const MAX_BALANCING: usize = 16;
+/// How long a move of a replica may take.
+pub const MOVE_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// What a report led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +87,10 @@ pub struct Leader {
     tree: RegionTree,
     stores: Stores,
     operators: Operators,
-    balance: BalanceLeader,
+    schedulers: Schedulers,
+    loads: Loads,
+    limits: Limits,
+    policy: Arc<Policy>,
     unsaved: BTreeSet<RegionId>,
     next_plan: Instant,
 }
@@ -98,7 +103,10 @@ impl Leader {
             tree: state.saved_regions().clone(),
             stores: Stores::new(now),
             operators: Operators::new(term),
-            balance: BalanceLeader::default(),
+            schedulers: Schedulers::default(),
+            loads: Loads::default(),
+            limits: Limits::new(LimitRates::default()),
+            policy: policy_of(state),
             unsaved: BTreeSet::new(),
             next_plan: now,
         }
@@ -132,6 +140,7 @@ impl Leader {
 
     /// Takes in a store's report.
     pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
+        self.loads.report(&report, now);
         let Report { incarnation, stats, regions, full, .. } = report;
         let mut reported =
             Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
@@ -185,21 +194,50 @@ impl Leader {
         self.operators.expire(&self.tree, now);
         if now >= self.next_plan {
             self.next_plan = now + PLAN_EVERY;
-            let transfer = |operator: &&Operator| match operator.step {
-                Step::TransferLeader { .. } => true,
-                Step::Split { .. } => false,
-            };
-            let under_way = self.operators.iter().filter(transfer).count();
-            let room = MAX_BALANCING.saturating_sub(under_way).min(self.operators.room());
+            self.loads.prune(&self.tree);
+            let room = self.operators.room();
             if room > 0 {
-                let view = ClusterView::of(&self.tree, known, &self.stores, &self.operators, now);
-                for draft in self.balance.plan(&view, room) {
-                    // The plan left busy regions alone and kept to the room there was.
-                    let _ = self.operators.begin(draft, now + TRANSFER_DEADLINE);
+                let view = self.view(known, now);
+                for draft in self.schedulers.plan(&view, room, now) {
+                    self.begin(draft, now);
                 }
             }
         }
         self.operators.due(&self.tree, now)
+    }
+
+    /// The picture that is planned from.
+    pub fn view(&self, known: &BTreeMap<StoreId, Arc<Store>>, now: Instant) -> ClusterView {
+        let sources = Sources {
+            tree: &self.tree,
+            known,
+            alive: &self.stores,
+            loads: &self.loads,
+            limits: &self.limits,
+            policy: &self.policy,
+        };
+        let under_way = self.operators.iter().map(|operator| (operator.region, &operator.goal));
+        ClusterView::of(sources, under_way, self.operators.busy(now), now)
+    }
+
+    /// Begins what a scheduler drafted. Plans leave busy regions alone and keep to the room there
+    /// is, so it is not refused.
+    fn begin(&mut self, draft: Draft, now: Instant) {
+        let (region, goal) = (draft.region, draft.goal.clone());
+        let within = match goal {
+            Goal::TransferLeader { .. } => TRANSFER_DEADLINE,
+            Goal::Split { .. } => SPLIT_DEADLINE,
+            Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint => MOVE_DEADLINE,
+        };
+        if self.operators.begin(draft, now + within).is_ok() {
+            let bytes = self.tree.get(region).map_or(0, |info| info.stats.bytes);
+            self.limits.began(&goal, bytes, now);
+        }
     }
 
     /// Orders for a store, at most `limit`; they count as sent.
@@ -239,12 +277,13 @@ impl Leader {
         let draft = Draft {
             region,
             epoch: info.region.epoch,
-            step: Step::TransferLeader { from, to },
+            goal: Goal::TransferLeader { from, to },
+            by: "request",
             reason: format!("transfer to {to} on request"),
         };
-        match self.operators.of(region).map(|operator| &operator.step) {
-            Some(Step::TransferLeader { .. }) => self.operators.cancel(region, now),
-            Some(Step::Split { .. }) | None => {}
+        let busy = self.operators.of(region).map(|operator| &operator.goal);
+        if matches!(busy, Some(Goal::TransferLeader { .. })) {
+            self.operators.cancel(region, now);
         }
         Ok(Some(self.operators.begin(draft, now + TRANSFER_DEADLINE)?))
     }
@@ -328,4 +367,11 @@ impl Leader {
             .sum();
         counts
     }
+}
+
+/// What the cluster wants. A number of replicas that cannot be counts as the odd one below.
+fn policy_of(state: &State) -> Arc<Policy> {
+    let replicas = state.cluster().map_or(1, |cluster| cluster.replicas).clamp(1, 7);
+    let odd = if replicas.is_multiple_of(2) { replicas - 1 } else { replicas };
+    Arc::new(Policy::of_replicas(odd).expect("an odd number up to seven"))
 }

@@ -5,22 +5,30 @@
 //!   returns an answer and a write batch ([`record`] says how it lies on disk). Equal commands
 //!   give equal states on every member.
 //! * **The leader's own**: [`leader::Leader`] holds the [`tree::RegionTree`], what stores report
-//!   ([`report`]), and the [`operators::Operators`] under way; [`balance`] plans from an immutable
-//!   [`view::ClusterView`]; [`oracle::Oracle`] hands out timestamps below a replicated ceiling.
+//!   ([`report`], [`load`]), and the [`operators::Operators`] under way; [`schedule::Schedulers`]
+//!   plan from an immutable [`view::ClusterView`], by the cluster's [`policy::Policy`] (placement
+//!   [`rule`]s, failure domains in [`labels`]), past the [`filter`]s and store [`limit`]s;
+//!   [`oracle::Oracle`] hands out timestamps below a replicated ceiling.
 //!
 //! Time is an argument everywhere: the monotonic clock as [`Instant`], the wall clock as
 //! milliseconds since the Unix epoch.
 //!
 //! [`Instant`]: quorate_consensus::time::Instant
 
-pub mod balance;
 pub mod command;
+pub mod filter;
 pub mod ids;
+pub mod labels;
 pub mod leader;
+pub mod limit;
+pub mod load;
 pub mod operators;
 pub mod oracle;
+pub mod policy;
 pub mod record;
 pub mod report;
+pub mod rule;
+pub mod schedule;
 pub mod split;
 pub mod state;
 pub mod stores;

@@ -81,8 +81,8 @@ impl PlacementService {
                 let before = info.map(|info| info.region.clone());
                 let draft = split::halve(session.leader.tree(), region)?;
                 let begun =
-                    session.leader.operators().of(region).map(|operator| operator.step.clone());
-                if begun.as_ref() != Some(&draft.step) {
+                    session.leader.operators().of(region).map(|operator| operator.goal.clone());
+                if begun.as_ref() != Some(&draft.goal) {
                     session.leader.split(draft, clock::now())?;
                 }
                 Ok::<Option<Region>, Status>(before)

@@ -102,7 +102,8 @@ impl Machine for StateMachine {
             token.end(Ended::Applied(answer));
         }
         let Applied { index, term, .. } = self.applied;
-        Ok(Outcome { progress: vec![Progress { group: GROUP, index, term }], created: Vec::new() })
+        let progress = vec![Progress { group: GROUP, index, term }];
+        Ok(Outcome { progress, ..Outcome::default() })
     }
 
     fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
@@ -143,5 +144,14 @@ impl Machine for StateMachine {
         self.state.write().replace(loaded);
         self.applied = applied;
         Ok(self.members())
+    }
+
+    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+        Err(EngineError::Fatal {
+            during: format!("leaving {group}"),
+            reason: "this member was removed from the placement group: stop it and remove its \
+                     folder"
+                .to_owned(),
+        })
     }
 }

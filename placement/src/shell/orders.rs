@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use super::cluster::{Cluster, StoreStream};
 use super::{convert, duties};
 use crate::core::command::CLUSTER_VERSION;
-use crate::core::operators::{Operator, Step};
+use crate::core::operators::{Goal, Operator};
 use crate::core::report::Report;
 
 /// Orders in one message; more follow.
@@ -162,7 +162,7 @@ async fn report(
     let term = *cluster.leading().borrow();
     let orders = cluster
         .with_session(term, |session, _| session.leader.orders_for(store, ORDERS_PER_MESSAGE, now));
-    answer.orders = orders.unwrap_or_default().into_iter().map(order_to_wire).collect();
+    answer.orders = orders.unwrap_or_default().into_iter().filter_map(order_to_wire).collect();
     cluster.metrics.orders.inc_by(answer.orders.len() as u64);
     if *stores_sent != generation {
         *stores_sent = generation;
@@ -198,17 +198,18 @@ pub(crate) fn push(cluster: &Cluster, term: Term, store: StoreId) {
         }
         cluster.metrics.orders.inc_by(orders.len() as u64);
         room.send(Ok(wire::StoreOrders {
-            orders: orders.into_iter().map(order_to_wire).collect(),
+            orders: orders.into_iter().filter_map(order_to_wire).collect(),
             cluster_version: CLUSTER_VERSION,
             ..wire::StoreOrders::default()
         }));
     }
 }
 
-fn order_to_wire(operator: Operator) -> wire::Order {
+/// The order of an operator, where it has one for the leader's store.
+fn order_to_wire(operator: Operator) -> Option<wire::Order> {
     let (region_id, epoch) = (operator.region.0, Some(operator.epoch.into()));
-    let step = match operator.step {
-        Step::TransferLeader { to, .. } => {
+    let step = match operator.goal {
+        Goal::TransferLeader { to, .. } => {
             let to_store = to.0;
             wire::order::Step::TransferLeader(wire::TransferLeaderStep {
                 region_id,
@@ -216,9 +217,15 @@ fn order_to_wire(operator: Operator) -> wire::Order {
                 to_store,
             })
         }
-        Step::Split { keys } => {
+        Goal::Split { keys } => {
             wire::order::Step::Split(wire::SplitStep { region_id, epoch, keys })
         }
+        Goal::AddReplica { .. }
+        | Goal::MoveReplica { .. }
+        | Goal::RemoveReplica { .. }
+        | Goal::Promote { .. }
+        | Goal::Demote { .. }
+        | Goal::LeaveJoint => return None,
     };
-    wire::Order { operator_id: operator.id, reason: operator.reason, step: Some(step) }
+    Some(wire::Order { operator_id: operator.id, reason: operator.reason, step: Some(step) })
 }

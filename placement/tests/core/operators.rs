@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_placement::core::command::{Command, JoinRefusal, Joining};
 use quorate_placement::core::leader::{Leader, TransferRefusal};
 use quorate_placement::core::operators::{
-    Draft, End, MAX_OPERATORS, Operators, RESEND_AFTER, REST_AFTER_FAILURE, Refused, Step,
+    Draft, End, Goal, MAX_OPERATORS, Operators, RESEND_AFTER, REST_AFTER_FAILURE, Refused,
 };
 use quorate_placement::core::stores::{DOWN_AFTER, SUSPECT_AFTER, StoreState};
 use quorate_placement::core::tree::RegionTree;
@@ -17,7 +17,8 @@ fn transfer(id: u64, from: u64, to: u64) -> Draft {
     Draft {
         region: RegionId(id),
         epoch: Epoch { conf_ver: 1, version: 1 },
-        step: Step::TransferLeader { from: StoreId(from), to: StoreId(to) },
+        goal: Goal::TransferLeader { from: StoreId(from), to: StoreId(to) },
+        by: "test",
         reason: "a test".to_owned(),
     }
 }
@@ -82,7 +83,7 @@ fn a_region_that_changes_otherwise_overtakes_its_operator() {
 #[test]
 fn a_split_is_done_when_the_region_ends_at_a_key() {
     let split = |keys: &[&'static str]| Draft {
-        step: Step::Split { keys: keys.iter().map(|key| (*key).into()).collect() },
+        goal: Goal::Split { keys: keys.iter().map(|key| (*key).into()).collect() },
         ..transfer(1, 1, 1)
     };
     for (keys, end) in [(&["f", "m"][..], End::Done), (&["x"], End::Overtaken), (&[], End::Done)] {

@@ -88,6 +88,8 @@ pub fn led(region: &Region, store: u64, term: u64) -> RegionInfo {
         term: Term(term),
         down: Vec::new(),
         pending: Vec::new(),
+        progress: Vec::new(),
+        last_index: Default::default(),
         stats: RegionStats::default(),
         led: true,
     }
@@ -96,7 +98,15 @@ pub fn led(region: &Region, store: u64, term: u64) -> RegionInfo {
 /// A report of `store`.
 pub fn report(store: u64, full: bool, regions: Vec<RegionInfo>) -> Report {
     let stats = StoreStats::default();
-    Report { store: StoreId(store), incarnation: 1, stats, regions, full, sequence: 1 }
+    Report {
+        store: StoreId(store),
+        incarnation: 1,
+        stats,
+        regions,
+        full,
+        sequence: 1,
+        refusals: Vec::new(),
+    }
 }
 
 pub fn seconds(seconds: u64) -> Instant {

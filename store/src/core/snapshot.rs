@@ -46,11 +46,11 @@ pub(super) fn serving(region: &Region, peer: PeerId) -> RegionState {
 }
 
 /// The stored state of a removed replica.
-pub(super) fn tombstone(local: &LocalRegion) -> RegionState {
+pub(super) fn tombstone(region: Option<&Region>, peer: PeerId) -> RegionState {
     RegionState {
         state: PeerState::Tombstone.into(),
-        region: local.state().region().map(|region| region.as_ref().into()),
-        peer_id: local.peer().0,
+        region: region.map(Into::into),
+        peer_id: peer.0,
         installing: None,
     }
 }

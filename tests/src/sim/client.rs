@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_proto::wire::kvrpcpb::Context;
-use quorate_proto::{NodeId, Peer, Region, RegionId};
+use quorate_proto::{NodeId, Peer, Region, RegionId, StoreId};
 use quorate_store::core::RegionError;
 
 use super::agenda::MS;
@@ -36,6 +36,9 @@ pub(crate) struct Client {
     calls: u64,
     /// The member of placement that is asked, by number.
     placement: u64,
+    /// It asks the replicas of this store only, whoever leads: so somebody is there when two take
+    /// themselves for the leader.
+    sticks_to: Option<StoreId>,
     pub(crate) completed: u64,
     pub(crate) written: u64,
     /// Begins no further operation of its own.
@@ -69,9 +72,10 @@ struct Attempt {
 }
 
 impl Client {
-    pub(crate) fn new(number: u64) -> Self {
+    pub(crate) fn new(number: u64, sticks_to: Option<StoreId>) -> Self {
         Self {
             number,
+            sticks_to,
             routes: BTreeMap::new(),
             current: None,
             operations: 0,
@@ -87,6 +91,11 @@ impl Client {
 
     pub(crate) fn node(&self) -> NodeId {
         NodeId(CLIENTS + self.number)
+    }
+
+    /// False where it asks one store only, and may wait in vain.
+    pub(crate) fn roams(&self) -> bool {
+        self.sticks_to.is_none()
     }
 
     fn concern(&self) -> Concern {
@@ -148,7 +157,9 @@ impl Client {
 
     fn draw(&mut self, cx: &mut Cx) -> Operation {
         let me = self.concern();
-        let key = key(cx.within(me, (0, cx.knobs.keys - 1)));
+        let hot = cx.chance(me, cx.knobs.hot);
+        let last = if hot { 0 } else { cx.knobs.keys - 1 };
+        let key = key(cx.within(me, (0, last)));
         if cx.chance(me, cx.knobs.writes) {
             if cx.chance(me, 0.1) {
                 return Operation::Delete { key };
@@ -182,7 +193,9 @@ impl Client {
         let region = Arc::clone(&route.region);
         let random = region.peers[cx.one_of(Concern::Client(self.number), region.peers.len())];
         let reads_follower = current.follower && !current.operation.is_write();
-        let peer = match route.leader {
+        let here = self.sticks_to.and_then(|store| region.peer_on(store).copied());
+        let peer = match here.or(route.leader) {
+            Some(here) if self.sticks_to.is_some() => here,
             Some(leader) if !reads_follower && !std::mem::take(&mut current.wanders) => leader,
             Some(_) | None => random,
         };
@@ -276,7 +289,8 @@ impl Client {
                 if let Some(route) = self.routes.get_mut(&id) {
                     route.leader = leader.filter(|leader| leader.id != attempt.peer.id);
                 }
-                self.again(10 * MS, cx);
+                let pause = if self.roams() { 10 * MS } else { 25 * MS };
+                self.again(pause, cx);
             }
             RegionError::EpochNotMatch { current } => {
                 for region in current {
@@ -298,7 +312,8 @@ impl Client {
             error @ (RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
-            | RegionError::BadSplit { .. }) => {
+            | RegionError::BadSplit { .. }
+            | RegionError::BadPeers { .. }) => {
                 let client = self.number;
                 cx.checks.fail(|| format!("client {client} was told: {error}"));
             }

@@ -1,10 +1,11 @@
 //! What every part of the simulated world shares: time, chance, links, checks, the trace.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use quorate_consensus::shard::Plane;
-use quorate_proto::NodeId;
 use quorate_proto::wire::peer::Envelope;
+use quorate_proto::{NodeId, RegionId};
 use rand::Rng;
 
 use super::agenda::{Agenda, MS};
@@ -18,6 +19,27 @@ use super::network::Network;
 use super::placement::MEMBERS;
 use super::trace::Trace;
 
+/// When processes last asked for votes. The nemesis looks at it to strike at the right moment.
+#[derive(Debug, Default)]
+pub(crate) struct Campaigns {
+    times: BTreeMap<(RegionId, NodeId), (u64, u64)>,
+}
+
+impl Campaigns {
+    pub(crate) fn begun(&mut self, group: RegionId, node: NodeId, now: u64) {
+        let (_, last) = self.times.entry((group, node)).or_default();
+        if now > *last {
+            let before = *last;
+            self.times.insert((group, node), (before, now));
+        }
+    }
+
+    /// The last two, the newest second; zero where there was none.
+    pub(crate) fn of(&self, group: RegionId, node: NodeId) -> (u64, u64) {
+        self.times.get(&(group, node)).copied().unwrap_or_default()
+    }
+}
+
 /// See the module.
 pub(crate) struct Cx {
     chance: Chance,
@@ -29,6 +51,7 @@ pub(crate) struct Cx {
     pub(crate) mutant: Option<Mutant>,
     /// Raft messages of stores handed to the network so far.
     pub(crate) envelopes: u64,
+    pub(crate) campaigns: Campaigns,
     /// Stores that have joined: they do it in order, so that each gets the id it expects.
     pub(crate) joined: u64,
 }
@@ -45,6 +68,7 @@ impl Cx {
             knobs,
             mutant,
             envelopes: 0,
+            campaigns: Campaigns::default(),
             joined: 0,
         }
     }
@@ -128,7 +152,18 @@ impl Cx {
 
     /// All links are up again: what they held comes in, in its order.
     pub(crate) fn mend(&mut self) {
-        for packet in self.net.heal() {
+        let held = self.net.heal();
+        self.release(held);
+    }
+
+    /// That link is up again.
+    pub(crate) fn join(&mut self, from: NodeId, to: NodeId) {
+        let held = self.net.join(from, to);
+        self.release(held);
+    }
+
+    fn release(&mut self, held: Vec<Packet>) {
+        for packet in held {
             let (now, rng) = (self.now(), self.chance.of(packet.concern()));
             let at = self.net.in_order(packet.link(), now, &self.knobs, rng);
             self.at(at, Event::Packet(Box::new(packet)));

@@ -56,6 +56,12 @@ pub(crate) struct Knobs {
     pub(crate) followers: f64,
     /// Part of the operations that ask some replica, although the leader is known.
     pub(crate) wander: f64,
+    /// Part of the operations that go to the first key.
+    pub(crate) hot: f64,
+    /// For each store there is a client that asks it only, and for each member of placement one.
+    pub(crate) sticking: bool,
+    /// Part of what is applied that takes long.
+    pub(crate) apply_stall: f64,
     /// Part of the steps of a read after which its process stands still.
     pub(crate) pause_in_read: f64,
 }
@@ -78,8 +84,10 @@ pub(crate) struct Deeds {
     pub(crate) usurp: u64,
     /// A leader gives leadership away and hears of nobody from then on.
     pub(crate) orphan: u64,
-    /// Leadership of placement is taken by force.
+    /// The leader of placement dies.
     pub(crate) placement_kill: u64,
+    /// The leader of placement is cut off.
+    pub(crate) placement_cut: u64,
 }
 
 impl Knobs {
@@ -113,11 +121,11 @@ impl Knobs {
             replicas: pick(&mut of("replicas"), &[3, 3, 5]),
             shards: of("shards").random_range(1..=3),
             clients: of("clients").random_range(2..=6),
-            keys: pick(&mut of("keys"), &[2, 4, 12, 40, 80]),
+            keys: pick(&mut of("keys"), &[1, 2, 4, 12, 40, 80]),
             raft,
             split_keys: pick(&mut of("split keys"), &[3, 8, 20, 1_000]),
             chaos: of("chaos").random_range(8_000..16_000) * MS,
-            nemesis: (100 * MS, pick(&mut of("nemesis"), &[500, 1_500, 4_000]) * MS),
+            nemesis: (100 * MS, pick(&mut of("nemesis"), &[500, 1_500, 3_000]) * MS),
             deeds: Deeds {
                 kill: deed("kill", &[0, 1, 1, 3]),
                 pause: deed("pause", &[0, 1, 1, 3]),
@@ -127,10 +135,11 @@ impl Knobs {
                 transfer: deed("transfer", &[0, 1, 1, 3]),
                 placement_transfer: deed("placement transfer", &[0, 1, 1, 3]),
                 split: deed("split", &[0, 1, 1, 3]),
-                blackout: deed("blackout", &[0, 0, 1, 2]),
-                usurp: deed("usurp", &[0, 0, 1, 4]),
-                orphan: deed("orphan", &[0, 0, 1, 3]),
-                placement_kill: deed("placement kill", &[0, 0, 1, 2]),
+                blackout: deed("blackout", &[0, 1, 1, 3]),
+                usurp: deed("usurp", &[0, 0, 2, 6]),
+                orphan: deed("orphan", &[0, 0, 2, 6]),
+                placement_kill: deed("placement kill", &[0, 1, 2]),
+                placement_cut: deed("placement cut", &[0, 1, 2]),
             },
             delay: pick(&mut of("delay"), &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
             loss: some("loss", 0.08),
@@ -148,11 +157,14 @@ impl Knobs {
             deadline: pick(&mut of("deadline"), &[800, 3_000, 6_000]) * MS,
             writes: pick(&mut of("writes"), &[0.2, 0.5, 0.9]),
             followers: pick(&mut of("followers"), &[0.0, 0.3]),
+            hot: pick(&mut of("hot"), &[0.0, 0.3, 0.7]),
+            sticking: pick(&mut of("sticking"), &[false, true, true]),
+            apply_stall: some("apply stall", 0.01),
             wander: pick(&mut of("wander"), &[0.0, 0.05, 0.25]),
             pause_in_read: if calm {
                 0.0
             } else {
-                pick(&mut of("pause in read"), &[0.0, 0.001, 0.005])
+                pick(&mut of("pause in read"), &[0.0, 0.000_5, 0.003])
             },
         }
     }

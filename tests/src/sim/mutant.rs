@@ -28,8 +28,6 @@ pub enum Mutant {
     LeaseBeforeApplied,
     /// A lease lasts longer than the promise that it rests on.
     LeaseOutlivesPromise,
-    /// A leader reads under its lease while a split is under way.
-    LeaseThroughSplit,
     /// A leader reads under its lease after it has offered leadership to another peer.
     LeaseThroughTransfer,
     /// Nobody asks about a replica that is spoken to and is not there.
@@ -40,7 +38,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 14] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -52,7 +50,6 @@ impl Mutant {
         Mutant::UnprovenPlacement,
         Mutant::LeaseBeforeApplied,
         Mutant::LeaseOutlivesPromise,
-        Mutant::LeaseThroughSplit,
         Mutant::LeaseThroughTransfer,
         Mutant::StrangersIgnored,
         Mutant::SnapshotWithoutAll,

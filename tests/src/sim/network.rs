@@ -57,6 +57,13 @@ impl Network {
         std::mem::take(&mut self.held).into_values().flatten().collect()
     }
 
+    /// That link is whole. Returns what it held.
+    pub(crate) fn join(&mut self, from: NodeId, to: NodeId) -> Vec<Packet> {
+        self.cut.remove(&(from, to));
+        let is_its = |(f, t, _): &Link, _: &mut Vec<Packet>| (*f, *t) == (from, to);
+        self.held.extract_if(.., is_its).flat_map(|(_, packets)| packets).collect()
+    }
+
     pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.cut.contains(&(from, to))
     }

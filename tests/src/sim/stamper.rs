@@ -21,12 +21,29 @@ pub(crate) struct Stamper {
     /// A request waits for its answer.
     asking: bool,
     placement: u64,
+    /// It asks no other member.
+    sticks: bool,
     pub(crate) stamped: u64,
 }
 
 impl Stamper {
-    pub(crate) fn new(number: u64) -> Self {
-        Self { number, call: 0, floor: 0, asking: false, placement: 1, stamped: 0 }
+    pub(crate) fn new(number: u64, sticks_to: Option<u64>) -> Self {
+        let (placement, sticks) = (sticks_to.unwrap_or(1), sticks_to.is_some());
+        Self { number, call: 0, floor: 0, asking: false, placement, sticks, stamped: 0 }
+    }
+
+    /// False where it asks one member only, and may wait in vain.
+    pub(crate) fn roams(&self) -> bool {
+        !self.sticks
+    }
+
+    fn ask_another(&mut self, hint: Option<NodeId>, members: u64) {
+        if !self.sticks {
+            self.placement = match hint {
+                Some(leader) => leader.0 - MEMBERS,
+                None => self.placement % members + 1,
+            };
+        }
     }
 
     /// Asks, giving up on a request without an answer.
@@ -44,7 +61,7 @@ impl Stamper {
     pub(crate) fn wake(&mut self, call: u64, cx: &mut Cx) {
         if call == self.call {
             if self.asking {
-                self.placement = self.placement % cx.knobs.members + 1;
+                self.ask_another(None, cx.knobs.members);
             }
             self.ask(cx);
         }
@@ -60,10 +77,8 @@ impl Stamper {
                 cx.checks.timestamp(from, self.floor, *timestamp);
                 self.stamped += 1;
             }
-            Told::NotLeader(Some(leader)) => self.placement = leader.0 - MEMBERS,
-            Told::NotLeader(None) | Told::Refused(_) | Told::Undetermined => {
-                self.placement = self.placement % cx.knobs.members + 1;
-            }
+            Told::NotLeader(hint) => self.ask_another(*hint, cx.knobs.members),
+            Told::Refused(_) | Told::Undetermined => self.ask_another(None, cx.knobs.members),
             Told::Joined { .. } | Told::Orders(_) | Told::Ids(_) | Told::Region(_) | Told::Done => {
             }
         }

@@ -2,7 +2,7 @@
 
 use quorate_placement::core::command::{self, Command, MAX_SAVED_REGIONS};
 use quorate_placement::core::leader::Leader;
-use quorate_placement::core::operators::{Operator, Step};
+use quorate_placement::core::operators::{Goal, Operator};
 use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::report::Report;
 use quorate_placement::core::split;
@@ -62,7 +62,7 @@ impl MemberRole {
             self.propose(&command, waiting, host);
         }
         for (store, orders) in orders {
-            let orders = orders.into_iter().map(order_to_wire).collect();
+            let orders = orders.into_iter().filter_map(order_to_wire).collect();
             let told = Told::Orders(wire::StoreOrders { orders, ..Default::default() });
             self.respond(store, 0, told, host);
         }
@@ -199,7 +199,7 @@ impl MemberRole {
         let reported = session.leader.report(&known, report, now);
         let time_ms = session.oracle.clock_ms(wall);
         let orders = session.leader.orders_for(store, ORDERS, now);
-        let orders = orders.into_iter().map(order_to_wire).collect();
+        let orders = orders.into_iter().filter_map(order_to_wire).collect();
         if reported.activate {
             self.propose(&Command::ActivateStore(store), Waiting::Own, host);
         }
@@ -207,10 +207,11 @@ impl MemberRole {
     }
 }
 
-fn order_to_wire(operator: Operator) -> wire::Order {
+/// The order of an operator, where it has one for the leader's store.
+fn order_to_wire(operator: Operator) -> Option<wire::Order> {
     let (region_id, epoch) = (operator.region.0, Some(operator.epoch.into()));
-    let step = match operator.step {
-        Step::TransferLeader { to, .. } => {
+    let step = match operator.goal {
+        Goal::TransferLeader { to, .. } => {
             let to_store = to.0;
             wire::order::Step::TransferLeader(wire::TransferLeaderStep {
                 region_id,
@@ -218,11 +219,17 @@ fn order_to_wire(operator: Operator) -> wire::Order {
                 to_store,
             })
         }
-        Step::Split { keys } => {
+        Goal::Split { keys } => {
             wire::order::Step::Split(wire::SplitStep { region_id, epoch, keys })
         }
+        Goal::AddReplica { .. }
+        | Goal::MoveReplica { .. }
+        | Goal::RemoveReplica { .. }
+        | Goal::Promote { .. }
+        | Goal::Demote { .. }
+        | Goal::LeaveJoint => return None,
     };
-    wire::Order { operator_id: operator.id, reason: operator.reason, step: Some(step) }
+    Some(wire::Order { operator_id: operator.id, reason: operator.reason, step: Some(step) })
 }
 
 /// Ids for new regions from a range of ids: a region's, then those of its peers.

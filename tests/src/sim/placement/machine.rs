@@ -69,7 +69,7 @@ impl MemberRole {
             self.applied_for(token, answer, host);
         }
         let progress = vec![Progress { group: GROUP, index, term }];
-        Ok(Outcome { progress, created: Vec::new() })
+        Ok(Outcome { progress, ..Outcome::default() })
     }
 
     fn applied_for(&mut self, token: Token, answer: Answer, host: &mut Host<'_>) {

@@ -255,6 +255,7 @@ impl MemberRole {
                     | Refusal::NoGroup
                     | Refusal::Busy { .. }
                     | Refusal::TooLarge { .. }
+                    | Refusal::Members(_)
                     | Refusal::ReadTimedOut => self.not_leader(),
                 };
                 self.respond(asked.from, asked.call, told, host);

@@ -19,6 +19,7 @@ pub(super) enum Work {
     Apply(Vec<ApplyTask<Token>>),
     Snapshot(MakeSnapshot),
     Install(Install),
+    Destroy(RegionId),
     Discard(String),
 }
 
@@ -54,6 +55,7 @@ impl Process {
         }
         worker.work.extend(effects.snapshots.into_iter().map(Work::Snapshot));
         worker.work.extend(effects.installs.into_iter().map(Work::Install));
+        worker.work.extend(effects.destroyed.into_iter().map(Work::Destroy));
         worker.work.extend(effects.discards.into_iter().map(Work::Discard));
         self.go_on_working(shard, cx);
         if let Some(persist) = effects.persist {
@@ -93,6 +95,9 @@ impl Process {
                 e.entries.len(),
                 e.reject
             ));
+            if e.kind == MessageType::MsgRequestPreVote as u32 {
+                cx.campaigns.begun(RegionId(e.group), self.id, cx.now());
+            }
             let key = (message.to, message.plane);
             match frames.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, envelopes)) => envelopes.push(message.envelope),
@@ -148,7 +153,11 @@ impl Process {
         let worker = &mut self.life().workers[shard];
         if !worker.working && !worker.work.is_empty() {
             worker.working = true;
-            let delay = cx.within(Concern::Disk(node), cx.knobs.apply);
+            let disk = Concern::Disk(node);
+            let mut delay = cx.within(disk, cx.knobs.apply);
+            if cx.net.bad && cx.chance(disk, cx.knobs.apply_stall) {
+                delay += cx.within(disk, (50 * MS, 1_500 * MS));
+            }
             cx.after(delay, Event::Work { node, life, shard });
         }
     }
@@ -161,6 +170,10 @@ impl Process {
             Some(Work::Apply(tasks)) => self.apply(tasks, cx)?,
             Some(Work::Snapshot(make)) => self.make_snapshot(make, cx)?,
             Some(Work::Install(install)) => self.install(install, cx)?,
+            Some(Work::Destroy(group)) => {
+                cx.note(format_args!("{} removes {group}", self.id));
+                self.with_role(cx, |role, _| role.destroy(group))?;
+            }
             Some(Work::Discard(name)) => self.disk.discard_staged(&name)?,
             None => {}
         }
@@ -176,6 +189,9 @@ impl Process {
         let outcome = self.with_role(cx, |role, host| role.apply(tasks, host))?;
         for new in outcome.created {
             self.mail(shard::Event::Create(Box::new(new)), cx);
+        }
+        for change in outcome.reconfigured {
+            self.mail(shard::Event::Reconfigured(change), cx);
         }
         for progress in outcome.progress {
             let (group, index, term) = (progress.group, progress.index, progress.term);

@@ -151,6 +151,7 @@ impl Process {
         let group = match &event {
             E::Message { envelope, .. } => RegionId(envelope.group),
             E::Propose { group, .. }
+            | E::ChangeMembers { group, .. }
             | E::Read { group, .. }
             | E::RenewLease { group }
             | E::TransferLeader { group, .. }
@@ -160,6 +161,7 @@ impl Process {
             | E::SnapshotSent { group, .. }
             | E::Installed { group, .. } => *group,
             E::Create(new) => new.group,
+            E::Reconfigured(change) => change.group,
             E::Tick | E::Beat { .. } | E::Unreachable { .. } => {
                 unreachable!("these go to every worker")
             }

@@ -94,6 +94,14 @@ impl Role {
         }
     }
 
+    /// A group is gone from here.
+    pub(crate) fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+        match self {
+            Role::Store(store) => store.applier.destroy(group),
+            Role::Member(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
         match self {
             Role::Store(store) => store.admit_snapshot(message),

@@ -240,6 +240,7 @@ impl StoreRole {
             Refusal::NoGroup => RegionError::RegionNotFound(region),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
+            Refusal::Members(_) => RegionError::Busy("the replicas of the region are changing"),
             Refusal::ReadTimedOut => RegionError::ReadNotReady(region),
             Refusal::Undetermined => return Failure::Undetermined,
         })

@@ -20,7 +20,6 @@ use super::serving::Waiting;
 use crate::sim::agenda::MS;
 use crate::sim::chance::Lane;
 use crate::sim::messages::{Ask, Body, Told};
-use crate::sim::mutant::Mutant;
 use crate::sim::placement::MEMBERS;
 use crate::sim::process::role::Host;
 
@@ -106,7 +105,7 @@ impl StoreRole {
         }
         self.nudged = false;
         self.sequence += 1;
-        let regions = self.reporter.report(&self.directory);
+        let regions = self.reporter.report(&self.directory, host.now);
         let report = StoreReport {
             cluster_id: 7,
             store_id: self.id.0,
@@ -195,7 +194,7 @@ impl StoreRole {
                         group: id,
                         command,
                         token,
-                        suspends_lease: !host.cx.is(Mutant::LeaseThroughSplit),
+                        suspends_lease: true,
                     });
                 }
             }

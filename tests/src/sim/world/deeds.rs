@@ -20,11 +20,35 @@ pub(crate) enum Deed {
     CutOff { node: NodeId },
     /// Nothing gets to it.
     Deafen { node: NodeId },
+    /// What gets from one to the other gets there again.
+    Join { from: NodeId, to: NodeId },
+    /// It is reached again and reaches everybody.
+    Rejoin { node: NodeId },
     /// All links are whole.
     Mend,
+    /// See [`Strike`].
+    Strike(Box<Strike>),
     /// Whoever leads the group is told to hand it over.
     HandOver { group: RegionId, to: NodeId },
 }
+
+/// Against the promise not to vote after a start: `candidate` does not hear `leader` and wants
+/// votes; `others`, who have heard the leader and have its lease on their word, are started anew
+/// just before the candidate asks them again, and hear the leader no more. If they vote at once,
+/// two lead.
+#[derive(Debug, Clone)]
+pub(crate) struct Strike {
+    pub(crate) group: RegionId,
+    pub(crate) leader: NodeId,
+    pub(crate) candidate: NodeId,
+    pub(crate) others: Vec<NodeId>,
+    pub(crate) since: u64,
+}
+
+/// A candidate that does not ask for so long is not waited for.
+const STRIKE_PATIENCE: u64 = 3_000 * MS;
+/// How long before its next campaign its voters are killed.
+const STRIKE_AHEAD: u64 = 60 * MS;
 
 impl World {
     /// Does it at once.
@@ -58,6 +82,18 @@ impl World {
                     self.cx.net.cut(other, node);
                 }
             }
+            Deed::Join { from, to } => {
+                self.cx.note(format_args!("what {from} sends to {to} gets there again"));
+                self.cx.join(from, to);
+            }
+            Deed::Rejoin { node } => {
+                self.cx.note(format_args!("{node} is reached again"));
+                for other in self.nodes() {
+                    self.cx.join(node, other);
+                    self.cx.join(other, node);
+                }
+            }
+            Deed::Strike(strike) => self.strike(*strike),
             Deed::Mend => {
                 self.cx.note(format_args!("all links are up"));
                 self.cx.mend();
@@ -71,6 +107,28 @@ impl World {
                 }
             }
         }
+    }
+
+    fn strike(&mut self, strike: Strike) {
+        let now = self.cx.now();
+        let (before, last) = self.cx.campaigns.of(strike.group, strike.candidate);
+        // The first one ends a wait of another length.
+        let period = if before >= strike.since { last - before } else { 600 * MS };
+        if last < strike.since || now < last + period.saturating_sub(STRIKE_AHEAD) {
+            if now < strike.since + STRIKE_PATIENCE {
+                self.plan(10 * MS, Deed::Strike(Box::new(strike)));
+            } else {
+                self.perform(Deed::Mend);
+            }
+            return;
+        }
+        for node in strike.others {
+            let down = self.draw((MS, 20 * MS));
+            self.perform(Deed::Kill { node, down });
+            self.perform(Deed::Cut { from: strike.leader, to: node });
+            self.perform(Deed::Cut { from: node, to: strike.leader });
+        }
+        self.plan(1_000 * MS, Deed::Mend);
     }
 
     /// Plans a deed.

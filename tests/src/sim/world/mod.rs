@@ -9,7 +9,7 @@ mod story;
 use std::collections::BTreeMap;
 
 use quorate_consensus::engine::EngineError;
-use quorate_proto::NodeId;
+use quorate_proto::{NodeId, StoreId};
 
 pub(crate) use self::deeds::Deed;
 use super::agenda::MS;
@@ -18,6 +18,7 @@ use super::chance::Concern;
 use super::client::{Client, History};
 use super::clock::Clock;
 use super::cx::Cx;
+use super::knobs::Knobs;
 use super::messages::Event;
 use super::placement::MEMBERS;
 use super::process::Process;
@@ -68,9 +69,9 @@ impl World {
         }
         let members = MEMBERS + 1..=MEMBERS + cx.knobs.members;
         let nodes: Vec<NodeId> = (1..=cx.knobs.stores).chain(members).map(NodeId).collect();
-        let clients = (1..=cx.knobs.clients).map(Client::new).collect();
+        let clients = clients(&cx.knobs);
         let history = History::new(|| 0);
-        let stampers = (1..=2).map(Stamper::new).collect();
+        let stampers = stampers(&cx.knobs);
         let processes = BTreeMap::new();
         let mut world = Self { cx, processes, clients, history, stampers, calls: 0, events: 0 };
         for node in nodes {
@@ -211,4 +212,16 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn clients(knobs: &Knobs) -> Vec<Client> {
+    let roaming = (0..knobs.clients).map(|_| None);
+    let sticking = (1..=knobs.stores).filter(|_| knobs.sticking).map(|store| Some(StoreId(store)));
+    (1..).zip(roaming.chain(sticking)).map(|(number, store)| Client::new(number, store)).collect()
+}
+
+fn stampers(knobs: &Knobs) -> Vec<Stamper> {
+    let roaming = (0..2).map(|_| None);
+    let sticking = (1..=knobs.members).filter(|_| knobs.sticking).map(Some);
+    (1..).zip(roaming.chain(sticking)).map(|(number, to)| Stamper::new(number, to)).collect()
 }

@@ -5,7 +5,8 @@
 
 use quorate_proto::{NodeId, Region};
 
-use super::{Deed, World};
+use super::World;
+use super::deeds::{Deed, Strike};
 use crate::sim::agenda::MS;
 use crate::sim::chance::{Concern, Lane, Span};
 use crate::sim::client::key;
@@ -17,6 +18,9 @@ use crate::sim::placement::{GROUP, MEMBERS};
 const NOBODY: u64 = 9_999;
 /// More are not asked for.
 const MOST_REGIONS: usize = 30;
+
+/// How long a link stays broken, unless all are mended before.
+const BROKEN: Span = (300 * MS, 5_000 * MS);
 
 type Act = fn(&mut World);
 
@@ -40,7 +44,7 @@ impl World {
         }
     }
 
-    fn draw(&mut self, span: Span) -> u64 {
+    pub(super) fn draw(&mut self, span: Span) -> u64 {
         self.cx.within(Concern::Nemesis, span)
     }
 
@@ -80,11 +84,19 @@ impl World {
     fn cut_a_link(&mut self) {
         let (from, to) = (self.victim(), self.anybody());
         self.perform(Deed::Cut { from, to });
+        let after = self.draw(BROKEN);
+        self.plan(after, Deed::Join { from, to });
     }
 
     fn cut_somebody_off(&mut self) {
         let node = self.victim();
+        self.cut_off(node);
+    }
+
+    fn cut_off(&mut self, node: NodeId) {
         self.perform(Deed::CutOff { node });
+        let after = self.draw(BROKEN);
+        self.plan(after, Deed::Rejoin { node });
     }
 
     /// All stores, or all members of placement, or everything loses power at the same moment.
@@ -99,9 +111,7 @@ impl World {
         }
     }
 
-    /// Against the promise not to vote after a start. A follower does not hear its leader and
-    /// wants votes; the others, who have heard it and have its lease on their word, are started
-    /// anew and hear it no more. If they vote at once, two lead.
+    /// See [`Strike`].
     fn usurp(&mut self) {
         let Some(region) = self.some_region() else { return };
         let Some(leader) = self.leader_of(region.id) else { return };
@@ -114,14 +124,8 @@ impl World {
         others.retain(|node| *node != candidate);
         self.perform(Deed::Cut { from: leader, to: candidate });
         self.perform(Deed::Cut { from: candidate, to: leader });
-        let wait = self.draw((600 * MS, 1_600 * MS));
-        for node in others {
-            let down = self.draw((MS, 30 * MS));
-            self.plan(wait, Deed::Kill { node, down });
-            self.plan(wait, Deed::Cut { from: leader, to: node });
-            self.plan(wait, Deed::Cut { from: node, to: leader });
-        }
-        self.plan(wait + 1_000 * MS, Deed::Mend);
+        let (group, since) = (region.id, self.cx.now());
+        self.perform(Deed::Strike(Box::new(Strike { group, leader, candidate, others, since })));
     }
 
     /// Against the lease that ends once leadership was offered away: the old leader does not hear
@@ -165,6 +169,12 @@ impl World {
         }
     }
 
+    fn cut_placement_leader_off(&mut self) {
+        if let Some(node) = self.leader_of(GROUP) {
+            self.cut_off(node);
+        }
+    }
+
     /// Asks all members of placement: one of them leads.
     fn ask_placement(&mut self, ask: &Ask) {
         for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
@@ -176,7 +186,7 @@ impl World {
 }
 
 /// Newer ones come last: they change nothing of what is drawn where their weight is zero.
-fn acts(deeds: &Deeds) -> [(u64, Act); 12] {
+fn acts(deeds: &Deeds) -> [(u64, Act); 13] {
     [
         (deeds.kill, World::kill_somebody),
         (deeds.pause, World::pause_somebody),
@@ -190,5 +200,6 @@ fn acts(deeds: &Deeds) -> [(u64, Act); 12] {
         (deeds.usurp, World::usurp),
         (deeds.orphan, World::orphan),
         (deeds.placement_kill, World::kill_placement_leader),
+        (deeds.placement_cut, World::cut_placement_leader_off),
     ]
 }

@@ -1,15 +1,20 @@
-//! `quorate region list|show|split|transfer-leader`.
+//! `quorate region …`: where regions are, why they are as they are, and requests about one.
+
+mod explain;
+mod replicas;
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use quorate_client::PlacementClient;
 use quorate_client::placement::RegionInfo;
 use quorate_proto::limits::SENTINEL_START;
-use quorate_proto::wire::placement::SplitRegionRequest;
+use quorate_proto::wire::placement::{ChangeReplicaRequest, SplitRegionRequest};
 use quorate_proto::{RegionId, Role, StoreId, key};
 use serde_json::{Value, json};
 
+use super::id::{region_id, store_id};
 use crate::cluster::find::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::kv::written;
@@ -59,6 +64,69 @@ pub(crate) enum RegionCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Why a region is as it is: its replicas, what is under way, the last decisions
+    Explain {
+        /// Its id: 17 or r17
+        #[arg(value_parser = region_id)]
+        region: RegionId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Its replicas: role, how far each is, when its store was heard of
+    Peers {
+        /// Its id: 17 or r17
+        #[arg(value_parser = region_id)]
+        region: RegionId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Snapshots on their way to its replicas
+    SnapshotInfo {
+        /// Its id: 17 or r17
+        #[arg(value_parser = region_id)]
+        region: RegionId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Add a replica on a store: it joins as a learner, and is promoted once it is ready
+    AddReplica {
+        /// The region: 17 or r17
+        #[arg(value_parser = region_id)]
+        region: RegionId,
+        /// The store: 4 or s4
+        #[arg(value_parser = store_id)]
+        store: StoreId,
+        /// It stays a learner: for reads that shall not touch the voters
+        #[arg(long)]
+        learner: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove the replica of a store
+    RemoveReplica {
+        /// The region: 17 or r17
+        #[arg(value_parser = region_id)]
+        region: RegionId,
+        /// The store: 1 or s1
+        #[arg(value_parser = store_id)]
+        store: StoreId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Move a replica from one store to another
+    MoveReplica {
+        /// The region: 17 or r17
+        #[arg(value_parser = region_id)]
+        region: RegionId,
+        /// The store that gives it away: 1 or s1
+        #[arg(value_parser = store_id)]
+        from: StoreId,
+        /// The store that takes it: 4 or s4
+        #[arg(value_parser = store_id)]
+        to: StoreId,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// What all of them take.
@@ -68,16 +136,6 @@ pub(crate) struct Common {
     shape: output::Shape,
     #[command(flatten)]
     connection: Connection,
-}
-
-fn region_id(text: &str) -> Result<RegionId, String> {
-    let number = text.strip_prefix('r').unwrap_or(text).parse();
-    number.map(RegionId).map_err(|_| "a region is written as 17 or r17".to_owned())
-}
-
-fn store_id(text: &str) -> Result<StoreId, String> {
-    let number = text.strip_prefix('s').unwrap_or(text).parse();
-    number.map(StoreId).map_err(|_| "a store is written as 2 or s2".to_owned())
 }
 
 /// Runs the command.
@@ -112,7 +170,58 @@ pub(crate) async fn region(command: RegionCommand) -> Outcome {
             output::note(&format!("asked {store} to lead {region}"));
             Ok(())
         }
+        RegionCommand::Explain { region, common } => {
+            let placement = common.connection.placement_client().await?;
+            let told = placement.explain_region(region).await?;
+            output::emit(&explain::render(&told, common.shape.format(), SystemTime::now()))
+        }
+        RegionCommand::Peers { region, common } => {
+            let placement = common.connection.placement_client().await?;
+            let told = placement.explain_region(region).await?;
+            output::emit(&replicas::peers(&told).render(common.shape.format()))
+        }
+        RegionCommand::SnapshotInfo { region, common } => {
+            let placement = common.connection.placement_client().await?;
+            let told = placement.explain_region(region).await?;
+            let snapshots = replicas::snapshots(&told);
+            if snapshots.is_empty() {
+                output::note(&format!("no snapshot is on its way to a replica of {region}"));
+            }
+            output::emit(&snapshots.render(common.shape.format()))
+        }
+        RegionCommand::AddReplica { region, store, learner, common } => {
+            let words = format!("{region} gets a replica on {store}");
+            change(region, None, Some(store), learner, &common, words).await
+        }
+        RegionCommand::RemoveReplica { region, store, common } => {
+            let words = format!("the replica of {region} on {store} is removed");
+            change(region, Some(store), None, false, &common, words).await
+        }
+        RegionCommand::MoveReplica { region, from, to, common } => {
+            let words = format!("the replica of {region} on {from} moves to {to}");
+            change(region, Some(from), Some(to), false, &common, words).await
+        }
     }
+}
+
+/// Asks for another set of replicas.
+async fn change(
+    region: RegionId,
+    remove: Option<StoreId>,
+    add: Option<StoreId>,
+    analytics: bool,
+    common: &Common,
+    words: String,
+) -> Outcome {
+    let request = ChangeReplicaRequest {
+        region_id: region.get(),
+        add_store_id: add.map_or(0, StoreId::get),
+        remove_store_id: remove.map_or(0, StoreId::get),
+        analytics,
+    };
+    let placement = common.connection.placement_client().await?;
+    let operator = placement.change_replica(request).await?;
+    super::operator::accepted(operator, &words, common.shape.format())
 }
 
 async fn find(
@@ -201,14 +310,6 @@ mod tests {
     use quorate_proto::{Epoch, KeyRange, Peer, PeerId, Region};
 
     use super::*;
-
-    #[test]
-    fn ids_are_read_as_they_are_shown() {
-        assert_eq!(region_id("r17"), Ok(RegionId(17)));
-        assert_eq!(region_id("17"), Ok(RegionId(17)));
-        assert_eq!(store_id("s2"), Ok(StoreId(2)));
-        assert!(region_id("s17").is_err());
-    }
 
     #[test]
     fn a_region_is_one_row_and_the_sentinel_is_marked() {

@@ -1,4 +1,10 @@
-//! `quorate store list`.
+//! `quorate store list|remove|replace`: stores, and how they leave.
+
+mod leaving;
+mod remove;
+mod watch;
+
+pub(crate) use remove::{RemoveArgs, ReplaceArgs, remove, replace};
 
 use quorate_proto::wire::placement::StoreStatus;
 use serde_json::{Value, json};

@@ -12,12 +12,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use quorate_consensus::time::Instant;
 use quorate_proto::{Epoch, RegionId, StoreId, Term};
 use thiserror::Error;
 
+mod goal;
+
 use super::tree::{RegionInfo, RegionTree};
+pub use goal::{Draft, Goal, ReplicaRole};
 
 /// Most operators under way.
 pub const MAX_OPERATORS: usize = 256;
@@ -32,36 +34,6 @@ pub const RESEND_AFTER: Duration = Duration::from_secs(2);
 /// Operators that are remembered after they ended.
 pub const REMEMBERED: usize = 256;
 
-/// What is to be done to a region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Leadership goes to the peer on another store.
-    TransferLeader {
-        /// The store that leads.
-        from: StoreId,
-        /// The store that shall.
-        to: StoreId,
-    },
-    /// The region is split at these keys, or in half by size where there are none.
-    Split {
-        /// Ascending, each strictly inside the region.
-        keys: Vec<Bytes>,
-    },
-}
-
-/// An operator to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// Of which region.
-    pub region: RegionId,
-    /// At which epoch.
-    pub epoch: Epoch,
-    /// What.
-    pub step: Step,
-    /// Why, in words.
-    pub reason: String,
-}
-
 /// An operator under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
@@ -71,8 +43,10 @@ pub struct Operator {
     pub region: RegionId,
     /// At which epoch.
     pub epoch: Epoch,
-    /// What.
-    pub step: Step,
+    /// What for.
+    pub goal: Goal,
+    /// Who wants it.
+    pub by: &'static str,
     /// Why, in words.
     pub reason: String,
     /// When it is given up.
@@ -143,7 +117,7 @@ impl Operators {
     /// # Errors
     /// The region has one, or there are too many.
     pub fn begin(&mut self, draft: Draft, deadline: Instant) -> Result<u64, Refused> {
-        let Draft { region, epoch, step, reason } = draft;
+        let Draft { region, epoch, goal, by, reason } = draft;
         if let Some(busy) = self.under_way.get(&region) {
             let (operator, reason) = (busy.id, busy.reason.clone());
             return Err(Refused::Busy { region, operator, reason });
@@ -153,7 +127,7 @@ impl Operators {
         }
         self.next_id += 1;
         let id = self.next_id;
-        let operator = Operator { id, region, epoch, step, reason, deadline, sent: None };
+        let operator = Operator { id, region, epoch, goal, by, reason, deadline, sent: None };
         self.under_way.insert(region, operator);
         Ok(id)
     }
@@ -169,21 +143,27 @@ impl Operators {
         let Some(operator) = self.under_way.get(&info.region.id) else { return };
         let same_version = info.region.epoch.version == operator.epoch.version;
         let leader = info.leader.map(|leader| leader.store);
-        let end = match &operator.step {
-            Step::TransferLeader { to, .. } if leader == Some(*to) => End::Done,
-            Step::TransferLeader { from, .. } if leader != Some(*from) => End::Overtaken,
-            Step::TransferLeader { .. } if info.region.epoch != operator.epoch => End::Overtaken,
-            Step::TransferLeader { .. } => return,
-            Step::Split { .. } if same_version => return,
-            Step::Split { keys } if keys.is_empty() => End::Done,
+        let end = match &operator.goal {
+            Goal::TransferLeader { to, .. } if leader == Some(*to) => End::Done,
+            Goal::TransferLeader { from, .. } if leader != Some(*from) => End::Overtaken,
+            Goal::TransferLeader { .. } if info.region.epoch != operator.epoch => End::Overtaken,
+            Goal::TransferLeader { .. } => return,
+            Goal::Split { .. } if same_version => return,
+            Goal::Split { keys } if keys.is_empty() => End::Done,
             // Whichever part keeps the region's id.
-            Step::Split { keys }
+            Goal::Split { keys }
                 if keys.contains(&info.region.range.end)
                     || keys.contains(&info.region.range.start) =>
             {
                 End::Done
             }
-            Step::Split { .. } => End::Overtaken,
+            Goal::Split { .. } => End::Overtaken,
+            Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint => return,
         };
         self.end(info.region.id, end, now);
     }
