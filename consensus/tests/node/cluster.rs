@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quorate_consensus::engine::{Engine, MemoryEngine, RocksEngine, RocksOptions};
-use quorate_consensus::node::{Addresses, Node, NodeOptions};
+use quorate_consensus::node::{Addresses, Node, NodeOptions, SnapshotOptions};
 use quorate_consensus::shard::{Member, NewGroup, RaftOptions, Stranger};
 use quorate_consensus::view::GroupView;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::machine::{Answer, Answers, Numbers, Token, applied, change_members, count};
+use crate::machine::{Answer, Answers, Numbers, Token, applied, change_members, checksum, count};
+use crate::proxy::Proxy;
 
 pub(crate) const CLUSTER: u64 = 7;
 
@@ -55,8 +56,19 @@ struct Running {
     runtime: Runtime,
 }
 
+/// How the nodes of a cluster run.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) raft: RaftOptions,
+    pub(crate) snapshots: SnapshotOptions,
+    /// Bytes that each number takes beside itself.
+    pub(crate) padding: usize,
+}
+
 pub(crate) struct Cluster {
-    options: RaftOptions,
+    setup: Setup,
+    /// Stands between a node and those who call it.
+    proxies: BTreeMap<u64, Proxy>,
     groups: Vec<u64>,
     book: Arc<Book>,
     disks: BTreeMap<u64, Disk>,
@@ -73,16 +85,25 @@ fn runtime() -> Runtime {
 }
 
 impl Cluster {
-    pub(crate) async fn start(options: RaftOptions, groups: &[u64]) -> Self {
-        Self::start_with(options, groups, 3).await
+    pub(crate) async fn start(raft: RaftOptions, groups: &[u64]) -> Self {
+        Self::start_with(raft, groups, 3).await
+    }
+
+    pub(crate) async fn start_with(raft: RaftOptions, groups: &[u64], nodes: u64) -> Self {
+        Self::set_up_with(Setup { raft, ..Setup::default() }, groups, nodes).await
+    }
+
+    pub(crate) async fn set_up(setup: Setup, groups: &[u64]) -> Self {
+        Self::set_up_with(setup, groups, 3).await
     }
 
     /// The groups are on the first three nodes.
-    pub(crate) async fn start_with(options: RaftOptions, groups: &[u64], nodes: u64) -> Self {
+    async fn set_up_with(setup: Setup, groups: &[u64], nodes: u64) -> Self {
         let rocks = Disk::Rocks(tempfile::tempdir().unwrap());
         let memory = |node| (node, Disk::Memory(MemoryEngine::new()));
         let mut cluster = Self {
-            options,
+            setup,
+            proxies: BTreeMap::new(),
             groups: groups.to_vec(),
             book: Arc::default(),
             disks: (2..=nodes).map(memory).chain([(1, rocks)]).collect(),
@@ -122,10 +143,12 @@ impl Cluster {
             cluster_id: CLUSTER,
             incarnation: self.starts,
             workers: 1,
-            raft: self.options.clone(),
+            raft: self.setup.raft.clone(),
+            snapshots: self.setup.snapshots.clone(),
         };
         let members = groups.iter().map(|group| (group.group, group.members.clone())).collect();
-        let machine = Numbers { engine: engine.clone(), members };
+        let padding = self.setup.padding;
+        let machine = Numbers { engine: engine.clone(), members, padding };
         // A runtime of its own, so that all its connections end with it, as those of a process do.
         let runtime = runtime();
         let (told, strangers) = mpsc::sync_channel(64);
@@ -141,7 +164,11 @@ impl Cluster {
         .unwrap();
         let bind = TcpListener::bind("127.0.0.1:0");
         let listener = runtime.spawn(bind).await.unwrap().unwrap();
-        self.book.0.lock().insert(NodeId(node), listener.local_addr().unwrap().to_string());
+        let address = listener.local_addr().unwrap().to_string();
+        match self.proxies.get(&node) {
+            Some(proxy) => proxy.lead_to(address),
+            None => drop(self.book.0.lock().insert(NodeId(node), address)),
+        }
         let serving = Server::builder()
             .add_service(running.peer_service())
             .serve_with_incoming(TcpListenerStream::new(listener));
@@ -159,6 +186,39 @@ impl Cluster {
         stopping.await.unwrap();
         // The folder can be opened again once the last handle of the engine is gone.
         eventually("the engine is free", || Arc::strong_count(&engine) == 1).await;
+    }
+
+    /// Ends a node in memory as `kill -9` would: nothing it still wants to do is done.
+    pub(crate) async fn kill_node(&mut self, node: u64) {
+        match self.disks.get_mut(&node) {
+            Some(Disk::Memory(engine)) => *engine = engine.crash(|unsynced| unsynced),
+            Some(Disk::Rocks(_)) | None => panic!("only memory engines can be killed"),
+        }
+        self.stop_node(node).await;
+    }
+
+    /// From now on, and over restarts, others reach that node through a proxy.
+    pub(crate) async fn put_proxy_before(&mut self, node: u64) {
+        let proxy = Proxy::start(self.address(node)).await;
+        self.book.0.lock().insert(NodeId(node), proxy.address());
+        self.proxies.insert(node, proxy);
+    }
+
+    pub(crate) fn proxy(&self, node: u64) -> &Proxy {
+        &self.proxies[&node]
+    }
+
+    /// All replicas of a group hold the same.
+    pub(crate) async fn assert_level(&self, group: u64) {
+        let level = || {
+            let sums: Vec<u32> = self
+                .nodes
+                .values()
+                .map(|running| checksum(&*running.engine, RegionId(group)))
+                .collect();
+            sums.windows(2).all(|pair| pair[0] == pair[1])
+        };
+        eventually("the replicas are equal", level).await;
     }
 
     pub(crate) async fn stop(mut self) {

@@ -25,6 +25,8 @@ pub(crate) type Token = oneshot::Sender<Answer>;
 pub(crate) struct Numbers {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) members: HashMap<RegionId, Vec<Member>>,
+    /// Bytes that each number takes beside itself.
+    pub(crate) padding: usize,
 }
 
 /// What no number begins with.
@@ -89,6 +91,20 @@ pub(crate) fn count(reader: &dyn Reader, group: RegionId) -> usize {
     count
 }
 
+/// What a group holds, as one number.
+pub(crate) fn checksum(reader: &dyn Reader, group: RegionId) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let (start, end) = (group.0.to_be_bytes(), (group.0 + 1).to_be_bytes());
+    reader
+        .scan(Cf::Data, &start, &end, Direction::Forward, &mut |key, value| {
+            hasher.update(key);
+            hasher.update(value);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    hasher.finalize()
+}
+
 impl Machine for Numbers {
     type Token = Token;
 
@@ -110,7 +126,9 @@ impl Machine for Numbers {
                 for command in entry.data.chunks_exact(8) {
                     let mut key = task.group.0.to_be_bytes().to_vec();
                     key.extend_from_slice(command);
-                    batch.put(Cf::Data, key, index.0.to_be_bytes().to_vec());
+                    let mut value = index.0.to_be_bytes().to_vec();
+                    value.resize(8 + self.padding, 7);
+                    batch.put(Cf::Data, key, value);
                 }
             }
             put_applied(task.group, index, term, &mut batch);

@@ -3,6 +3,8 @@
 
 mod cluster;
 mod machine;
+mod proxy;
+mod snapshots;
 
 use std::time::Duration;
 
@@ -136,7 +138,7 @@ async fn strangers_are_refused_with_a_reason() {
         let status = client.stream(tokio_stream::iter([frame])).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::FailedPrecondition);
         assert!(status.message().contains(words), "{}", status.message());
-        let header = SnapshotHeader { hello: Some(hello), message: None };
+        let header = SnapshotHeader { hello: Some(hello), ..SnapshotHeader::default() };
         let chunk = SnapshotChunk { header: Some(header), ..SnapshotChunk::default() };
         let status = client.snapshot(tokio_stream::iter([chunk])).await.unwrap_err();
         assert!(status.message().contains(words), "{}", status.message());
