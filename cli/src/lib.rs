@@ -1,8 +1,8 @@
 //! The one binary, `quorate`.
 //!
 //! It starts processes (`placement`, `store`), whole clusters on one machine
-//! (`up`, `down`), and talks to a cluster (`kv`, `status`, `region`, `store list`,
-//! `bench`). Nothing here decides anything about the cluster: [`args`] finds out
+//! (`up`, `down`, `rolling-restart`), talks to a cluster (`kv`, `status`, `region`, `store list`,
+//! `operator`, `member`, `events`, `bench`), and tells stories on one of its own (`demo`). Nothing here decides anything about the cluster: [`args`] finds out
 //! what is wanted, each command has a module of its own, and all of them end the
 //! way [`exit`] says, with data on stdout the way [`output`] says.
 
@@ -10,10 +10,12 @@ mod admin;
 mod args;
 mod bench;
 mod cluster;
+mod demo;
 mod exit;
 mod kv;
 mod output;
 mod process;
+mod screen;
 mod settings;
 
 use std::process::ExitCode;

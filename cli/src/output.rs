@@ -5,6 +5,7 @@
 //! Everything that is not data goes to stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
@@ -58,6 +59,10 @@ impl Table {
     /// An empty table.
     pub(crate) fn new(columns: &[&'static str]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+    /// True without a row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
     /// Adds a row; a missing cell is shown as `-`.
     pub(crate) fn push(&mut self, row: Vec<Value>) {
@@ -171,6 +176,54 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
+/// A time in the unit a person reads: `1.25 s`, `850 ms`, `40 µs`.
+pub(crate) fn time(time: Duration) -> String {
+    match time {
+        long if long >= Duration::from_secs(120) => {
+            format!("{} min {} s", long.as_secs() / 60, long.as_secs() % 60)
+        }
+        long if long >= Duration::from_secs(10) => format!("{:.0} s", long.as_secs_f64()),
+        long if long >= Duration::from_secs(1) => format!("{:.2} s", long.as_secs_f64()),
+        short if short >= Duration::from_millis(10) => format!("{} ms", short.as_millis()),
+        short if short >= Duration::from_millis(1) => {
+            format!("{:.1} ms", short.as_secs_f64() * 1e3)
+        }
+        short => format!("{} µs", short.as_micros()),
+    }
+}
+
+/// A moment, from milliseconds since the Unix epoch, in UTC: `2026-01-31T09:30:05Z`; `-` for 0.
+pub(crate) fn moment(unix_ms: u64) -> String {
+    if unix_ms == 0 {
+        return "-".to_owned();
+    }
+    let seconds = unix_ms / 1000;
+    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    // Civil date from days, with years that begin in March: H. Hinnant, chrono-compatible
+    // low-level date algorithms.
+    let shifted = day + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * march + 2) / 5 + 1;
+    let month = if march < 10 { march + 3 } else { march - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// How long ago a moment was, from milliseconds since the Unix epoch.
+pub(crate) fn ago(unix_ms: u64, now: SystemTime) -> Duration {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(unix_ms))
+}
+
+/// `1 region`, `2 regions`.
+pub(crate) fn plural(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
 /// A count in the unit a person reads: `8.1k`.
 pub(crate) fn count(number: f64) -> String {
     if number < 1_000.0 {
@@ -221,11 +274,34 @@ mod tests {
     }
 
     #[test]
+    fn moments_are_dates_in_utc() {
+        assert_eq!(moment(0), "-");
+        assert_eq!(moment(1_000), "1970-01-01T00:00:01Z");
+        assert_eq!(moment(951_782_399_999), "2000-02-28T23:59:59Z");
+        assert_eq!(moment(951_782_400_000), "2000-02-29T00:00:00Z");
+        assert_eq!(moment(1_709_251_199_000), "2024-02-29T23:59:59Z");
+        assert_eq!(moment(1_767_225_600_000), "2026-01-01T00:00:00Z");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
+        assert_eq!(ago(4_000, now), Duration::from_secs(6));
+        assert_eq!(ago(14_000, now), Duration::ZERO, "another machine's clock may be ahead");
+    }
+
+    #[test]
     fn units_are_for_people() {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(96 * 1024 * 1024), "96.0 MiB");
         assert_eq!(count(999.0), "999");
         assert_eq!(count(8_100.0), "8.1k");
+        assert_eq!(time(Duration::from_micros(40)), "40 µs");
+        assert_eq!(time(Duration::from_micros(1_940)), "1.9 ms");
+        assert_eq!(time(Duration::from_millis(850)), "850 ms");
+        assert_eq!(time(Duration::from_millis(1_250)), "1.25 s");
+        assert_eq!(time(Duration::from_secs(42)), "42 s");
+        assert_eq!(time(Duration::from_secs(125)), "2 min 5 s");
+        assert_eq!(
+            (plural(1, "region"), plural(2, "region")),
+            ("1 region".into(), "2 regions".into())
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use quorate_proto::{LogIndex, PeerId, RegionId, Term};
 
 use crate::time::Instant;
@@ -24,6 +25,32 @@ pub struct GroupView {
     committed: AtomicU64,
     applied: AtomicU64,
     asleep: AtomicU64,
+    /// Since when its leader is silent; 0: it is not.
+    silent_since: AtomicU64,
+    /// Taken about once a tick, by the worker; readers look at it now and then.
+    replication: Mutex<Option<Box<Replication>>>,
+}
+
+/// How far the other members of a group are, as its leader knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    /// Where the leader's log ends.
+    pub last: LogIndex,
+    /// All members but the leader.
+    pub peers: Vec<PeerProgress>,
+}
+
+/// How far one member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// The member.
+    pub peer: PeerId,
+    /// Last entry known to be durable there.
+    pub matched: LogIndex,
+    /// True while a snapshot is on its way there.
+    pub snapshot: bool,
+    /// Since when nothing was heard of it, or of its process; within about a second.
+    pub silent_since: Option<Instant>,
 }
 
 /// Proof that at some moment the local peer could serve linearizable reads.
@@ -49,6 +76,8 @@ impl GroupView {
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             asleep: AtomicU64::new(0),
+            silent_since: AtomicU64::new(0),
+            replication: Mutex::new(None),
         })
     }
     /// The group.
@@ -85,6 +114,20 @@ impl GroupView {
     /// True where the group sleeps (no ticks, no heartbeats of its own).
     pub fn is_asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed) != 0
+    }
+    /// Since when the leader is silent, for a peer that is awake and does not lead. `None` also
+    /// where that is not long yet (some two seconds).
+    pub fn silent_since(&self) -> Option<Instant> {
+        match self.silent_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(Instant(since)),
+        }
+    }
+    /// How far the other members are, as of the last tick. Only where the local peer leads, and
+    /// not all of them are settled: there is a learner, a joint configuration is in force, or some
+    /// member lags or is silent.
+    pub fn replication(&self) -> Option<Replication> {
+        self.replication.lock().as_deref().cloned()
     }
     /// The lease, if it is valid at `now` and all that is known to be committed is applied here:
     /// a follower may have applied it already and shown it to somebody.
@@ -132,6 +175,14 @@ impl GroupView {
     /// Owner only: applied index.
     pub fn set_applied(&self, index: LogIndex) {
         self.applied.store(index.0, Ordering::Release);
+    }
+    /// Owner only: since when the leader is silent.
+    pub fn set_silent_since(&self, since: Option<Instant>) {
+        self.silent_since.store(since.map_or(0, |since| since.0.max(1)), Ordering::Relaxed);
+    }
+    /// Owner only: how far the others are.
+    pub fn set_replication(&self, replication: Option<Replication>) {
+        *self.replication.lock() = replication.map(Box::new);
     }
     /// Owner only: asleep or awake.
     pub fn set_asleep(&self, asleep: bool) {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate_proto::{NodeId, RegionId, Role, StoreId};
+use quorate_proto::{NodeId, RegionId, StoreId};
 use tokio::time::Instant;
 
-use crate::core::Directory;
+use crate::core::{Directory, peers};
 use crate::metrics::Metrics;
 use crate::raft::Raft;
 use crate::serve::{Ending, Serving};
@@ -81,7 +81,8 @@ fn targets(directory: &Directory, round: usize) -> Vec<(RegionId, NodeId)> {
         let mut others: Vec<StoreId> = region
             .peers
             .iter()
-            .filter(|peer| peer.store != here && peer.role == Role::Voter)
+            .filter(|peer| peer.store != here)
+            .filter(|peer| peers::check_successor(&region, local.view(), peer).is_ok())
             .map(|peer| peer.store)
             .collect();
         if others.is_empty() {

@@ -24,6 +24,7 @@ mod identity;
 mod kind;
 mod leaving;
 mod listener;
+mod lost;
 mod metrics;
 mod pages;
 mod placement;

@@ -14,11 +14,11 @@ use std::time::Duration;
 use quorate_consensus::engine::{Engine, RocksEngine};
 use quorate_consensus::node::{Addresses, Node, NodeOptions, Replies};
 use quorate_consensus::shard::{LeaderChange, NewGroup, Reply, Stranger};
-use quorate_proto::Region;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::health::health_server::HealthServer;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::wire::tikvpb::tikv_server::TikvServer;
+use quorate_proto::{Region, RegionId};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -34,13 +34,13 @@ use crate::identity::{self, Identity};
 use crate::listener::{self, Incoming};
 use crate::metrics::{Exposition, Metrics};
 use crate::pages::{Phase, Running, StorePages};
-use crate::placement::{self, Heartbeats, Joiner, Nudge};
+use crate::placement::{self, Heartbeats, Joiner, Nudge, Orders};
 use crate::placement_time::PlacementTime;
 use crate::raft::Raft;
 use crate::serve::{Applied, HealthService, Parts, Serving, TikvService, Token};
 use crate::split::Splitter;
 use crate::strangers;
-use crate::{leaving, status};
+use crate::{leaving, lost, status};
 
 /// Splits that placement may have asked for and that wait for their turn.
 const SPLIT_QUEUE: usize = 256;
@@ -255,6 +255,7 @@ impl Store {
             incarnation: self.joiner.incarnation,
             workers: self.config.effective_raft_workers(),
             raft: self.config.raft.clone(),
+            snapshots: self.config.snapshot.clone(),
         };
         let node = Node::start(
             options,
@@ -347,11 +348,16 @@ impl Store {
             joiner: self.joiner.clone(),
             identity: self.identity.clone(),
             directory: Arc::clone(service.serving.directory()),
-            raft: Arc::clone(&service.raft),
+            orders: Orders {
+                serving: Arc::clone(&service.serving),
+                raft: Arc::clone(&service.raft),
+                time: Arc::clone(&service.time),
+                nudge: Arc::clone(&service.nudge),
+                splits: asked,
+            },
             metrics: Arc::clone(&self.metrics),
             time: Arc::clone(&service.time),
             nudge: Arc::clone(&service.nudge),
-            splits: asked,
             interval: Duration::from_millis(self.config.report_interval_ms),
             fatal: self.fatal.clone(),
         };
@@ -375,6 +381,8 @@ impl Store {
                 None => placement::connect(&members).await,
             };
             tokio::spawn(splitter.run(client.clone(), requests));
+            let raft = Arc::clone(&node) as Arc<dyn Raft>;
+            tokio::spawn(lost::watch(client.clone(), Arc::clone(&directory), raft));
             tokio::spawn(strangers::welcome(strangers, client.clone(), directory, node));
             heartbeats.run(client).await;
         });
@@ -430,6 +438,10 @@ impl Replies<Token> for Answering {
         if change.is_local {
             self.nudge.add(change.group);
         }
+    }
+
+    fn reconfigured(&self, region: RegionId) {
+        self.nudge.add(region);
     }
 
     fn stranger(&self, stranger: Stranger) {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_consensus::engine::{Engine, MemoryEngine};
-use quorate_consensus::node::{Machine, clock};
-use quorate_consensus::shard::{ApplyTask, Committed, Refusal, Reply};
+use quorate_consensus::node::{Machine, SnapshotProgress, clock};
+use quorate_consensus::shard::{ApplyTask, Committed, Member, Refusal, Reply};
 use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::{kvrpcpb, metapb};
 use quorate_proto::{
@@ -48,6 +48,7 @@ pub(crate) struct FakeRaft {
     holding: Mutex<Option<Vec<Held>>>,
     pub(crate) refusal: Mutex<Option<Refusal>>,
     pub(crate) transfers: Mutex<Vec<(RegionId, NodeId)>>,
+    pub(crate) destroyed: Mutex<Vec<RegionId>>,
     pub(crate) renewals: AtomicUsize,
 }
 
@@ -114,6 +115,21 @@ impl Raft for FakeRaft {
     fn transfer_leader(&self, region: RegionId, to: NodeId) {
         self.transfers.lock().push((region, to));
     }
+    fn snapshots(&self) -> Vec<SnapshotProgress> {
+        Vec::new()
+    }
+    fn change_members(
+        &self,
+        region: RegionId,
+        _members: Vec<Member>,
+        command: Bytes,
+        token: Token,
+    ) {
+        self.take(Held::Write(region, command, token));
+    }
+    fn destroy(&self, region: RegionId) {
+        self.destroyed.lock().push(region);
+    }
 }
 
 /// A store with two regions, both led from here under a lease of an hour.
@@ -137,6 +153,7 @@ impl TestStore {
             holding: Mutex::default(),
             refusal: Mutex::default(),
             transfers: Mutex::default(),
+            destroyed: Mutex::default(),
             renewals: AtomicUsize::new(0),
         });
         let metrics = Arc::new(Metrics::default());

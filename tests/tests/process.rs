@@ -5,10 +5,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/batches.rs"]
+mod batches;
 #[path = "process/cache.rs"]
 mod cache;
 #[path = "process/commands.rs"]
 mod commands;
+#[path = "process/demos.rs"]
+mod demos;
 #[path = "process/disk.rs"]
 mod disk;
 #[path = "process/handover.rs"]
@@ -17,6 +21,8 @@ mod handover;
 mod import;
 #[path = "process/kills.rs"]
 mod kills;
+#[path = "process/membership.rs"]
+mod membership;
 #[path = "process/pages.rs"]
 mod pages;
 #[path = "process/placement.rs"]

@@ -1,126 +1,191 @@
 //! The cluster under simulated trouble, one seed after another.
 //!
 //! `QUORATE_SEEDS=1000` tries that many seeds instead of fifty, `QUORATE_FIRST=5000` begins
-//! elsewhere. A failing seed prints the command that replays it.
+//! elsewhere. A failing seed prints the command that replays it. To pin one that found a bug, give
+//! its replay a name and a sentence: `QUORATE_PIN=name QUORATE_STORY='What the bug was.'`.
+//!
+//! The mutation score, how many seeds notice which bug that was put back on purpose:
+//! `cargo test -p quorate-tests --test sim -- --ignored mutation_score --nocapture`
+//! (`QUORATE_SEEDS=200` seeds for each instead of a hundred).
 #![allow(clippy::unwrap_used)]
 
-use quorate_tests::sim::{self, Mutant, Outcome};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Lives through a seed; panics with the command to replay it where a promise was broken.
-fn check(seed: u64) -> Outcome {
-    let outcome = std::panic::catch_unwind(|| sim::run(seed));
-    let broken = match &outcome {
-        Ok(outcome) => outcome.broken.clone(),
-        Err(_) => Some("it panics".to_owned()),
-    };
-    if let Some(words) = broken {
-        panic!(
-            "seed {seed}: {words}\nreplay it with:\n  QUORATE_SEED={seed} cargo test -p \
-             quorate-tests --test sim -- replay --nocapture"
-        );
-    }
-    outcome.unwrap()
-}
+use quorate_tests::sim::{Case, Mutant, Outcome, run};
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|number| number.parse().unwrap())
 }
 
-/// One of two halves, so that both cores of a small machine have work.
-fn half(number: u64) {
-    let first = from_environment("QUORATE_FIRST").unwrap_or(0);
-    let count = from_environment("QUORATE_SEEDS").unwrap_or(50);
-    for seed in (first..first + count).filter(|seed| seed % 2 == number) {
-        check(seed);
+/// Does the same for all items, on all processors. The results keep the order of the items.
+fn for_all<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((at, item)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?)))
+        {
+            done.push((at, act(item)));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+thread_local! {
+    /// Panics of this thread are expected: what they say is an outcome, not noise.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lives through a case. A panic is a broken promise as well: raft-rs notices some bugs itself.
+fn live(case: Case) -> Result<Outcome, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                loud(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(case)));
+    QUIET.set(false);
+    let outcome = outcome.map_err(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned()));
+        format!("it panics: {}", words.unwrap_or_default())
+    })?;
+    match &outcome.broken {
+        Some(words) => Err(words.clone()),
+        None => Ok(outcome),
     }
 }
 
+const REPLAY: &str = "cargo test -p quorate-tests --test sim -- replay --nocapture";
+
 #[test]
-fn even_seeds_keep_all_promises() {
-    half(0);
+fn seeds_keep_all_promises() {
+    let first = from_environment("QUORATE_FIRST").unwrap_or(0);
+    let count = from_environment("QUORATE_SEEDS").unwrap_or(50);
+    let seeds: Vec<u64> = (first..first + count).collect();
+    let broken = for_all(&seeds, |seed| {
+        live(Case::of(*seed)).err().map(|words| {
+            format!("seed {seed}: {words}\nreplay it with:\n  QUORATE_SEED={seed} {REPLAY}\n")
+        })
+    });
+    let broken: Vec<String> = broken.into_iter().flatten().collect();
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// Cases that found a bug once, each with a sentence about it.
+fn pinned() -> Vec<(PathBuf, Case)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pinned");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
+}
+
+fn read(path: &Path) -> Case {
+    let text = std::fs::read_to_string(path).unwrap();
+    Case::parse(&text).unwrap_or_else(|error| panic!("{} is no case: {error}", path.display()))
 }
 
 #[test]
-fn odd_seeds_keep_all_promises() {
-    half(1);
+fn what_was_found_stays_fixed() {
+    let broken = for_all(&pinned(), |(path, case)| {
+        live(case.clone()).err().map(|words| {
+            let (name, story) = (path.display(), &case.story);
+            format!("{story}\nAgain: {words}\nreplay it with:\n  QUORATE_CASE={name} {REPLAY}\n")
+        })
+    });
+    let broken: Vec<String> = broken.into_iter().flatten().collect();
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [3, 14, 62] {
-        let (first, second) = (sim::run(seed), sim::run(seed));
+        let (first, second) = (run(Case::of(seed)), run(Case::of(seed)));
         assert!(first.lines > 1_000, "seed {seed} did nothing");
         assert_eq!(first.hash, second.hash, "seed {seed} went another way the second time");
+        let written = Case::parse(&Case::of(seed).to_text()).unwrap();
+        assert_eq!(first.hash, run(written).hash, "seed {seed} is not what was written down");
     }
-    assert_ne!(sim::run(3).hash, sim::run(5).hash);
+    assert_ne!(run(Case::of(3)).hash, run(Case::of(5)).hash);
 }
 
-/// Prints everything that happens in the seed that `QUORATE_SEED` names.
+/// Prints everything that happens in the seed that `QUORATE_SEED` names, or in the file that
+/// `QUORATE_CASE` names; with a bug put in where `QUORATE_MUTANT` names one.
 #[test]
 fn replay() {
-    let Some(seed) = from_environment("QUORATE_SEED") else { return };
-    let outcome = sim::replay(seed);
-    println!("{outcome:#?}");
-    assert_eq!(outcome.broken, None);
-}
-
-/// Bugs that a seed has found. Each stays fixed.
-mod pinned {
-    use super::check;
-
-    /// A store that was away while a region split, and then got a snapshot of the rest, never got
-    /// a replica of what was split off.
-    #[test]
-    fn a_split_that_was_missed() {
-        check(0);
-        check(4);
-    }
-
-    /// raft-rs merged entries into an empty append that stood at another index: the follower
-    /// acknowledged what it never got.
-    #[test]
-    fn an_append_merged_at_another_index() {
-        check(18);
-    }
-
-    /// A lease read showed less than a follower had already shown, because the leader had not
-    /// applied yet what it had told its followers to be committed.
-    #[test]
-    fn a_follower_ahead_of_its_leader() {
-        check(62);
-    }
-
-    /// An entry that arrived in one turn with the snapshot before it was acknowledged and lost.
-    #[test]
-    fn an_entry_behind_a_snapshot() {
-        check(102);
-    }
-}
-
-/// In how many of so many seeds a bug that was put in is noticed.
-fn noticed(mutant: Mutant, seeds: u64) -> usize {
-    // Panics are expected: raft-rs notices some of these itself.
-    std::panic::set_hook(Box::new(|_| {}));
-    let notices = |seed: &u64| {
-        let outcome = std::panic::catch_unwind(|| sim::run_mutant(*seed, mutant));
-        outcome.map_or(true, |outcome| outcome.broken.is_some())
+    let case = match (from_environment("QUORATE_SEED"), std::env::var("QUORATE_CASE")) {
+        (Some(seed), _) => Case::of(seed),
+        (None, Ok(path)) => read(Path::new(&path)),
+        (None, Err(_)) => return,
     };
-    let count = (0..seeds).filter(notices).count();
-    let _ = std::panic::take_hook();
-    println!("{mutant:?}: noticed in {count} of {seeds} seeds");
-    count
+    let case = match std::env::var("QUORATE_MUTANT") {
+        Ok(name) => {
+            let mutant = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+            case.with(mutant.unwrap_or_else(|| panic!("{name} is none of {:?}", Mutant::ALL)))
+        }
+        Err(_) => case,
+    };
+    if let (Ok(name), Ok(story)) = (std::env::var("QUORATE_PIN"), std::env::var("QUORATE_STORY")) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("pinned/{name}.json"));
+        std::fs::write(path, case.clone().with_story(&story).to_text()).unwrap();
+    }
+    let outcome = live(case.printed());
+    println!("{outcome:#?}");
+    outcome.unwrap();
+}
+
+/// What a seed says about a bug that was put in.
+fn noticed(mutant: Mutant, seed: u64) -> Option<String> {
+    live(Case::of(seed).with(mutant)).err()
 }
 
 #[test]
-fn mutants_are_noticed() {
-    for mutant in [
-        Mutant::PersistedBeforeSync,
-        Mutant::SkippedSync,
-        Mutant::AnsweredBeforeApplied,
-        Mutant::FollowerWithoutIndex,
-        Mutant::AppliedWithoutData,
-    ] {
-        let seeds = from_environment("QUORATE_MUTANT_SEEDS").unwrap_or(200);
-        assert!(noticed(mutant, seeds) > 0, "{mutant:?} goes unnoticed");
+fn every_mutant_is_noticed() {
+    const MOST: u64 = 60;
+    let unnoticed = for_all(&Mutant::ALL, |mutant| {
+        let found = (0..MOST).find_map(|seed| noticed(*mutant, seed));
+        found.is_none().then(|| format!("{mutant:?} goes unnoticed in {MOST} seeds"))
+    });
+    let unnoticed: Vec<String> = unnoticed.into_iter().flatten().collect();
+    assert!(unnoticed.is_empty(), "\n{}", unnoticed.join("\n"));
+}
+
+#[test]
+#[ignore = "the mutation score takes many minutes"]
+fn mutation_score() {
+    let count = from_environment("QUORATE_SEEDS").unwrap_or(100);
+    let only = std::env::var("QUORATE_MUTANT").ok();
+    println!("| Bug | noticed | of seeds | first | in which words |\n|---|---|---|---|---|");
+    for mutant in Mutant::ALL {
+        if only.as_ref().is_some_and(|only| *only != format!("{mutant:?}")) {
+            continue;
+        }
+        let seeds: Vec<u64> = (0..count).collect();
+        let words = for_all(&seeds, |seed| noticed(mutant, *seed));
+        let noticed = words.iter().flatten().count();
+        let first = words.iter().position(Option::is_some);
+        let (first, words) = match first {
+            Some(at) => (at.to_string(), words[at].clone().unwrap_or_default()),
+            None => ("never".to_owned(), String::new()),
+        };
+        let words: String = words.lines().next().unwrap_or_default().chars().take(90).collect();
+        println!("| {mutant:?} | {noticed} | {count} | {first} | {words} |");
     }
 }

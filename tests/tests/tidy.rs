@@ -7,12 +7,7 @@ use quorate_tests::tidy::{Workspace, crates, docs, source};
 
 /// Files that may be longer than [`source::MAX_LINES`]: path, lines, reason.
 const LONG: &[(&str, usize, &str)] = &[
-    ("placement/src/core/command.rs", 450, "one list: every replicated command with its record"),
     ("store/src/run.rs", 450, "the order of starting and stopping is one story"),
-    ("tests/src/sim/member.rs", 450, "one simulated placement member, all its events"),
-    ("tests/src/sim/store.rs", 450, "one simulated store, all its events"),
-    ("tests/src/sim/world.rs", 450, "the world's one heap of events, and who gets which"),
-    ("tests/src/sim/process.rs", 560, "one simulated process from start to crash"),
     ("store/src/serve/tests.rs", 520, "scripts that share one serving store"),
 ];
 

@@ -12,8 +12,11 @@ use crate::exit::{Failure, Outcome};
 
 /// The file in the data folder.
 pub(crate) const FILE: &str = "cluster.toml";
-/// The format that this program writes and the greatest that it reads.
-const FORMAT: u32 = 1;
+/// The format that this program writes and the greatest that it reads. The first one had no
+/// `replicas`.
+const FORMAT: u32 = 2;
+/// Replicas of a region where there are stores enough.
+const REPLICAS: u32 = 3;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +55,21 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// A member that was not started yet, at a port of this machine and the next one.
+    pub(crate) fn at(role: Role, number: u16, port: u16) -> Self {
+        Self {
+            role,
+            number,
+            address: format!("127.0.0.1:{port}"),
+            status_address: format!("127.0.0.1:{}", port + 1),
+            process: None,
+        }
+    }
+    /// Where it listens.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        let port = |address: &str| address.rsplit_once(':')?.1.parse().ok();
+        [port(&self.address), port(&self.status_address)].into_iter().flatten()
+    }
     /// `store-1`.
     pub(crate) fn name(&self) -> String {
         format!("{}-{}", self.role, self.number)
@@ -69,6 +87,9 @@ pub(crate) struct Cluster {
     format: u32,
     /// `down` removes the data.
     pub(crate) ephemeral: bool,
+    /// Replicas that a region was set up with, and so the stores that the cluster waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replicas: Option<u32>,
     /// Placement members first.
     #[serde(rename = "member")]
     pub(crate) members: Vec<Member>,
@@ -77,7 +98,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A cluster that was not started yet.
     pub(crate) fn new(ephemeral: bool, members: Vec<Member>) -> Self {
-        Self { format: FORMAT, ephemeral, members }
+        let mut cluster = Self { format: FORMAT, ephemeral, replicas: None, members };
+        cluster.replicas = Some(cluster.replicas());
+        cluster
+    }
+
+    /// Replicas that a region of this cluster is set up with, and the stores that it waits for
+    /// when it is new: with fewer stores than three there is one of each.
+    pub(crate) fn replicas(&self) -> u32 {
+        let by_stores =
+            || if self.of(Role::Store).count() < REPLICAS as usize { 1 } else { REPLICAS };
+        self.replicas.unwrap_or_else(by_stores)
     }
 
     /// The description in a data folder; `None` where there is none.
@@ -110,7 +141,10 @@ impl Cluster {
                 path.display()
             )));
         }
-        toml::from_str(&text).map(Some).map_err(damaged)
+        let mut cluster: Self = toml::from_str(&text).map_err(damaged)?;
+        cluster.replicas = Some(cluster.replicas());
+        cluster.format = FORMAT;
+        Ok(Some(cluster))
     }
 
     /// Writes the description so that a crash leaves the old one or the new one.
@@ -188,9 +222,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_of_the_first_format_keeps_its_replicas_when_it_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "format = 1\nephemeral = false\n\n[[member]]\nrole = \"store\"\nnumber = 1\n\
+                    address = \"127.0.0.1:7\"\nstatus_address = \"127.0.0.1:8\"\n";
+        fs::write(folder.path().join(FILE), text).unwrap();
+        let mut cluster = Cluster::load(folder.path()).unwrap().unwrap();
+        assert_eq!(cluster.replicas(), 1);
+        cluster.members.extend((2..5).map(|number| Member::at(Role::Store, number, 10 * number)));
+        cluster.save(folder.path()).unwrap();
+        let again = Cluster::load(folder.path()).unwrap().unwrap();
+        assert_eq!(again.replicas(), 1, "what it was set up with, not what it could have");
+        assert_eq!(again.members[0].ports().collect::<Vec<_>>(), [7, 8]);
+    }
+
+    #[test]
     fn a_newer_format_and_a_damaged_file_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "format = 2\nsurprise = 1\n").unwrap();
+        fs::write(folder.path().join(FILE), "format = 3\nsurprise = 1\n").unwrap();
         assert!(Cluster::load(folder.path()).unwrap_err().words.contains("newer quorate"));
         fs::write(folder.path().join(FILE), "format = \n").unwrap();
         assert!(Cluster::load(folder.path()).unwrap_err().words.contains("damaged"));

@@ -1,21 +1,15 @@
 //! `quorate down`: ends exactly the processes that `quorate up` started.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{fs, io};
 
 use super::description::{Cluster, FILE, Member, Role};
+use super::end::{PATIENCE, stop};
 use super::find;
 use super::lock::Lock;
 use crate::exit::{Failure, Outcome};
 use crate::output;
-
-/// How long processes get to hand over and end, by themselves.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the system gets to end a process that was killed.
-const AFTER_KILL: Duration = Duration::from_secs(5);
-/// Between two looks at whether a process has ended.
-const POLL: Duration = Duration::from_millis(20);
 
 /// Stops the cluster that `quorate up` started; its data stays.
 #[derive(Clone, Debug, clap::Args)]
@@ -80,46 +74,6 @@ pub(crate) fn down(args: &DownArgs) -> Outcome {
 
 fn running(cluster: &Cluster, role: Role) -> Vec<&Member> {
     cluster.of(role).filter(|member| member.running().is_some()).collect()
-}
-
-/// Ends members together and gives the names of those that do not end.
-fn stop(members: &[&Member], force: bool) -> Outcome<Vec<String>> {
-    signal(members, libc::SIGTERM)?;
-    let mut left = wait(members, PATIENCE);
-    if force && !left.is_empty() {
-        signal(&left, libc::SIGKILL)?;
-        left = wait(&left, AFTER_KILL);
-    }
-    Ok(left.iter().map(|member| member.name()).collect())
-}
-
-fn signal(members: &[&Member], signal: libc::c_int) -> Outcome {
-    for member in members {
-        if let Some(process) = member.running() {
-            process.signal(signal).map_err(|error| {
-                Failure::error(format!(
-                    "{} (pid {}) cannot be signalled: {error}; run `quorate down` as the user \
-                     that started it",
-                    member.name(),
-                    process.pid
-                ))
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Those that still run after that long.
-fn wait<'a>(members: &[&'a Member], patience: Duration) -> Vec<&'a Member> {
-    let deadline = Instant::now() + patience;
-    let mut left = members.to_vec();
-    loop {
-        left.retain(|member| member.running().is_some());
-        if left.is_empty() || Instant::now() >= deadline {
-            return left;
-        }
-        std::thread::sleep(POLL);
-    }
 }
 
 /// Removes the data of a cluster that was to be discarded: what `up` made, and the folder only

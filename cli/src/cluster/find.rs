@@ -110,6 +110,17 @@ pub(crate) fn local() -> Outcome<(PathBuf, Cluster)> {
     }
 }
 
+/// The data folder that is meant: the one named, else that of [`local`].
+///
+/// # Errors
+/// There is none.
+pub(super) fn folder(named: Option<&Path>) -> Outcome<PathBuf> {
+    match named {
+        Some(folder) => Ok(folder.canonicalize().unwrap_or_else(|_| folder.to_owned())),
+        None => Ok(local()?.0),
+    }
+}
+
 /// The data folder of the nearest development cluster, from a folder up.
 fn nearest(here: &Path) -> Option<PathBuf> {
     here.ancestors().map(|up| up.join(DEFAULT_DATA)).find(|folder| folder.join(FILE).is_file())

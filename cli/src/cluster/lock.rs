@@ -1,4 +1,4 @@
-//! One `up` or `down` at a time on a data folder.
+//! One command at a time starts or ends the processes of a data folder.
 
 use std::fs::File;
 use std::io;
@@ -32,10 +32,7 @@ impl Lock {
         }
         let error = io::Error::last_os_error();
         Err(Failure::error(if error.kind() == io::ErrorKind::WouldBlock {
-            format!(
-                "another `quorate up` or `quorate down` works on {}; wait for it to end",
-                folder.display()
-            )
+            format!("another `quorate` command works on {}; wait for it to end", folder.display())
         } else {
             format!("cannot lock {}: {error}", path.display())
         }))

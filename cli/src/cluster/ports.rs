@@ -41,6 +41,15 @@ pub(crate) fn choose(base: u16, count: u16) -> Option<Vec<u16>> {
     })
 }
 
+/// First port of one further process of a cluster that has these ports, found from `base` up in
+/// the steps of its others.
+pub(crate) fn beside(base: u16, taken: &[u16]) -> Option<u16> {
+    let candidates = (0..ATTEMPTS).map_while(|step| base.checked_add(step * STEP));
+    candidates.take_while(|port| *port < 32_000).find(|port| {
+        (*port..port + EACH).all(|port| !taken.contains(&port)) && first_taken(*port).is_none()
+    })
+}
+
 /// First ports of `count` processes from exactly `base`.
 ///
 /// # Errors

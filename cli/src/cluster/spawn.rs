@@ -15,8 +15,6 @@ const NOT_INHERITED: [&str; 4] =
     ["QUORATE_CONFIG", "QUORATE_ADVERTISE", "QUORATE_LOG_FILE", "QUORATE_LABELS"];
 /// How much of the end of a log is read to say why a process ended.
 const TAIL_BYTES: u64 = 4096;
-/// Replicas of a region, and so the stores that a fresh cluster waits for.
-const REPLICAS: usize = 3;
 
 /// What all processes of a cluster are started with.
 pub(super) struct Launch<'a> {
@@ -24,8 +22,20 @@ pub(super) struct Launch<'a> {
     pub(super) folder: &'a Path,
     /// Its description.
     pub(super) cluster: &'a Cluster,
-    /// Stay in this login session instead of one of their own.
-    pub(super) same_session: bool,
+    /// What ties them to this command.
+    pub(super) bond: Bond,
+}
+
+/// What ties a process to the command that starts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bond {
+    /// Nothing: it has a session of its own.
+    None,
+    /// It stays in this login session.
+    ThisSession,
+    /// It stays in this login session, and ends when the command does, however that happens
+    /// (on Linux; elsewhere only where the command can still end it).
+    ThisProcess,
 }
 
 impl Launch<'_> {
@@ -56,18 +66,19 @@ impl Launch<'_> {
             command.env_remove(variable);
         }
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        let same_session = self.same_session;
+        let bond = self.bond;
         // SAFETY: only calls that are allowed between fork and exec; nothing is allocated.
         unsafe {
             command.pre_exec(move || {
                 // The terminal's hangup and Ctrl-C must not reach it.
-                if same_session {
-                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
-                    if libc::setpgid(0, 0) != 0 {
-                        return Err(io::Error::last_os_error());
-                    }
-                } else if libc::setsid() < 0 {
-                    return Err(io::Error::last_os_error());
+                if bond == Bond::None {
+                    return checked(libc::setsid());
+                }
+                libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                checked(libc::setpgid(0, 0))?;
+                #[cfg(target_os = "linux")]
+                if bond == Bond::ThisProcess {
+                    checked(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
                 }
                 Ok(())
             });
@@ -102,9 +113,7 @@ impl Launch<'_> {
                 let members = self.cluster.of(Role::Placement);
                 let members: Vec<String> =
                     members.map(|other| format!("{}={}", other.number, other.address)).collect();
-                // With fewer stores than replicas there is one of each.
-                let stores = self.cluster.of(Role::Store).count();
-                let replicas = if stores < REPLICAS { 1 } else { REPLICAS };
+                let replicas = self.cluster.replicas();
                 arguments.push(format!("--id={}", member.number));
                 arguments.push(format!("--members={}", members.join(",")));
                 arguments.push(format!("--initial-stores={replicas}"));
@@ -120,6 +129,11 @@ impl Launch<'_> {
         }
         arguments
     }
+}
+
+/// What a system call says, as a result.
+fn checked(returned: libc::c_int) -> io::Result<()> {
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn tail(path: &Path) -> io::Result<String> {

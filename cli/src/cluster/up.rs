@@ -3,21 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use quorate_client::{PlacementClient, PlacementOptions};
 use quorate_proto::wire::placement::StatusResponse;
 
 use super::description::{Cluster, Member, Role};
 use super::find::{self, DATA_VARIABLE, DEFAULT_DATA};
+use super::local::Local;
 use super::lock::Lock;
-use super::spawn::Launch;
-use super::{ports, probe};
+use super::ports;
+use super::spawn::Bond;
 use crate::exit::{Failure, Outcome};
 use crate::output;
-
-/// Between two looks at whether a process is ready.
-const POLL: Duration = Duration::from_millis(50);
-/// After this long without being ready, a line says who is waited for.
-const REMARK_AFTER: Duration = Duration::from_secs(5);
 
 /// Starts placement members and stores on this machine, or the same ones again.
 #[derive(Clone, Debug, clap::Args)]
@@ -69,8 +64,8 @@ fn odd(text: &str) -> Result<u16, String> {
 pub(crate) async fn up(args: UpArgs) -> Outcome {
     let shown = args.data.display().to_string();
     let folder = absolute(&args.data)?;
-    let _lock = Lock::take(&folder)?;
-    let mut cluster = match Cluster::load(&folder)? {
+    let lock = Lock::take(&folder)?;
+    let cluster = match Cluster::load(&folder)? {
         Some(cluster) => again(cluster, &args, &shown)?,
         None => {
             demonstrate(&folder)?;
@@ -86,11 +81,12 @@ pub(crate) async fn up(args: UpArgs) -> Outcome {
         output::note(&format!("already running: {already} processes ({shown})"));
     }
     let deadline = Instant::now() + Duration::from_secs(args.wait);
-    start_missing(&folder, &mut cluster, args.same_session, deadline).await?;
-    let launch = Launch { folder: &folder, cluster: &cluster, same_session: args.same_session };
-    ready(&launch, |_| true, deadline)?;
-    let status = healthy(&launch, deadline).await?;
-    output::emit(&summary(&cluster, &status, &shown))
+    let bond = if args.same_session { Bond::ThisSession } else { Bond::None };
+    let mut local = Local::new(folder, cluster, bond, lock);
+    local.start_missing(deadline).await?;
+    local.ready(|_| true, deadline)?;
+    let status = local.healthy(deadline).await?;
+    output::emit(&summary(local.cluster(), &status, &shown))
 }
 
 /// The folder's full path, created where it is missing.
@@ -156,15 +152,27 @@ fn plan(args: &UpArgs) -> Outcome<Cluster> {
                 ))
             })?,
         };
-        members.extend((1..).zip(chosen).map(|(number, port)| Member {
-            role,
-            number,
-            address: format!("127.0.0.1:{port}"),
-            status_address: format!("127.0.0.1:{}", port + 1),
-            process: None,
-        }));
+        members.extend((1..).zip(chosen).map(|(number, port)| Member::at(role, number, port)));
     }
     Ok(Cluster::new(args.ephemeral, members))
+}
+
+/// A cluster for a while, discarded by `down`, at free ports away from those of [`up`]; another
+/// process that does the same looks for them elsewhere first.
+///
+/// # Errors
+/// No ports are free.
+pub(crate) fn temporary(placements: u16, stores: u16) -> Outcome<Cluster> {
+    let none = || Failure::error("no free ports found: stop what uses them");
+    let own = u16::try_from(std::process::id() % 75).unwrap_or(0);
+    let mut base = 12_000 + 200 * own;
+    let mut members = Vec::new();
+    for (role, count) in [(Role::Placement, placements), (Role::Store, stores)] {
+        let chosen = ports::choose(base, count).ok_or_else(none)?;
+        base = chosen.last().map_or(base, |last| last + 20);
+        members.extend((1..).zip(chosen).map(|(number, port)| Member::at(role, number, port)));
+    }
+    Ok(Cluster::new(true, members))
 }
 
 /// Settings of the stores of a new cluster: small regions, so that a person sees them split.
@@ -197,145 +205,6 @@ fn keep_config(folder: &Path, role: Role, from: Option<&Path>) -> Outcome {
             folder.display()
         ))
     })
-}
-
-/// Starts every member that does not run, and writes down each as soon as it does.
-///
-/// The stores of a new cluster join one after the other, so that store-1 is s1.
-async fn start_missing(
-    folder: &Path,
-    cluster: &mut Cluster,
-    same_session: bool,
-    deadline: Instant,
-) -> Outcome {
-    let fresh = cluster.members.iter().all(|member| member.process.is_none());
-    for at in 0..cluster.members.len() {
-        let member = &cluster.members[at];
-        if member.running().is_some() {
-            continue;
-        }
-        free(member)?;
-        let launch = Launch { folder, cluster, same_session };
-        if fresh && member.role == Role::Store && member.number == 1 {
-            ready(&launch, |member| member.role == Role::Placement, deadline)?;
-        }
-        let process = launch.start(member)?;
-        let number = (member.role == Role::Store).then_some(member.number);
-        cluster.members[at].process = Some(process);
-        cluster.save(folder)?;
-        if let Some(number) = number.filter(|_| fresh) {
-            let launch = Launch { folder, cluster, same_session };
-            joined(&launch, usize::from(number), deadline).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Nobody else listens where a member is to listen.
-fn free(member: &Member) -> Outcome {
-    for address in [&member.address, &member.status_address] {
-        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        if let Some(holder) = port.and_then(ports::in_the_way) {
-            return Err(Failure::error(format!(
-                "{} cannot start: {holder}; stop that process, or start another cluster with \
-                 --data FOLDER",
-                member.name()
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Waits until placement knows that many stores.
-async fn joined(launch: &Launch<'_>, stores: usize, deadline: Instant) -> Outcome {
-    loop {
-        if let Some(ended) = launch
-            .cluster
-            .members
-            .iter()
-            .find(|member| member.process.is_some() && member.running().is_none())
-        {
-            return Err(launch.ended(ended));
-        }
-        // Until there is a leader, nobody answers.
-        let known = match status(launch, deadline).await {
-            Ok(status) => status.stores.len(),
-            Err(_) => 0,
-        };
-        if known >= stores {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(Failure::unavailable(format!(
-                "store-{stores} has not joined in time; see {}/logs, or wait longer with --wait \
-                 SECONDS",
-                launch.folder.display()
-            )));
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-async fn status(launch: &Launch<'_>, deadline: Instant) -> Outcome<StatusResponse> {
-    let options = PlacementOptions {
-        deadline: deadline.saturating_duration_since(Instant::now()).max(POLL),
-        ..PlacementOptions::default()
-    };
-    let placement = PlacementClient::connect(&launch.cluster.placement(), options).await?;
-    Ok(placement.status().await?)
-}
-
-/// Waits until every process of those that count says that it is ready.
-fn ready(launch: &Launch<'_>, counts: impl Fn(&Member) -> bool, deadline: Instant) -> Outcome {
-    let begun = Instant::now();
-    let mut waiting: Vec<&Member> =
-        launch.cluster.members.iter().filter(|member| counts(member)).collect();
-    let mut remarked = false;
-    loop {
-        if let Some(ended) = waiting.iter().find(|member| member.running().is_none()) {
-            return Err(launch.ended(ended));
-        }
-        waiting.retain(|member| {
-            !probe::page(&member.status_address, "/ready").is_ok_and(|page| page.status == 200)
-        });
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let names = || waiting.iter().map(|member| member.name()).collect::<Vec<_>>().join(", ");
-        if Instant::now() >= deadline {
-            return Err(Failure::unavailable(format!(
-                "not ready in time: {}; see {}/logs, or wait longer with --wait SECONDS",
-                names(),
-                launch.folder.display()
-            )));
-        }
-        if !remarked && begun.elapsed() >= REMARK_AFTER {
-            remarked = true;
-            output::note(&format!("waiting for {}", names()));
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-/// Waits until every region has its replicas and a leader.
-async fn healthy(launch: &Launch<'_>, deadline: Instant) -> Outcome<StatusResponse> {
-    loop {
-        let status = status(launch, deadline).await?;
-        let stores = launch.cluster.of(Role::Store).count();
-        if crate::admin::health::judge(&status).is_healthy() && status.stores.len() >= stores {
-            return Ok(status);
-        }
-        if Instant::now() >= deadline {
-            return Err(Failure {
-                code: crate::exit::Code::Degraded,
-                words: format!(
-                    "started, but not healthy in time: {}; see `quorate status`",
-                    crate::admin::health::judge(&status)
-                ),
-            });
-        }
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// How this program was called, so that the next command can be copied.

@@ -7,9 +7,9 @@
 //! in between.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,19 +18,13 @@ use quorate_client::{Client, Error, KvPair};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::lines::{BadLine, Lines};
+use super::batches::{Event, open, read_batches};
 use super::progress::Progress;
 use super::verify;
 use crate::cluster::find::Connection;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{self, Format};
 
-/// Pairs of a batch.
-const BATCH_PAIRS: usize = 256;
-/// Bytes of a batch: it is full with the pair that passes this.
-const BATCH_BYTES: usize = 512 * 1024;
-/// Batches read ahead.
-const READ_AHEAD: usize = 4;
 /// Between two attempts at a batch.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,14 +52,17 @@ pub(crate) struct ImportArgs {
     connection: Connection,
 }
 
-/// What the reader hands over.
-pub(super) enum Event {
-    /// Pairs with distinct keys, and the byte of the file behind them.
-    Batch(Vec<KvPair>, u64),
-    /// A line that is none.
-    Bad(u64, BadLine),
-    /// The file cannot be read on.
-    Broken(io::Error),
+/// How a file is loaded.
+#[derive(Clone, Debug)]
+pub(crate) struct Loading {
+    /// The file, or `-` for stdin.
+    pub(crate) file: PathBuf,
+    /// Stop at the first bad line instead of skipping it.
+    pub(crate) strict: bool,
+    /// Batches written at the same time.
+    pub(crate) concurrency: u16,
+    /// How long to go on trying a batch while the cluster does not take it.
+    pub(crate) retry: Duration,
 }
 
 /// Runs the command. Exit code 2 where lines were skipped.
@@ -77,16 +74,23 @@ pub(super) async fn import(args: ImportArgs) -> Outcome {
     if stdin && args.verify {
         return Err(Failure::error("stdin cannot be read twice: give a file to use --verify"));
     }
+    let loading = Loading {
+        file: args.file.clone(),
+        strict: args.strict,
+        concurrency: args.concurrency,
+        retry: Duration::from_secs(args.retry),
+    };
     let (source, size) = open(&args.file)?;
     let client = args.connection.client().await?;
     let mut progress = Progress::new("import", size);
-    let bad = load(&client, read_batches(source), &args, &mut progress).await?;
+    let bad = load(&client, read_batches(source), &loading, &mut progress).await?;
     let (records, seconds, rate) = (progress.records(), progress.seconds(), progress.rate());
     drop(progress);
 
     let verified = if args.verify {
         let (source, size) = open(&args.file)?;
-        Some(verify::verify(&client, read_batches(source), size).await?)
+        let progress = Progress::new("verify", size);
+        Some(verify::verify(&client, read_batches(source), progress).await?)
     } else {
         None
     };
@@ -111,109 +115,52 @@ pub(super) async fn import(args: ImportArgs) -> Outcome {
     if bad > 0 { Err(Failure::quiet(Code::Degraded)) } else { Ok(()) }
 }
 
+/// Loads a file and counts its records in `counted` as they are written; bad lines are refused.
+///
+/// # Errors
+/// As the command's.
+pub(crate) async fn load_counted(
+    client: &Client,
+    loading: &Loading,
+    counted: Arc<AtomicU64>,
+) -> Outcome {
+    let (source, _) = open(&loading.file)?;
+    load(client, read_batches(source), loading, &mut Progress::counted(counted)).await.map(|_| ())
+}
+
+/// Reads every record of a file back and compares; how many there are.
+///
+/// # Errors
+/// Records are missing or differ, or cannot be read.
+pub(crate) async fn verify_counted(
+    client: &Client,
+    file: &Path,
+    counted: Arc<AtomicU64>,
+) -> Outcome<u64> {
+    let (source, _) = open(file)?;
+    verify::verify(client, read_batches(source), Progress::counted(counted)).await
+}
+
 /// What a person calls the file.
 fn named(path: &Path) -> std::borrow::Cow<'_, str> {
     if path.as_os_str() == "-" { "stdin".into() } else { path.to_string_lossy() }
-}
-
-/// The file and its size, where it has one.
-fn open(path: &Path) -> Outcome<(Box<dyn Read + Send>, Option<u64>)> {
-    if path.as_os_str() == "-" {
-        return Ok((Box::new(io::stdin()), None));
-    }
-    let open = || {
-        let file = File::open(path)?;
-        let about = file.metadata()?;
-        if about.is_dir() {
-            return Err(io::Error::other("it is a folder"));
-        }
-        Ok((file, about.is_file().then_some(about.len())))
-    };
-    let (file, size) = open().map_err(|error| {
-        Failure::error(format!("cannot read {}: {error}; check the path", path.display()))
-    })?;
-    Ok((Box::new(file), size))
-}
-
-/// Parses a file in a thread of its own, a few batches ahead.
-fn read_batches(source: Box<dyn Read + Send>) -> mpsc::Receiver<Event> {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    std::thread::spawn(move || {
-        let mut lines = Lines::new(BufReader::with_capacity(1 << 18, source));
-        let mut batch = Batch::default();
-        // A receiver that is gone wants no more.
-        let _ = batch.read(&mut lines, &mut |event| sender.blocking_send(event).is_ok());
-    });
-    receiver
-}
-
-/// Pairs on their way into one batch.
-#[derive(Default)]
-struct Batch {
-    pairs: Vec<KvPair>,
-    keys: HashSet<Bytes>,
-    bytes: usize,
-    position: u64,
-}
-
-impl Batch {
-    /// Reads to the end. `None` where nobody takes the events any more.
-    fn read<R: io::BufRead>(
-        &mut self,
-        lines: &mut Lines<R>,
-        send: &mut dyn FnMut(Event) -> bool,
-    ) -> Option<()> {
-        loop {
-            let line = match lines.next() {
-                Ok(Some(line)) => line,
-                Ok(None) => return self.flush(send),
-                Err(error) => {
-                    self.flush(send)?;
-                    return send(Event::Broken(error)).then_some(());
-                }
-            };
-            match line.pair {
-                Ok((key, value)) => {
-                    let full = self.pairs.len() >= BATCH_PAIRS || self.bytes >= BATCH_BYTES;
-                    if full || self.keys.contains(&key) {
-                        self.flush(send)?;
-                    }
-                    self.bytes += key.len() + value.len();
-                    self.keys.insert(key.clone());
-                    self.pairs.push((key, value));
-                    self.position = line.position;
-                }
-                Err(why) => {
-                    // In the order of the file: what came before is on its way first.
-                    self.flush(send)?;
-                    send(Event::Bad(line.number, why)).then_some(())?;
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self, send: &mut dyn FnMut(Event) -> bool) -> Option<()> {
-        let batch = std::mem::take(self);
-        self.position = batch.position;
-        (batch.pairs.is_empty() || send(Event::Batch(batch.pairs, batch.position))).then_some(())
-    }
 }
 
 /// Writes everything and says how many lines were bad.
 async fn load(
     client: &Client,
     mut events: mpsc::Receiver<Event>,
-    args: &ImportArgs,
+    loading: &Loading,
     progress: &mut Progress,
 ) -> Outcome<u64> {
-    let patience = Duration::from_secs(args.retry);
+    let patience = loading.retry;
     let mut writing = FuturesUnordered::new();
     let mut in_flight = InFlight::default();
     let mut bad = 0;
     while let Some(event) = events.recv().await {
         match event {
             Event::Batch(pairs, position) => {
-                while writing.len() >= usize::from(args.concurrency) || in_flight.holds(&pairs) {
+                while writing.len() >= usize::from(loading.concurrency) || in_flight.holds(&pairs) {
                     let Some(done) = writing.next().await else { break };
                     finished(done, &mut in_flight, progress)?;
                 }
@@ -222,8 +169,8 @@ async fn load(
             }
             Event::Bad(number, why) => {
                 bad += 1;
-                let line = format!("{} line {number}: {why}", named(&args.file));
-                if args.strict {
+                let line = format!("{} line {number}: {why}", named(&loading.file));
+                if loading.strict {
                     while let Some(done) = writing.next().await {
                         finished(done, &mut in_flight, progress)?;
                     }
@@ -239,7 +186,7 @@ async fn load(
                 return Err(Failure::error(format!(
                     "{} cannot be read on: {error}; run the import again: writing a record twice \
                      is harmless",
-                    named(&args.file)
+                    named(&loading.file)
                 )));
             }
         }
@@ -327,44 +274,6 @@ impl InFlight {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn events(text: &str) -> Vec<String> {
-        let mut seen = Vec::new();
-        let mut lines = Lines::new(text.as_bytes());
-        let mut show = |event| {
-            seen.push(match event {
-                Event::Batch(pairs, position) => {
-                    let keys = pairs.iter().map(|(key, _)| String::from_utf8_lossy(key));
-                    format!("{} to {position}", keys.collect::<Vec<_>>().join(" "))
-                }
-                Event::Bad(number, why) => format!("line {number}: {why}"),
-                Event::Broken(error) => error.to_string(),
-            });
-            true
-        };
-        Batch::default().read(&mut lines, &mut show).unwrap();
-        seen
-    }
-
-    #[test]
-    fn no_batch_holds_a_key_twice() {
-        assert_eq!(events("a\t1\nb\t2\na\t3\n"), ["a b to 8", "a to 12"]);
-    }
-
-    #[test]
-    fn a_bad_line_comes_after_what_stands_before_it() {
-        let seen = events("a\t1\nbad\nb\t2\n");
-        assert_eq!(seen, ["a to 4", "line 2: no TAB between key and value", "b to 12"]);
-    }
-
-    #[test]
-    fn batches_are_bounded() {
-        let text: String = (0..600).map(|number| format!("{number}\tv\n")).collect();
-        assert_eq!(events(&text).len(), 3);
-        let text: String =
-            (0..4).map(|number| format!("{number}\t{}\n", "v".repeat(300_000))).collect();
-        assert_eq!(events(&text).len(), 2);
-    }
 
     #[test]
     fn a_key_in_flight_holds_back_the_next_batch_with_it() {

@@ -12,7 +12,7 @@ const MAX_LINE_BYTES: usize = 4 * (MAX_KEY_BYTES + MAX_VALUE_BYTES) + 1;
 
 /// Why a line is none. The rest of the file is not affected.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub(super) enum BadLine {
+pub(crate) enum BadLine {
     /// There is no TAB.
     #[error("no TAB between key and value")]
     NoTab,
@@ -45,7 +45,7 @@ pub(super) enum BadLine {
 }
 
 /// Reads one line, without its end.
-pub(super) fn parse(line: &[u8]) -> Result<(Bytes, Bytes), BadLine> {
+pub(crate) fn parse(line: &[u8]) -> Result<(Bytes, Bytes), BadLine> {
     let text = std::str::from_utf8(line).map_err(|_| BadLine::NotText)?;
     let (key, value) = text.split_once('\t').ok_or(BadLine::NoTab)?;
     let key = key::parse(key).map_err(BadLine::Key)?;

@@ -1,6 +1,8 @@
 //! How far a long command is: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -19,39 +21,63 @@ pub(super) struct Progress {
     begun: Instant,
     last_line: Instant,
     records: u64,
-    bar: Option<ProgressBar>,
+    shown: Shown,
     remarks: u32,
+}
+
+/// Where progress is seen.
+enum Shown {
+    /// On a terminal.
+    Bar(ProgressBar),
+    /// In a line now and then.
+    Lines,
+    /// By whoever looks at the count of records.
+    Count(Arc<AtomicU64>),
 }
 
 impl Progress {
     /// Starts at nothing of `total` bytes.
     pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
         let now = Instant::now();
-        let bar = io::stderr().is_terminal().then(|| bar(what, total));
-        Self { what, total, begun: now, last_line: now, records: 0, bar, remarks: 0 }
+        let shown =
+            if io::stderr().is_terminal() { Shown::Bar(bar(what, total)) } else { Shown::Lines };
+        Self { what, total, begun: now, last_line: now, records: 0, shown, remarks: 0 }
+    }
+
+    /// Says nothing: the caller shows the count.
+    pub(super) fn counted(count: Arc<AtomicU64>) -> Self {
+        let now = Instant::now();
+        let shown = Shown::Count(count);
+        let (what, total) = ("", None);
+        Self { what, total, begun: now, last_line: now, records: 0, shown, remarks: 0 }
     }
 
     /// So many more records are done, up to that byte of the file.
     pub(super) fn advance(&mut self, records: u64, position: u64) {
         self.records += records;
-        let rate = self.rate();
-        if let Some(bar) = &self.bar {
-            bar.set_position(position);
-            bar.set_message(format!("{} records, {}/s", self.records, output::count(rate)));
-        } else if self.last_line.elapsed() >= LINE_EVERY {
-            self.last_line = Instant::now();
-            let share = self.total.filter(|total| *total > 0).map_or_else(String::new, |total| {
-                let done = position as f64 / total as f64;
-                let left = self.begun.elapsed().as_secs_f64() * (1.0 - done) / done.max(1e-9);
-                format!(", {:.0} %, {left:.0} s left", done * 100.0)
-            });
-            output::note(&format!(
-                "{}: {} records, {}/s{share}",
-                self.what,
-                self.records,
-                output::count(rate)
-            ));
+        match &self.shown {
+            Shown::Bar(bar) => {
+                bar.set_position(position);
+                let rate = output::count(self.rate());
+                bar.set_message(format!("{} records, {rate}/s", self.records));
+            }
+            Shown::Lines => self.line(position),
+            Shown::Count(count) => count.store(self.records, Ordering::Relaxed),
         }
+    }
+
+    fn line(&mut self, position: u64) {
+        if self.last_line.elapsed() < LINE_EVERY {
+            return;
+        }
+        self.last_line = Instant::now();
+        let share = self.total.filter(|total| *total > 0).map_or_else(String::new, |total| {
+            let done = position as f64 / total as f64;
+            let left = self.begun.elapsed().as_secs_f64() * (1.0 - done) / done.max(1e-9);
+            format!(", {:.0} %, {left:.0} s left", done * 100.0)
+        });
+        let rate = output::count(self.rate());
+        output::note(&format!("{}: {} records, {rate}/s{share}", self.what, self.records));
     }
 
     /// A line about one record, above the bar. Beyond twenty, one line says that there are more.
@@ -62,9 +88,9 @@ impl Progress {
             n if n == MAX_REMARKS + 1 => "further ones are counted, not shown",
             _ => return,
         };
-        match &self.bar {
-            Some(bar) => bar.suspend(|| output::note(text)),
-            None => output::note(text),
+        match &self.shown {
+            Shown::Bar(bar) => bar.suspend(|| output::note(text)),
+            Shown::Lines | Shown::Count(_) => output::note(text),
         }
     }
 
@@ -86,7 +112,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }

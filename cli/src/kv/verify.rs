@@ -8,7 +8,7 @@ use quorate_client::{Client, KvPair};
 use quorate_proto::key;
 use tokio::sync::mpsc;
 
-use super::import::Event;
+use super::batches::Event;
 use super::progress::Progress;
 use crate::exit::{Failure, Outcome};
 
@@ -24,9 +24,8 @@ const MAX_SUSPECTS: usize = 100_000;
 pub(super) async fn verify(
     client: &Client,
     mut events: mpsc::Receiver<Event>,
-    size: Option<u64>,
+    mut progress: Progress,
 ) -> Outcome<u64> {
-    let mut progress = Progress::new("verify", size);
     let mut suspects = Suspects::default();
     let mut reading = FuturesOrdered::new();
     loop {

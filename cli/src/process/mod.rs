@@ -3,6 +3,7 @@
 //! Settings in, logging on, then the node runs until it fails or is told to end:
 //! SIGTERM or SIGINT let it hand over and drain; a second one ends it at once.
 
+mod joined;
 pub(crate) mod panics;
 mod telemetry;
 
@@ -40,6 +41,7 @@ pub(crate) fn store(matches: &ArgMatches) -> Outcome {
     let Layered { node, log, .. } =
         Layers::of_process::<StoreConfig>(matches)?.apply::<StoreConfig>()?;
     telemetry::start(&log)?;
+    joined::announce(&node);
     let ended = quorate_store::run(node, shutdown());
     conclude(ended.map_err(|error| error.to_string()))
 }

@@ -200,7 +200,10 @@ pub(crate) fn flags<S: Settings>() -> Vec<Arg> {
     let knobs = help::<S>().map(|(key, help)| {
         // Lives as long as the process: a few dozen short strings, made once.
         let long: &'static str = Box::leak(flag(key).into_boxed_str());
-        Arg::new(*key).long(long).value_name("VALUE").help(format!("{help} [{}]", variable(key)))
+        let help = format!("{help} [{}]", variable(key));
+        let arg = Arg::new(*key).long(long).value_name("VALUE").help(help);
+        // What a store is told to say that it joins a cluster which runs.
+        if *key == "placement" { arg.visible_alias("join") } else { arg }
     });
     std::iter::once(config).chain(knobs).collect()
 }

@@ -12,7 +12,7 @@ use super::PlacementClient;
 use crate::{Error, Result};
 
 /// Largest answer taken.
-const DECODE_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const DECODE_BYTES: usize = 32 * 1024 * 1024;
 
 impl PlacementClient {
     /// A store announces itself.

@@ -16,6 +16,7 @@ use crate::{Error, Result, client::DEFAULT_DEADLINE};
 
 mod calls;
 mod leader;
+mod manage;
 mod regions;
 mod tso;
 

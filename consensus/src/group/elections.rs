@@ -10,10 +10,11 @@ use raft::eraftpb::MessageType;
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{PeerId, Role, Term};
+use quorate_proto::{NodeId, PeerId, Role, Term};
 
+use super::members::MAX_BEHIND;
 use super::{Group, GroupContext};
-use crate::shard::{Effects, LeaderChange};
+use crate::shard::{Effects, LeaderChange, Refusal, Reply};
 use crate::time::Instant;
 
 /// Ranks beyond this one campaign together.
@@ -49,9 +50,24 @@ impl<T> Group<T> {
 
     /// raft-rs draws an election timeout of its own at every reset; puts ours in its place.
     pub(super) fn stagger(&mut self) {
-        if self.node.raft.randomized_election_timeout() != self.timeout {
-            self.node.raft.set_randomized_election_timeout(self.timeout);
+        let timeout = self.timeout + self.apart();
+        if self.node.raft.randomized_election_timeout() != timeout {
+            self.node.raft.set_randomized_election_timeout(timeout);
         }
+    }
+
+    /// Two that know of different leaders, or members, may have the same rank and split every
+    /// vote. Where an election was lost, a voter waits for up to as many ticks more as there are
+    /// others: not as many as the other, and in the next term not as many as in this one.
+    fn apart(&self) -> usize {
+        // Voted for itself, and nobody was elected.
+        let raft = &self.node.raft;
+        if raft.vote != self.peer.0 || raft.leader_id != 0 {
+            return 0;
+        }
+        let voters = self.members.iter().filter(|member| member.role != Role::Learner);
+        let before = voters.clone().filter(|member| member.peer < self.peer).count();
+        (before + raft.term as usize) % voters.count().max(1)
     }
 
     pub(super) fn may_vote(&self, context: &GroupContext<'_>) -> bool {
@@ -141,7 +157,14 @@ impl<T> Group<T> {
             self.set_timeout();
         }
         if self.is_leader() {
+            self.end_silence();
             self.safe_truncate = 0;
+            let (log, leader) = (&self.node.raft.raft_log, self.leader());
+            let is_logged = |index, term| log.match_term(index, term);
+            self.proposals.keep_logged(is_logged, |token| {
+                let refusal = Refusal::NotLeader { leader };
+                effects.replies.push((token, Reply::Refused(refusal)));
+            });
         }
         self.publish_leader();
         effects.leaders.push(LeaderChange {
@@ -159,11 +182,14 @@ impl<T> Group<T> {
         }
     }
 
-    /// Offers leadership to the member on `node`.
-    pub(crate) fn transfer(&mut self, node: quorate_proto::NodeId) {
-        let to = self.members.iter().find(|m| m.node == node && m.role == Role::Voter);
+    /// Offers leadership to the member on `node`, if it votes and will go on to do so, can be heard
+    /// and is not far behind: commands wait until it has taken over, or an election timeout.
+    pub(crate) fn transfer(&mut self, node: NodeId, context: &GroupContext<'_>) {
+        let to = self.members.iter().find(|m| m.node == node && m.is_incoming());
         if let Some(to) = to.map(|member| member.peer.0)
             && self.is_leader()
+            && !context.nodes.is_silent(node)
+            && self.behind(PeerId(to)).is_some_and(|behind| behind <= MAX_BEHIND)
         {
             self.wake();
             self.node.transfer_leader(to);

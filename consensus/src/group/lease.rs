@@ -6,6 +6,12 @@
 //! which is longer than the lease by half, so that a clock that runs up to a third too slow breaks
 //! nothing. A pause of the process is no danger either: readers look at the clock after reading.
 //!
+//! A change of members does not touch it. Configurations that follow each other share a voter in
+//! any two of their majorities, so whoever is elected by the next one needs the vote of somebody
+//! who has promised. And by the time the one after that is in force, the entry that entered it was
+//! answered by a majority of its voters, after the lease was asked for or together with it: they
+//! have promised as well. The leader itself never loses its vote while it leads.
+//!
 //! It is void while a command that changes the region is under way (a new leader elsewhere may
 //! know of the change first), and for the rest of the term once leadership was offered to another
 //! peer, who then does not wait for the promise.

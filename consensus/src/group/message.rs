@@ -259,6 +259,18 @@ pub(crate) fn unpack_conf(conf: peer::ConfState) -> ConfState {
     }
 }
 
+/// True where both describe the same configuration; raft-rs lists members in any order.
+pub(crate) fn same_conf(one: &ConfState, other: &ConfState) -> bool {
+    let same = |one: &[u64], other: &[u64]| {
+        one.len() == other.len() && one.iter().all(|peer| other.contains(peer))
+    };
+    same(&one.voters, &other.voters)
+        && same(&one.learners, &other.learners)
+        && same(&one.voters_outgoing, &other.voters_outgoing)
+        && same(&one.learners_next, &other.learners_next)
+        && one.auto_leave == other.auto_leave
+}
+
 /// A message of ours between two peers of a group.
 pub(crate) fn own(
     group: RegionId,

@@ -12,7 +12,9 @@ mod guard;
 mod install;
 mod lease;
 mod log;
+mod members;
 mod message;
+mod progress;
 mod proposals;
 mod reads;
 mod ready;
@@ -40,15 +42,13 @@ use log::GroupLog;
 pub(crate) use message::{HIBERNATE, HIBERNATE_ACK};
 use proposals::Proposals;
 use reads::ReadQueue;
+pub use records::forget_group;
 use sleep::Sleep;
 
 /// The staged file that came with a message from another process.
 pub(crate) fn staged_file(envelope: &Envelope) -> Option<String> {
     message::staged(envelope).map(|staged| staged.id)
 }
-
-/// Peers that one without members remembers.
-const MAX_CALLERS: usize = 32;
 
 /// What a group needs to know of its shard.
 pub(crate) struct GroupContext<'a> {
@@ -67,8 +67,7 @@ pub(crate) struct Group<T> {
     id: RegionId,
     peer: PeerId,
     members: Vec<Member>,
-    /// While the members are not known (a peer that waits for its first snapshot): who has spoken
-    /// to it, and from where.
+    /// Who has spoken to this peer without being among its members as it knows them, and from where.
     callers: BTreeMap<u64, NodeId>,
     node: RawNode<GroupLog>,
     view: Arc<GroupView>,
@@ -87,11 +86,20 @@ pub(crate) struct Group<T> {
     missed: bool,
     installing: Option<Box<Installing>>,
     incoming: Option<Staged>,
+    /// Snapshots on their way: up to where each receiver will have the log.
+    transfers: BTreeMap<u64, u64>,
     /// Messages that must wait for the write under way, and the number of its `Ready`.
     held: Vec<Envelope>,
     writing: Option<u64>,
     /// From the leader: every member has the log up to here.
     safe_truncate: u64,
+    /// Members that have been quiet, and since when; of a leader only.
+    quiet: BTreeMap<u64, Instant>,
+    /// When it was opened; whether the silence of its leader, and how far its members are, are
+    /// published.
+    opened: Instant,
+    is_silent: bool,
+    is_published: bool,
     /// Term and leader as published.
     known: (u64, u64),
     pub(crate) touched: bool,
@@ -154,14 +162,18 @@ impl<T> Group<T> {
             missed: false,
             installing: None,
             incoming: None,
+            transfers: BTreeMap::new(),
             held: Vec::new(),
             writing: None,
             safe_truncate: 0,
+            quiet: BTreeMap::new(),
+            opened: context.now,
+            is_silent: false,
+            is_published: false,
             known: (0, 0),
             touched: false,
         };
         group.view.set_applied(new.applied.0);
-        group.view.set_committed(LogIndex(group.node.raft.raft_log.committed));
         group.view.set_committed(LogIndex(group.node.raft.raft_log.committed));
         group.set_timeout();
         if new.campaign || group.is_only_voter() {
@@ -194,13 +206,6 @@ impl<T> Group<T> {
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {
         let member = self.members.iter().find(|member| member.peer.0 == peer);
         member.map(|member| member.node).or_else(|| self.callers.get(&peer).copied())
-    }
-
-    /// A peer without members learns where to answer.
-    pub(crate) fn meet(&mut self, peer: u64, node: NodeId) {
-        if self.members.is_empty() && self.callers.len() < MAX_CALLERS {
-            self.callers.insert(peer, node);
-        }
     }
 
     /// False while it waits for its first snapshot.
@@ -239,7 +244,7 @@ impl<T> Group<T> {
         }
         match envelope.kind {
             HIBERNATE => return self.asked_to_sleep(envelope, context, effects),
-            HIBERNATE_ACK => return self.sleep_acknowledged(envelope),
+            HIBERNATE_ACK => return self.sleep_acknowledged(envelope, context),
             _ => {}
         }
         if self.sleep.is_asleep()
@@ -268,6 +273,7 @@ impl<T> Group<T> {
         );
         if from_leader && current {
             self.contact = Some(context.now);
+            self.end_silence();
             self.safe_truncate = self.safe_truncate.max(safe_truncate);
             if self.last_leader != message.from {
                 self.last_leader = message.from;

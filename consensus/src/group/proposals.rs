@@ -3,7 +3,8 @@
 //! Commands wait in a queue until the shard collects; small ones then share an entry. From there
 //! on the tokens of an entry wait for its index to be applied. If the entry there is of another
 //! term, somebody else's took its place and the command is certainly not done. If nothing is
-//! applied there for too long and this peer does not lead any more, nobody can say.
+//! applied there for too long and this peer does not lead any more, nobody can say. Where it leads
+//! again, its log says which of its old entries can still be committed.
 
 use std::collections::VecDeque;
 
@@ -113,6 +114,24 @@ impl<T> Proposals<T> {
             proposed.tokens.into_iter().for_each(&mut refuse);
         }
         Vec::new()
+    }
+
+    /// This peer leads again: what it proposed in an earlier term and its log has lost since can
+    /// never be committed. It must not stay before what is proposed now, at lower indexes perhaps.
+    pub(crate) fn keep_logged(
+        &mut self,
+        is_logged: impl Fn(u64, u64) -> bool,
+        mut refuse: impl FnMut(T),
+    ) {
+        let waiting = &mut self.waiting;
+        self.proposed.retain_mut(|proposed| {
+            let keeps = is_logged(proposed.index, proposed.term);
+            if !keeps {
+                *waiting -= proposed.tokens.len();
+                proposed.tokens.drain(..).for_each(&mut refuse);
+            }
+            keeps
+        });
     }
 
     /// Takes out entries proposed before `oldest`.

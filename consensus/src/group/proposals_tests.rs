@@ -47,6 +47,24 @@ fn each_outcome_is_told_once() {
 }
 
 #[test]
+fn who_leads_again_forgets_what_its_log_has_lost() {
+    let mut proposals = queue(&["a", "b", "c"]);
+    let batch = proposals.take_batch(1);
+    proposals.proposed(10, 6, Instant(1), batch.tokens);
+    // Another leader kept entry 10 and put its own in the place of 11; then this peer leads again
+    // with an empty entry at 12.
+    let log = |index, term| (index, term) == (10, 6);
+    let mut refused = Vec::new();
+    proposals.keep_logged(log, |token| refused.push(token));
+    assert_eq!((refused.as_slice(), proposals.len()), ([1, 2].as_slice(), 1));
+    proposals.proposed(13, 8, Instant(2), vec![vec![3]]);
+    let nobody = |token| panic!("{token} is refused");
+    assert_eq!(proposals.committed(10, 6, nobody), [0]);
+    assert_eq!(proposals.committed(13, 8, nobody), [3]);
+    assert!(proposals.is_idle());
+}
+
+#[test]
 fn only_old_entries_expire() {
     let mut proposals = queue(&["a"]);
     let batch = proposals.take_batch(1);

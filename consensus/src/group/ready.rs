@@ -1,6 +1,5 @@
 //! What a group wants done: proposals and reads go into raft-rs, its `Ready` comes out.
 
-use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, Term};
 use raft::Error;
@@ -173,6 +172,7 @@ impl<T> Group<T> {
         }
         let entries = ready.take_entries();
         let wrote = !entries.is_empty() || sync;
+        let reconfigures = entries.iter().any(|e| e.entry_type != EntryType::EntryNormal);
         self.node.mut_store().append(entries, batch);
         if let Some(hard) = ready.hs() {
             self.view.set_committed(LogIndex(hard.commit));
@@ -182,6 +182,13 @@ impl<T> Group<T> {
             } else {
                 self.node.mut_store().note_commit(hard.commit);
             }
+        }
+        if reconfigures {
+            // Whoever has a change of members in its log knows, even after a restart, that the
+            // change before it is committed, and does not campaign before it has applied that.
+            // Otherwise it could win by majorities of a configuration long past.
+            let hard = self.node.store().hard_state().clone();
+            self.node.mut_store().set_hard_state(hard, batch);
         }
         let committed = ready.take_committed_entries();
         self.node.advance_append_async(ready);
@@ -212,7 +219,7 @@ impl<T> Group<T> {
             });
             let data = match entry.entry_type {
                 EntryType::EntryNormal => entry.data,
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => Bytes::new(),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => entry.context,
             };
             entries.push(Committed {
                 index: LogIndex(entry.index),

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{LogIndex, NodeId, RegionId, Term};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 
 use crate::engine::EngineError;
-use crate::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger};
+use crate::shard::{
+    ApplyTask, Install, LeaderChange, Member, NewGroup, Reconfigured, Reply, Stranger,
+};
 
 /// Where an applied batch left a group.
 #[derive(Debug, Clone)]
@@ -25,6 +27,10 @@ pub struct Outcome {
     pub progress: Vec<Progress>,
     /// Groups to host from now on: split off.
     pub created: Vec<NewGroup>,
+    /// Changes of members that were applied, in order, once they are written. What comes with the
+    /// entry of a change is applied only where [`crate::shard::check_members`] agrees; a change
+    /// that the state machine refuses is not listed, and nothing changes in raft.
+    pub reconfigured: Vec<Reconfigured>,
 }
 
 /// A consistent picture of a group's state machine, ready to be sent.
@@ -43,6 +49,25 @@ pub struct SnapshotSource {
     pub state: Bytes,
     /// The engine as it was then.
     pub reader: Box<dyn crate::engine::Reader + Send>,
+}
+
+/// A snapshot on its way, or waiting for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotProgress {
+    /// Of which group.
+    pub group: RegionId,
+    /// The peer that gets it.
+    pub peer: PeerId,
+    /// The other process: where it goes, or where it comes from.
+    pub node: NodeId,
+    /// True where it leaves from here.
+    pub sending: bool,
+    /// False while it waits for its turn, or to go on after a break.
+    pub running: bool,
+    /// Bytes that have left, or are staged.
+    pub bytes: u64,
+    /// Roughly how many it will be; never less than `bytes`. 0 while that is not known.
+    pub total_bytes: u64,
 }
 
 /// The replicated state machine of all groups of a process. It runs on the apply thread.
@@ -70,6 +95,14 @@ pub trait Machine: Send + 'static {
     /// # Errors
     /// An error of the engine stops the process.
     fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError>;
+
+    /// Removes a group that is gone from here: its data, its own state and, with
+    /// [`forget_group`](crate::shard::forget_group), what raft has stored of it, in one synced
+    /// batch. A group that is not here is fine.
+    ///
+    /// # Errors
+    /// An error of the engine stops the process.
+    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError>;
 }
 
 /// Who hears of requests that end without an applied entry. Called on worker threads: must not block.
@@ -78,6 +111,8 @@ pub trait Replies<T>: Send + Sync + 'static {
     fn reply(&self, token: T, reply: Reply);
     /// Leadership of a group changed.
     fn leader_changed(&self, change: LeaderChange);
+    /// The members of a group changed, as applied here.
+    fn reconfigured(&self, _group: RegionId) {}
     /// Somebody speaks to a peer that is not hosted here. Find out whether it should be, and give
     /// it to [`Node::create`](super::Node::create); otherwise do nothing.
     fn stranger(&self, _stranger: Stranger) {}

@@ -3,48 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_proto::wire::peer::{ConfState, Envelope};
-use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
+use quorate_proto::wire::peer::Envelope;
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 use thiserror::Error;
 
+use super::members::{Member, MembersRefusal, Reconfigured};
 use crate::engine::WriteBatch;
 use crate::view::GroupView;
-
-/// One member of a group: who votes, and which process hosts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The peer.
-    pub peer: PeerId,
-    /// The process that hosts it.
-    pub node: NodeId,
-    /// Its role.
-    pub role: Role,
-}
-
-/// The configuration that members form, as raft-rs describes it: while any member is on its way in
-/// or out it is joint, and plain voters count on both sides.
-pub fn conf_of(members: &[Member]) -> ConfState {
-    let joint = members.iter().any(|m| matches!(m.role, Role::IncomingVoter | Role::DemotingVoter));
-    let mut conf = ConfState::default();
-    for member in members {
-        let peer = member.peer.0;
-        match member.role {
-            Role::Voter => {
-                conf.voters.push(peer);
-                if joint {
-                    conf.voters_outgoing.push(peer);
-                }
-            }
-            Role::Learner => conf.learners.push(peer),
-            Role::IncomingVoter => conf.voters.push(peer),
-            Role::DemotingVoter => {
-                conf.voters_outgoing.push(peer);
-                conf.learners_next.push(peer);
-            }
-        }
-    }
-    conf
-}
 
 /// A group to host: found at start, bootstrapped, or split off.
 #[derive(Clone, Debug)]
@@ -96,6 +61,19 @@ pub enum Event<T> {
         /// until it is applied.
         suspends_lease: bool,
     },
+    /// Change who replicates the group, by one step (see [`crate::shard::check_members`]). Answered
+    /// like a proposal; every rule that stands in the way is [`Refusal::Members`].
+    ChangeMembers {
+        /// Of which group.
+        group: RegionId,
+        /// All members afterwards, with their roles.
+        members: Vec<Member>,
+        /// One command with its length in front, by which the state machine changes its own
+        /// description of the group, or refuses to.
+        command: Bytes,
+        /// Whom to answer.
+        token: T,
+    },
     /// A linearizable read wants to know up to where it must see the log applied.
     Read {
         /// Of which group. Followers ask their leader.
@@ -117,11 +95,14 @@ pub enum Event<T> {
     },
     /// Host a group.
     Create(Box<NewGroup>),
-    /// Stop hosting a group. The shard forgets it; its data is the caller's to remove.
+    /// Stop hosting a group. Ends with its id in [`Effects::destroyed`].
     Destroy {
         /// Which.
         group: RegionId,
     },
+    /// The state machine has applied a change of members. Comes before the [`Event::Applied`] that
+    /// covers its entry, in the order of the entries; there is none for a change that it refused.
+    Reconfigured(Reconfigured),
     /// The state machine has applied up to here (data and applied index are written).
     Applied {
         /// In which group.
@@ -130,6 +111,16 @@ pub enum Event<T> {
         index: LogIndex,
         /// Its term.
         term: Term,
+    },
+    /// The data of a snapshot asked for by [`MakeSnapshot`] was read as of this index: the log is
+    /// kept from there on until the receiver has caught up, within its bounds.
+    SnapshotTaken {
+        /// Of which group.
+        group: RegionId,
+        /// For whom.
+        to: PeerId,
+        /// Last applied entry in it.
+        index: LogIndex,
     },
     /// A snapshot asked for by [`MakeSnapshot`] was delivered to its receiver, or not.
     SnapshotSent {
@@ -194,7 +185,8 @@ pub struct Committed<T> {
     pub index: LogIndex,
     /// The term it was proposed in.
     pub term: Term,
-    /// Commands, each with its length in front; empty for the entry a new leader starts with.
+    /// Commands, each with its length in front; empty for the entry a new leader starts with. For a
+    /// change of members the one command that came with it.
     pub data: Bytes,
     /// Where this replica proposed it: one token for each command, in order. Otherwise empty.
     pub tokens: Vec<T>,
@@ -236,6 +228,9 @@ pub enum Refusal {
     /// The read could not be confirmed in time; nothing was changed.
     #[error("the leader could not confirm the read in time")]
     ReadTimedOut,
+    /// A rule stands in the way of a change of members.
+    #[error(transparent)]
+    Members(#[from] MembersRefusal),
     /// The command may be applied later, or never.
     #[error("nobody can say whether the command will be applied")]
     Undetermined,
@@ -277,11 +272,12 @@ pub struct Install {
     pub batch: WriteBatch,
 }
 
-/// Somebody speaks to a peer that this process does not host. The region may be about to split off
-/// here; or this process missed the split, was given the rest of the parent by a snapshot, and has
+/// Somebody speaks to a peer that this process does not host (it may host an older one of the same
+/// group, which is to be destroyed then). The region may be about to split off here; or the peer was
+/// added and is to be created; or this process missed the split, was given the rest of the parent by a snapshot, and has
 /// to create the peer without data ([`Event::Create`] with nothing applied and no members), which
 /// its leader then sends a snapshot. The caller finds out which (it knows who has which range).
-/// Said again every half second for as long as messages come.
+/// Said again, at growing intervals up to half a second, for as long as messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stranger {
     /// The group.
@@ -317,6 +313,10 @@ pub struct Effects<T> {
     pub snapshots: Vec<MakeSnapshot>,
     /// Snapshots to install.
     pub installs: Vec<Install>,
+    /// Groups that are gone from here, by [`Event::Destroy`] or because the local peer was removed:
+    /// nothing of them is written any more. The state machine removes their data, with
+    /// [`crate::shard::forget_group`] in the same batch.
+    pub destroyed: Vec<RegionId>,
     /// Staged files of snapshots that are not wanted: to remove.
     pub discards: Vec<String>,
     /// Changes of leadership to report.
@@ -335,6 +335,7 @@ impl<T> Default for Effects<T> {
             apply: Vec::new(),
             snapshots: Vec::new(),
             installs: Vec::new(),
+            destroyed: Vec::new(),
             discards: Vec::new(),
             leaders: Vec::new(),
             strangers: Vec::new(),
@@ -351,8 +352,8 @@ impl<T> Effects<T> {
             && self.apply.is_empty()
             && self.snapshots.is_empty()
             && self.installs.is_empty()
+            && self.destroyed.is_empty()
             && self.discards.is_empty()
-            && self.strangers.is_empty()
             && self.leaders.is_empty()
             && self.strangers.is_empty()
             && self.persist.is_none()

@@ -9,28 +9,34 @@
 //! of processes vouches for all sleeping ones.
 
 mod api;
+mod hosting;
+pub(crate) mod members;
 mod nodes;
 mod options;
 mod parked;
+mod waking;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use api::{
-    ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, Member, NewGroup,
-    Outgoing, Persist, Plane, Refusal, Reply, Stranger, conf_of,
+    ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, NewGroup, Outgoing,
+    Persist, Plane, Refusal, Reply, Stranger,
+};
+pub use members::{
+    MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of, is_joint,
 };
 pub use options::RaftOptions;
-use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, PeerId, RegionId};
+use quorate_proto::{NodeId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
+pub use crate::group::forget_group;
 use crate::group::{Group, GroupContext};
 use crate::hash::FixedState;
 use crate::time::Instant;
-use nodes::Change;
 pub(crate) use nodes::Nodes;
 use parked::Parked;
+use waking::Wake;
 
 /// The groups of one raft worker.
 pub struct Shard<T> {
@@ -45,6 +51,8 @@ pub struct Shard<T> {
     nodes: Nodes,
     to_wake: BTreeMap<RegionId, Wake>,
     parked: Parked,
+    /// Groups that are gone; told once the write under way, which may hold some of them, is done.
+    destroyed: Vec<RegionId>,
     /// Effects made by `step`, handed out by the next `collect`.
     pending: Effects<T>,
     writing: Option<(u64, Vec<RegionId>)>,
@@ -54,15 +62,6 @@ pub struct Shard<T> {
 
 /// A hosted group, and what it works with.
 type Found<'a, T> = (&'a mut Group<T>, GroupContext<'a>, &'a mut Effects<T>);
-
-/// Why a sleeping group is to be woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wake {
-    /// The process that led it has fallen silent, last heard of then.
-    Orphaned(Instant),
-    /// A process it slept without is back.
-    Returned,
-}
 
 impl<T> Shard<T> {
     /// A shard without groups. `incarnation` must differ from that of every earlier start of the
@@ -88,6 +87,7 @@ impl<T> Shard<T> {
             touched: Vec::new(),
             to_wake: BTreeMap::new(),
             parked: Parked::default(),
+            destroyed: Vec::new(),
             pending: Effects::default(),
             writing: None,
             writes: 0,
@@ -114,6 +114,16 @@ impl<T> Shard<T> {
                     }
                 }
             }
+            Event::ChangeMembers { group, members, command, token } => {
+                match self.find(group, now) {
+                    Ok((group, context, effects)) => {
+                        group.change_members(&members, command, token, &context, effects);
+                    }
+                    Err(effects) => {
+                        effects.replies.push((token, Reply::Refused(Refusal::NoGroup)));
+                    }
+                }
+            }
             Event::Read { group, token } => match self.find(group, now) {
                 Ok((group, context, effects)) => group.read(token, &context, effects),
                 Err(effects) => {
@@ -122,10 +132,14 @@ impl<T> Shard<T> {
             },
             Event::RenewLease { group } => self.with(group, now, |group, _, _| group.renew_lease()),
             Event::TransferLeader { group, to } => {
-                self.with(group, now, |group, _, _| group.transfer(to));
+                self.with(group, now, |group, context, _| group.transfer(to, context));
             }
+            Event::Reconfigured(change) => self.reconfigured(change, now),
             Event::Applied { group, index, term } => {
                 self.with(group, now, |group, _, _| group.applied(index.0, term.0));
+            }
+            Event::SnapshotTaken { group, to, index } => {
+                self.with(group, now, |group, _, _| group.snapshot_taken(to, index));
             }
             Event::SnapshotSent { group, to, delivered } => {
                 self.with(group, now, |group, _, _| group.snapshot_sent(to, delivered));
@@ -146,6 +160,7 @@ impl<T> Shard<T> {
         if self.writing.is_some() {
             return effects;
         }
+        effects.destroyed.append(&mut self.destroyed);
         let context = context(&self.options, &self.nodes, self.votes_from, now);
         let mut batch = WriteBatch::new();
         let mut sync = false;
@@ -191,7 +206,13 @@ impl<T> Shard<T> {
 
     /// True where [`Shard::collect`] would hand something out.
     pub fn has_work(&self) -> bool {
-        self.writing.is_none() && (!self.touched.is_empty() || !self.pending.is_idle())
+        let idle = self.touched.is_empty() && self.pending.is_idle() && self.destroyed.is_empty();
+        self.writing.is_none() && !idle
+    }
+
+    /// True while the group still waits for that snapshot to be sent.
+    pub fn wants_snapshot(&self, make: &MakeSnapshot) -> bool {
+        self.groups.get(&make.group).is_some_and(|group| group.wants_snapshot(make))
     }
 
     /// An engine error met while reading the log: the process must stop.
@@ -234,14 +255,6 @@ impl<T> Shard<T> {
         }
     }
 
-    /// The other processes with members of a group get beats from now on.
-    fn meet(&mut self, group: RegionId, members: &[Member], now: Instant) {
-        let Some(group) = self.groups.get(&group) else { return };
-        for member in members.iter().filter(|member| member.peer != group.peer()) {
-            self.nodes.meet(member.node, now);
-        }
-    }
-
     fn tick(&mut self, now: Instant) {
         for change in self.nodes.silent_since(now) {
             self.node_changed(change);
@@ -259,110 +272,12 @@ impl<T> Shard<T> {
             if group.tick(&context, &mut self.pending) {
                 touch(&mut self.touched, group);
             }
+            group.publish_progress(&context);
             if group.is_asleep() {
                 asleep.push(*id);
             }
         }
         for id in asleep {
-            self.awake.remove(&id);
-        }
-    }
-
-    fn message(&mut self, from: NodeId, envelope: Envelope, now: Instant) {
-        let id = RegionId(envelope.group);
-        if !self.groups.contains_key(&id) {
-            // The group may be about to split off here.
-            let peer = PeerId(envelope.to_peer);
-            let parking = self.parked.park(id, from, envelope, now);
-            self.pending.discards.extend(parking.discard);
-            if parking.ask {
-                self.pending.strangers.push(Stranger { group: id, peer });
-            }
-            return;
-        }
-        self.with(id, now, |group, context, effects| {
-            group.meet(envelope.from_peer, from);
-            group.step(envelope, context, effects);
-        });
-    }
-
-    fn beat(&mut self, from: NodeId, incarnation: u64, now: Instant) {
-        if let Some(change) = self.nodes.beat(from, incarnation, now) {
-            self.node_changed(change);
-            self.wake_some(now);
-        }
-    }
-
-    /// A process fell silent, came back, or was restarted: find the sleeping groups it concerns.
-    fn node_changed(&mut self, change: Change) {
-        let (node, orphaned, returned, restarted) = match change {
-            Change::Silent { node, last } => (node, Some(last), false, false),
-            Change::Restarted { node, last } => (node, Some(last), true, true),
-            Change::Returned { node } => (node, None, true, false),
-        };
-        for group in self.groups.values().filter(|group| group.is_asleep()) {
-            if let Some(last) = orphaned
-                && group.leader_node() == Some(node)
-            {
-                self.to_wake.insert(group.id(), Wake::Orphaned(last));
-            } else if returned
-                // A restarted process has forgotten that its peers slept: they would campaign.
-                && (restarted || group.missed_someone())
-                && group.nodes().any(|member| member == node)
-            {
-                self.to_wake.insert(group.id(), Wake::Returned);
-            }
-        }
-    }
-
-    fn wake_some(&mut self, now: Instant) {
-        for _ in 0..self.options.wakes_per_tick {
-            let Some((id, why)) = self.to_wake.pop_first() else { return };
-            let context = context(&self.options, &self.nodes, self.votes_from, now);
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            match why {
-                Wake::Orphaned(last) => group.wake_orphaned(last, &context),
-                Wake::Returned => group.wake_for_return(),
-            }
-            if !group.is_asleep() {
-                self.awake.insert(id);
-                touch(&mut self.touched, group);
-            }
-        }
-    }
-
-    fn create(&mut self, new: NewGroup, now: Instant) {
-        let id = new.group;
-        if let Some(known) = self.groups.get(&id) {
-            if known.is_initialised() || new.members.is_empty() {
-                return;
-            }
-            // It waited for a snapshot and was split off here after all. Its term and vote are in
-            // the engine: what was not handed out for writing was not promised to anybody.
-            self.destroy(id);
-        }
-        let context = context(&self.options, &self.nodes, self.votes_from, now);
-        let engine = self.engine.clone();
-        match Group::open(&new, engine, self.incarnation, &self.logger, &context) {
-            Ok(mut group) => {
-                touch(&mut self.touched, &mut group);
-                self.groups.insert(id, group);
-                self.awake.insert(id);
-                self.meet(id, &new.members, now);
-            }
-            Err(error) => {
-                self.failed = Some(error);
-                return;
-            }
-        }
-        for (from, envelope) in self.parked.take(id) {
-            self.message(from, envelope, now);
-        }
-    }
-
-    fn destroy(&mut self, id: RegionId) {
-        if let Some(mut group) = self.groups.remove(&id) {
-            group.close(&mut self.pending);
             self.awake.remove(&id);
         }
     }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use quorate_consensus::engine::{Engine, MemoryEngine};
 use quorate_consensus::shard::{
-    Effects, Event, MakeSnapshot, Outgoing, Plane, RaftOptions, Reply, conf_of,
+    ApplyTask, Effects, Event, MakeSnapshot, Outgoing, Plane, RaftOptions, Refusal, Reply, conf_of,
 };
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::{Envelope, SnapshotMeta};
-use quorate_proto::{NodeId, PeerId, RegionId};
+use quorate_proto::{LogIndex, NodeId, RegionId};
 
-use crate::host::{Host, framed, members};
+use crate::host::{Host, framed, members, parse_members};
+use crate::show::{describe, short};
 
 /// On its way between two processes.
 pub(crate) enum Wire {
@@ -27,9 +28,12 @@ pub(crate) struct Cluster {
     pub(crate) cuts: BTreeSet<(u64, u64)>,
     /// Snapshots are not delivered on their own.
     pub(crate) holds_snapshots: bool,
-    pub(crate) snapshots: Vec<(u64, MakeSnapshot)>,
+    pub(crate) snapshots: Vec<(u64, MakeSnapshot, Option<Envelope>)>,
     pub(crate) traces: bool,
     pub(crate) tokens: u64,
+    /// Who led in which term, and which processes were asked for which peers.
+    pub(crate) leaders: Vec<(u64, u64)>,
+    pub(crate) strangers: Vec<(u64, u64)>,
     /// What happened since the last command.
     pub(crate) said: Vec<String>,
 }
@@ -46,6 +50,8 @@ impl Cluster {
             snapshots: Vec::new(),
             traces: false,
             tokens: 0,
+            leaders: Vec::new(),
+            strangers: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -64,8 +70,28 @@ impl Cluster {
     pub(crate) fn create(&mut self, node: u64, group: u64, nodes: BTreeSet<u64>, campaign: bool) {
         let now = self.now;
         let host = self.host(node);
-        let new = host.open(group, nodes, campaign);
+        let new = host.open(group, node, members(&nodes), campaign).unwrap();
         host.shard.step(Event::Create(Box::new(new)), now);
+    }
+
+    /// Hosts a peer that waits for its first snapshot.
+    pub(crate) fn host_empty(&mut self, node: u64, group: u64, peer: u64) {
+        let now = self.now;
+        let host = self.host(node);
+        assert!(!host.groups.contains_key(&group), "r{group} is on n{node} already");
+        let new = host.open(group, peer, Vec::new(), false).unwrap();
+        host.shard.step(Event::Create(Box::new(new)), now);
+    }
+
+    /// Asks for other members; `version` as the state machine is to find it, or as it is now.
+    pub(crate) fn change(&mut self, node: u64, group: u64, wanted: &str, version: Option<u64>) {
+        self.tokens += 1;
+        let token = self.tokens;
+        let now = || self.hosts[&node].groups.get(&group).map_or(0, |h| h.applied.conf_ver);
+        let version = version.unwrap_or_else(now);
+        let members = parse_members(wanted);
+        let command = framed(&format!("={version}:{wanted}"));
+        self.step(node, Event::ChangeMembers { group: RegionId(group), members, command, token });
     }
 
     pub(crate) fn propose(&mut self, node: u64, group: u64, text: &str, suspends_lease: bool) {
@@ -96,8 +122,9 @@ impl Cluster {
         let mut host =
             Host::start(node, &self.options, old.engine.clone(), old.starts + 1, self.now);
         for (group, hosted) in old.groups {
-            let new = host.open(group, hosted.members, false);
-            host.shard.step(Event::Create(Box::new(new)), self.now);
+            if let Some(new) = host.open(group, hosted.peer, hosted.first, false) {
+                host.shard.step(Event::Create(Box::new(new)), self.now);
+            }
         }
         self.hosts.insert(node, host);
     }
@@ -191,7 +218,6 @@ impl Cluster {
     }
 
     fn run(&mut self, node: u64, effects: Effects<u64>) {
-        let now = self.now;
         for Outgoing { to, plane, envelope } in effects.send {
             assert_ne!(plane, Plane::Bulk, "snapshots go their own way");
             self.post(node, to.0, Wire::Message(Box::new(envelope)));
@@ -199,34 +225,31 @@ impl Cluster {
         for (token, reply) in effects.replies {
             let words = match reply {
                 Reply::ReadAt(index) => format!("may read at {index}"),
+                Reply::Refused(Refusal::Members(rule)) => format!("refused: {rule}"),
                 Reply::Refused(refusal) => format!("refused: {refusal:?}"),
             };
             self.say(format!("n{node} #{token} {words}"));
         }
         for change in effects.leaders.iter().filter(|change| change.is_local) {
+            self.leaders.push((change.term.0, node));
             self.say(format!("n{node} leads {} in term {}", change.group, change.term));
         }
-        for task in effects.apply {
-            let group = task.group;
-            let host = self.hosts.get_mut(&node).unwrap();
-            let (index, term, entries) = host.apply(task);
-            host.shard.step(Event::Applied { group, index, term }, now);
-            for (entry, commands) in entries.iter().filter(|(entry, _)| !entry.tokens.is_empty()) {
-                let tokens: Vec<String> = entry.tokens.iter().map(|t| format!("#{t}")).collect();
-                let what: Vec<&str> = commands.iter().map(|command| short(command)).collect();
-                let (at, what, whose) = (entry.index, what.join(","), tokens.join(" "));
-                self.say(format!("n{node} {group} applied {at}: {what} for {whose}"));
-            }
-        }
+        // As in production: what nobody waits for is applied after the write.
+        let (waited_for, rest): (Vec<_>, Vec<_>) = effects
+            .apply
+            .into_iter()
+            .partition(|task| task.entries.iter().any(|entry| !entry.tokens.is_empty()));
+        self.apply(node, waited_for);
         if let Some(persist) = effects.persist {
             self.host(node).writing = Some(persist);
             if !self.host(node).stalls {
                 self.persist(node);
             }
         }
+        self.apply(node, rest);
         for make in effects.snapshots {
             self.say(format!("n{node} {} sends a snapshot to {}", make.group, make.to));
-            self.snapshots.push((node, make));
+            self.snapshots.push((node, make, None));
         }
         if !self.holds_snapshots {
             self.send_snapshots(true);
@@ -238,11 +261,37 @@ impl Cluster {
         if !self.host(node).installs_slowly {
             self.install(node);
         }
+        for group in effects.destroyed {
+            self.say(format!("n{node} removes {group}"));
+            self.host(node).destroy(group.0);
+        }
         for stranger in effects.strangers {
+            self.strangers.push((node, stranger.peer.0));
             self.say(format!("n{node} is asked for {} {}", stranger.group, stranger.peer));
         }
         for id in effects.discards {
             self.say(format!("n{node} discards {id}"));
+        }
+    }
+
+    fn apply(&mut self, node: u64, tasks: Vec<ApplyTask<u64>>) {
+        let now = self.now;
+        for task in tasks {
+            let group = task.group;
+            let host = self.hosts.get_mut(&node).unwrap();
+            let done = host.apply(task);
+            for change in done.reconfigured {
+                host.shard.step(Event::Reconfigured(change), now);
+            }
+            let (index, term) = done.at;
+            host.shard.step(Event::Applied { group, index, term }, now);
+            for (entry, commands) in done.seen.iter().filter(|(entry, _)| !entry.tokens.is_empty())
+            {
+                let tokens: Vec<String> = entry.tokens.iter().map(|t| format!("#{t}")).collect();
+                let what: Vec<&str> = commands.iter().map(|command| short(command)).collect();
+                let (at, what, whose) = (entry.index, what.join(","), tokens.join(" "));
+                self.say(format!("n{node} {group} applied {at}: {what} for {whose}"));
+            }
         }
     }
 
@@ -268,16 +317,31 @@ impl Cluster {
         }
     }
 
+    /// Reads the data of those that are to be sent.
+    pub(crate) fn take_snapshots(&mut self) {
+        for mut snapshot in std::mem::take(&mut self.snapshots) {
+            let (from, make, taken) = (snapshot.0, &snapshot.1, &mut snapshot.2);
+            if taken.is_none() {
+                let envelope = self.snapshot(from, make);
+                let index = LogIndex(envelope.snapshot.as_ref().unwrap().index);
+                let (group, to) = (make.group, make.to);
+                *taken = Some(envelope);
+                self.step(from, Event::SnapshotTaken { group, to, index });
+            }
+            self.snapshots.push(snapshot);
+        }
+    }
+
     pub(crate) fn send_snapshots(&mut self, arrive: bool) {
-        for (from, make) in std::mem::take(&mut self.snapshots) {
+        self.take_snapshots();
+        for (from, make, envelope) in std::mem::take(&mut self.snapshots) {
             let to = make.node.0;
             let (group, peer) = (make.group, make.to);
             let reaches = arrive
                 && !self.cuts.contains(&(from, to))
                 && self.hosts.get(&to).is_some_and(|host| host.runs);
             if reaches {
-                let envelope = self.snapshot(from, &make);
-                self.post(from, to, Wire::Message(Box::new(envelope)));
+                self.post(from, to, Wire::Message(Box::new(envelope.unwrap())));
             }
             self.step(from, Event::SnapshotSent { group, to: peer, delivered: reaches });
         }
@@ -298,68 +362,10 @@ impl Cluster {
                 id: format!("{}-{}-{}", make.group, make.to, applied.index),
                 index: applied.index,
                 term: applied.term,
-                conf: Some(conf_of(&members(&host.groups[&make.group.0].members))),
+                conf: Some(conf_of(&applied.members)),
                 state,
             }),
             ..Envelope::default()
         }
     }
-
-    pub(crate) fn status(&mut self, group: u64) {
-        let mut lines = Vec::new();
-        for (node, host) in &self.hosts {
-            if !host.runs {
-                lines.push(format!("n{node} is down"));
-                continue;
-            }
-            let Some(hosted) = host.groups.get(&group) else { continue };
-            let view = &hosted.view;
-            let leader = view.leader().map_or("nobody".to_owned(), |peer: PeerId| peer.to_string());
-            let asleep = if view.is_asleep() { " asleep" } else { "" };
-            let (term, committed, applied) = (view.term(), view.committed(), view.applied());
-            lines.push(format!(
-                "n{node} term {term} leader {leader} committed {committed} applied {applied}{asleep}"
-            ));
-        }
-        self.said.extend(lines);
-    }
-}
-
-fn short(command: &str) -> &str {
-    if command.len() > 30 { "a long one" } else { command }
-}
-
-/// A message in one line.
-pub(crate) fn describe(envelope: &Envelope) -> String {
-    let kinds = [
-        (3, "append"),
-        (4, "append-answer"),
-        (5, "vote?"),
-        (6, "vote"),
-        (7, "snapshot"),
-        (8, "heartbeat"),
-        (9, "heartbeat-answer"),
-        (14, "timeout-now"),
-        (15, "read-index?"),
-        (16, "read-index"),
-        (17, "pre-vote?"),
-        (18, "pre-vote"),
-        (100, "hibernate"),
-        (101, "hibernate-ack"),
-    ];
-    let kind = kinds.iter().find(|(number, _)| *number == envelope.kind).unwrap().1;
-    let mut words = format!("r{} {kind} t{}", envelope.group, envelope.term);
-    if envelope.reject {
-        words += " rejected";
-    }
-    if matches!(envelope.kind, 3 | 4) {
-        words += &format!(" after {}/{}", envelope.index, envelope.log_term);
-        if !envelope.entries.is_empty() {
-            words += &format!(" +{}", envelope.entries.len());
-        }
-    }
-    if !envelope.context.is_empty() {
-        words += " with context";
-    }
-    words
 }

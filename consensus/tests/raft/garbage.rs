@@ -23,6 +23,7 @@ enum Step {
     Persisted,
     Installed,
     Propose,
+    Change(bool),
     Read,
     Transfer,
     Sent(bool),
@@ -134,6 +135,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Persisted),
         2 => Just(Step::Installed),
         2 => Just(Step::Propose),
+        2 => any::<bool>().prop_map(Step::Change),
         2 => Just(Step::Read),
         1 => Just(Step::Transfer),
         1 => any::<bool>().prop_map(Step::Sent),
@@ -153,7 +155,8 @@ impl Subject {
         let options =
             RaftOptions { sleep_after_ticks: 3, truncate_entries: 2, ..RaftOptions::default() };
         let mut host = Host::start(1, &options, MemoryEngine::new(), 1, now);
-        let new = host.open(1, [1, 2, 3].into(), false);
+        let three = crate::host::members(&[1, 2, 3].into());
+        let new = host.open(1, 1, three, false).unwrap();
         host.shard.step(Event::Create(Box::new(new)), now);
         Self { host, shown: Effects::default(), now }
     }
@@ -192,6 +195,12 @@ impl Subject {
             Step::Propose => {
                 let command = framed("x");
                 self.event(Event::Propose { group, command, token: 0, suspends_lease: false });
+            }
+            Step::Change(joint) => {
+                let wanted = if joint { "1,2d,3d" } else { "1,2,3,4l" };
+                let members = crate::host::parse_members(wanted);
+                let command = framed("=1:");
+                self.event(Event::ChangeMembers { group, members, command, token: 0 });
             }
             Step::Read => self.event(Event::Read { group, token: 0 }),
             Step::Transfer => self.event(Event::TransferLeader { group, to: NodeId(2) }),

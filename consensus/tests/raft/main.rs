@@ -4,10 +4,12 @@
 //! writes what happens into the scripts; read the difference before you commit it.
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
 mod cluster;
 mod garbage;
 mod host;
 mod script;
+mod show;
 
 macro_rules! scripts {
     ($($name:ident),+ $(,)?) => {$(
@@ -19,11 +21,17 @@ macro_rules! scripts {
 }
 
 scripts!(
+    a_committed_change_is_not_forgotten,
     a_destroyed_group_answers,
+    a_leader_is_lost_in_a_joint_configuration,
+    a_pair_is_promoted,
+    a_process_is_back_before_the_group_sleeps,
+    a_removal_is_finished_after_a_crash,
     a_restart_keeps_the_promises,
     a_restarted_leader_is_replaced,
     bounds_are_kept,
     bytes_are_bounded,
+    changes_are_refused,
     commands_are_applied,
     commands_lose_their_place,
     elections_are_staggered,
@@ -34,11 +42,16 @@ scripts!(
     leases_are_granted,
     leases_are_withheld,
     logs_are_truncated,
+    members_change_across_crashes,
+    members_come_and_go,
     messages_wait_for_their_group,
     one_voter_is_enough,
     reads_find_their_index,
     silence_wakes_the_orphans,
     snapshots_are_installed,
+    snapshots_keep_the_log_they_need,
     snapshots_nobody_needs_are_discarded,
+    two_of_one_rank_are_elected,
     votes_are_promised,
+    what_is_not_settled_is_published,
 );

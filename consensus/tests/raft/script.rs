@@ -1,13 +1,19 @@
 //! The language of the scripts.
 //!
 //! A line is a command, a line that begins with `=` is what happened until everything came to
-//! rest, `#` begins a comment. Peer k of every group lives on process k; tokens count up from #1.
+//! rest, `#` begins a comment. Peer k of every group lives on the process of its last digit; tokens
+//! count up from #1.
 //!
 //! ```text
 //! option NAME=VALUE          before the first create
 //! create rG 1,2,3 [on 1,2]   a fresh group with these voters
 //! split rG 1,2,3 on N        the same on one process, which campaigns at once
 //! destroy N rG
+//! host N rG pK                        a peer that waits for its first snapshot
+//! change N rG LIST [at VERSION]       these members from now on: 1,2l,3i,4d (voter, learner,
+//!                                     incoming, demoting); VERSION as applied there by default
+//! members rG                          who they are, as each process has applied it
+//! progress N rG                       what a peer publishes of those that are not settled
 //! tick [COUNT] [on 1,2]      100 ms pass each time; these processes tick and send beats
 //! advance MS                 time passes and nobody notices
 //! propose N rG TEXT…         each word is a command; `!word` suspends the lease,
@@ -16,7 +22,7 @@
 //! cut 1->2 … · cut 1-2 … · heal
 //! stall N · persist N · flow N        writes on N finish only at `persist`
 //! stop N [keep COUNT] · restart N     unsynced writes beyond COUNT are lost (default: none)
-//! hold snapshots · send snapshots · lose snapshots · slow installs N · install N
+//! hold snapshots · take snapshots · send snapshots · lose snapshots · slow installs N · install N
 //! manual · auto              nothing moves by itself · everything comes to rest after each command
 //! work N · deliver [1->2 …] · deliver-one 1->2 · drop 1->2 … · repeat 1->2
 //! status rG · lease N rG · hold-lease N rG · holds N rG · log N rG · data N rG · trace on|off
@@ -112,6 +118,16 @@ impl Runner {
             ["destroy", node, id] => {
                 cluster.step(number(node), Event::Destroy { group: RegionId(group(id)) });
             }
+            ["host", node, id, peer] => {
+                let peer = number(peer.strip_prefix('p').unwrap());
+                cluster.host_empty(number(node), group(id), peer);
+            }
+            ["change", node, id, list, rest @ ..] => {
+                let version = if let ["at", version] = rest { Some(number(version)) } else { None };
+                cluster.change(number(node), group(id), list, version);
+            }
+            ["members", id] => cluster.members(group(id)),
+            ["progress", node, id] => cluster.progress(number(node), group(id)),
             ["tick", rest @ ..] => {
                 let (count, rest) = match rest {
                     [count, rest @ ..] if *count != "on" => (number(count), rest),
@@ -165,6 +181,7 @@ impl Runner {
             ["stop", node, "keep", count] => cluster.stop(number(node), number(count) as usize),
             ["restart", node] => cluster.restart(number(node)),
             ["hold", "snapshots"] => cluster.holds_snapshots = true,
+            ["take", "snapshots"] => cluster.take_snapshots(),
             ["send", "snapshots"] => cluster.send_snapshots(true),
             ["lose", "snapshots"] => cluster.send_snapshots(false),
             ["slow", "installs", node] => cluster.host(number(node)).installs_slowly = true,

@@ -1,11 +1,13 @@
 //! What a store reports, parsed once.
 
+use std::time::Duration;
+
 use quorate_proto::wire::placement as wire;
-use quorate_proto::{InvalidRegion, LogIndex, Region, StoreId, Term};
+use quorate_proto::{InvalidRegion, LogIndex, PeerId, Region, RegionId, StoreId, Term};
 use thiserror::Error;
 
 use super::command::leader_from_wire;
-use super::tree::{RegionInfo, RegionStats};
+use super::tree::{PeerProgress, RegionInfo, RegionStats};
 
 /// Most regions one report may carry; a store with more sends several.
 pub const MAX_REPORTED_REGIONS: usize = 50_000;
@@ -27,6 +29,23 @@ pub struct StoreStats {
     pub operations: u64,
     /// True while it stops: it gives its leaders away.
     pub stopping: bool,
+    /// Processor time since its process started, in microseconds.
+    pub cpu_us: u64,
+    /// Snapshots on their way from it.
+    pub snapshots_sending: u32,
+    /// Snapshots on their way to it.
+    pub snapshots_receiving: u32,
+}
+
+/// An order that a store refused, or that failed there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderRefusal {
+    /// Of which operator.
+    pub operator: u64,
+    /// Of which region.
+    pub region: RegionId,
+    /// The rule that stands in the way, in words.
+    pub reason: String,
 }
 
 /// A store's report.
@@ -44,6 +63,8 @@ pub struct Report {
     pub full: bool,
     /// Echoed in the answer.
     pub sequence: u64,
+    /// Orders it could not follow since its last report.
+    pub refusals: Vec<OrderRefusal>,
 }
 
 /// Why a report was refused. Its stream ends.
@@ -63,7 +84,7 @@ pub enum BadReport {
     Region(#[from] InvalidRegion),
     /// A store reports only what it leads.
     #[error("{0} is reported by a store that does not lead it")]
-    NotLed(quorate_proto::RegionId),
+    NotLed(RegionId),
 }
 
 impl TryFrom<wire::StoreReport> for Report {
@@ -85,7 +106,15 @@ impl TryFrom<wire::StoreReport> for Report {
             leaders: wire.leader_count,
             operations: wire.operations,
             stopping: wire.stopping,
+            cpu_us: wire.cpu_us,
+            snapshots_sending: wire.snapshots_sending,
+            snapshots_receiving: wire.snapshots_receiving,
         };
+        let refusals = wire.refusals.into_iter().map(|refusal| OrderRefusal {
+            operator: refusal.operator_id,
+            region: RegionId(refusal.region_id),
+            reason: refusal.reason,
+        });
         let regions = wire.regions.into_iter().map(|region| region_from_wire(store, region));
         Ok(Self {
             store,
@@ -94,6 +123,7 @@ impl TryFrom<wire::StoreReport> for Report {
             regions: regions.collect::<Result<_, _>>()?,
             full: wire.full,
             sequence: wire.sequence,
+            refusals: refusals.collect(),
         })
     }
 }
@@ -110,6 +140,8 @@ fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionIn
         term: Term(wire.term),
         down: wire.down_peers.into_iter().map(Into::into).collect(),
         pending: wire.pending_peers.into_iter().map(Into::into).collect(),
+        progress: wire.progress.into_iter().map(progress_from_wire).collect(),
+        last_index: LogIndex(wire.last_index),
         stats: RegionStats {
             bytes: wire.approximate_bytes,
             keys: wire.approximate_keys,
@@ -120,4 +152,14 @@ fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionIn
         },
         led: true,
     })
+}
+
+fn progress_from_wire(wire: wire::PeerProgress) -> PeerProgress {
+    let (sent, total) = (wire.snapshot_sent_bytes, wire.snapshot_total_bytes);
+    PeerProgress {
+        peer: PeerId(wire.peer_id),
+        matched: LogIndex(wire.match_index),
+        snapshot: (sent != 0 || total != 0).then_some((sent, total)),
+        silent: Duration::from_millis(wire.silent_ms),
+    }
 }

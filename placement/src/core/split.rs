@@ -7,7 +7,7 @@ use quorate_proto::limits::MAX_KEY_BYTES;
 use quorate_proto::{RegionId, key};
 use thiserror::Error;
 
-use super::operators::{Draft, Step};
+use super::operators::{Draft, Goal};
 use super::tree::{RegionInfo, RegionTree};
 
 /// Most keys of one request.
@@ -88,7 +88,8 @@ pub fn plan(tree: &RegionTree, keys: &BTreeSet<Bytes>) -> Result<Vec<Draft>, Spl
         region: info.region.id,
         epoch: info.region.epoch,
         reason: format!("split at {} keys on request", keys.len()),
-        step: Step::Split { keys },
+        goal: Goal::Split { keys },
+        by: "request",
     };
     Ok(cuts.into_values().map(draft).collect())
 }
@@ -105,7 +106,8 @@ pub fn halve(tree: &RegionTree, region: RegionId) -> Result<Draft, SplitRefusal>
     Ok(Draft {
         region,
         epoch: info.region.epoch,
-        step: Step::Split { keys: Vec::new() },
+        goal: Goal::Split { keys: Vec::new() },
+        by: "request",
         reason: "split in half on request".to_owned(),
     })
 }

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::limits::SENTINEL_START;
@@ -37,6 +38,19 @@ pub struct RegionStats {
     pub commit: LogIndex,
 }
 
+/// What a leader knows of one of the other replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// Which one.
+    pub peer: PeerId,
+    /// Last entry known to be durable there.
+    pub matched: LogIndex,
+    /// Of a snapshot on its way there, in bytes: sent, and all of it.
+    pub snapshot: Option<(u64, u64)>,
+    /// Since it, or its process, was last heard of.
+    pub silent: Duration,
+}
+
 /// What is known of a region.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegionInfo {
@@ -50,6 +64,11 @@ pub struct RegionInfo {
     pub down: Vec<PeerId>,
     /// Peers that are behind, or still get their snapshot.
     pub pending: Vec<PeerId>,
+    /// What the leader knows of the other replicas: those of a region with a learner, a joint
+    /// configuration or a replica that is behind; otherwise none.
+    pub progress: Vec<PeerProgress>,
+    /// The last entry of the leader's log; 0 where it was not told.
+    pub last_index: LogIndex,
     /// Size and load.
     pub stats: RegionStats,
     /// True where its leader has reported it in this term of placement's leadership and has not
@@ -62,7 +81,17 @@ impl RegionInfo {
     pub fn from_saved(saved: SavedRegion) -> Self {
         let SavedRegion { region, leader, term, bytes, keys } = saved;
         let stats = RegionStats { bytes, keys, ..RegionStats::default() };
-        Self { region, leader, term, down: Vec::new(), pending: Vec::new(), stats, led: false }
+        Self {
+            region,
+            leader,
+            term,
+            down: Vec::new(),
+            pending: Vec::new(),
+            progress: Vec::new(),
+            last_index: LogIndex(0),
+            stats,
+            led: false,
+        }
     }
 
     /// What the next leader of placement needs to route.
@@ -215,6 +244,11 @@ impl RegionTree {
     /// All regions, in order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<RegionInfo>> {
         self.by_id.values()
+    }
+
+    /// The regions with ids beyond one, in order.
+    pub fn after(&self, id: RegionId) -> impl Iterator<Item = &Arc<RegionInfo>> {
+        self.by_id.range((Bound::Excluded(id), Bound::Unbounded)).map(|(_, info)| info)
     }
 
     /// How many there are.

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::cluster::Cluster;
 use super::{convert, duties, orders, status};
 use crate::core::command::{Answer, Command, Joining, labels_from_wire};
-use crate::core::operators::{Refused, SPLIT_DEADLINE, TRANSFER_DEADLINE};
+use crate::core::operators::{SPLIT_DEADLINE, TRANSFER_DEADLINE};
 use crate::core::split;
 
 /// Most children of one split that ids are given for.
@@ -55,10 +55,8 @@ impl PlacementService {
                         return Ok(Some(regions.map(|info| info.region.clone()).collect()));
                     }
                     for draft in drafts {
-                        match session.leader.split(draft, now) {
-                            // What a region is busy with ends soon, and then its turn comes.
-                            Ok(_) | Err(Refused::Busy { .. } | Refused::Full) => {}
-                        }
+                        // What a region is busy with ends soon, and then its turn comes.
+                        let _ = session.leader.split(draft, now);
                     }
                     Ok::<Option<Vec<Region>>, Status>(None)
                 })
@@ -81,8 +79,8 @@ impl PlacementService {
                 let before = info.map(|info| info.region.clone());
                 let draft = split::halve(session.leader.tree(), region)?;
                 let begun =
-                    session.leader.operators().of(region).map(|operator| operator.step.clone());
-                if begun.as_ref() != Some(&draft.step) {
+                    session.leader.operators().of(region).map(|operator| operator.goal.clone());
+                if begun.as_ref() != Some(&draft.goal) {
                     session.leader.split(draft, clock::now())?;
                 }
                 Ok::<Option<Region>, Status>(before)

@@ -283,6 +283,7 @@ impl Cluster {
                 "the placement leader could not confirm that it still leads; try again",
             ),
             Refusal::TooLarge { .. } => Status::invalid_argument(refusal.to_string()),
+            Refusal::Members(_) => Status::failed_precondition(refusal.to_string()),
             Refusal::Undetermined => Status::aborted(
                 "nobody can say whether this was done: the placement leader changed or was cut \
                  off; look before you try again",

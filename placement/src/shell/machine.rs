@@ -102,7 +102,8 @@ impl Machine for StateMachine {
             token.end(Ended::Applied(answer));
         }
         let Applied { index, term, .. } = self.applied;
-        Ok(Outcome { progress: vec![Progress { group: GROUP, index, term }], created: Vec::new() })
+        let progress = vec![Progress { group: GROUP, index, term }];
+        Ok(Outcome { progress, ..Outcome::default() })
     }
 
     fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
@@ -110,7 +111,8 @@ impl Machine for StateMachine {
             return Ok(None);
         }
         let members = self.applied.members.iter().map(Into::into).collect();
-        let state = wire::SnapshotState { version: CLUSTER_VERSION, members };
+        let version = self.state.read().cluster().map_or(1, |cluster| cluster.version);
+        let state = wire::SnapshotState { version, members };
         Ok(Some(SnapshotSource {
             index: self.applied.index,
             term: self.applied.term,
@@ -143,5 +145,14 @@ impl Machine for StateMachine {
         self.state.write().replace(loaded);
         self.applied = applied;
         Ok(self.members())
+    }
+
+    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+        Err(EngineError::Fatal {
+            during: format!("leaving {group}"),
+            reason: "this member was removed from the placement group: stop it and remove its \
+                     folder"
+                .to_owned(),
+        })
     }
 }

@@ -2,8 +2,15 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod balance;
+mod cluster;
+mod labels;
+mod lifecycle;
+mod limits;
+mod loads;
 mod operators;
 mod oracle;
+mod rules;
+mod schedule;
 mod split;
 mod state;
 mod support;

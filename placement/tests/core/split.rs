@@ -1,7 +1,7 @@
 //! From requested keys to one split for each region.
 
 use bytes::Bytes;
-use quorate_placement::core::operators::Step;
+use quorate_placement::core::operators::Goal;
 use quorate_placement::core::split::{
     MAX_KEYS_PER_SPLIT, MAX_SPLIT_KEYS, SplitRefusal, check_keys, halve, plan,
 };
@@ -33,9 +33,9 @@ fn keys_are_grouped_by_region_and_boundaries_are_done() {
     let drafts = plan(&tree(), &wanted).unwrap();
     assert_eq!(drafts.len(), 2);
     assert_eq!(drafts[0].region, RegionId(1));
-    assert_eq!(drafts[0].step, Step::Split { keys: keys(&["c", "f"]) });
+    assert_eq!(drafts[0].goal, Goal::Split { keys: keys(&["c", "f"]) });
     assert_eq!(drafts[1].region, RegionId(2));
-    assert_eq!(drafts[1].step, Step::Split { keys: keys(&["x"]) });
+    assert_eq!(drafts[1].goal, Goal::Split { keys: keys(&["x"]) });
     assert_eq!(plan(&tree(), &check_keys(&keys(&["m"])).unwrap()), Ok(Vec::new()));
 }
 
@@ -43,7 +43,7 @@ fn keys_are_grouped_by_region_and_boundaries_are_done() {
 fn a_long_list_is_cut_into_steps() {
     let many: Vec<Bytes> = (0..200).map(|number| format!("a{number:04}").into()).collect();
     let drafts = plan(&tree(), &check_keys(&many).unwrap()).unwrap();
-    let Step::Split { keys } = &drafts[0].step else { panic!("not a split") };
+    let Goal::Split { keys } = &drafts[0].goal else { panic!("not a split") };
     assert_eq!((drafts.len(), keys.len()), (1, MAX_KEYS_PER_SPLIT));
 }
 

@@ -2,7 +2,7 @@
 
 use quorate_consensus::engine::{Engine, MemoryEngine};
 use quorate_consensus::time::Instant;
-use quorate_placement::core::command::{Answer, Command, Joining, Member};
+use quorate_placement::core::command::{Answer, CLUSTER_VERSION, Command, Joining, Member};
 use quorate_placement::core::report::{Report, StoreStats};
 use quorate_placement::core::state::State;
 use quorate_placement::core::tree::{RegionInfo, RegionStats};
@@ -53,7 +53,13 @@ pub fn initialize(cluster_id: u64, initial_stores: u32) -> Command {
             address: format!("127.0.0.1:237{id}"),
         })
         .collect();
-    Command::Initialize { cluster_id, members, initial_stores, replicas: 3 }
+    Command::Initialize {
+        cluster_id,
+        members,
+        initial_stores,
+        replicas: 3,
+        version: CLUSTER_VERSION,
+    }
 }
 
 /// A store with an empty folder announces itself.
@@ -88,6 +94,8 @@ pub fn led(region: &Region, store: u64, term: u64) -> RegionInfo {
         term: Term(term),
         down: Vec::new(),
         pending: Vec::new(),
+        progress: Vec::new(),
+        last_index: Default::default(),
         stats: RegionStats::default(),
         led: true,
     }
@@ -96,7 +104,15 @@ pub fn led(region: &Region, store: u64, term: u64) -> RegionInfo {
 /// A report of `store`.
 pub fn report(store: u64, full: bool, regions: Vec<RegionInfo>) -> Report {
     let stats = StoreStats::default();
-    Report { store: StoreId(store), incarnation: 1, stats, regions, full, sequence: 1 }
+    Report {
+        store: StoreId(store),
+        incarnation: 1,
+        stats,
+        regions,
+        full,
+        sequence: 1,
+        refusals: Vec::new(),
+    }
 }
 
 pub fn seconds(seconds: u64) -> Instant {

@@ -10,8 +10,9 @@
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
+use quorate_proto::Peer;
 use quorate_proto::limits::{MAX_BATCH_ITEMS, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use quorate_proto::wire::command::{Command, DeleteRange, Split, SplitTo};
+use quorate_proto::wire::command::{ChangePeers, Command, DeleteRange, Split, SplitTo};
 use thiserror::Error;
 
 use super::keys::PLAIN;
@@ -21,7 +22,7 @@ use super::keys::PLAIN;
 pub struct Stamp {
     /// Version of the region epoch.
     pub version: u64,
-    /// Configuration version of the epoch; matters to splits only.
+    /// Configuration version of the epoch; matters to splits and changes of peers only.
     pub conf_ver: u64,
     /// Placement time, milliseconds since the Unix epoch.
     pub time_ms: u64,
@@ -138,6 +139,16 @@ pub fn split(stamp: Stamp, children: Vec<SplitTo>) -> Result<Bytes, CommandError
     }
     children.iter().try_for_each(|child| check_key(&child.key))?;
     encode_admin(Command { split: Some(Split { children }), ..stamped(stamp) })
+}
+
+/// The command that makes `peers` those of the region. It goes with a change of the group's
+/// members, never as a proposal of its own.
+///
+/// # Errors
+/// There are too many of them.
+pub fn change_peers(stamp: Stamp, peers: &[Peer]) -> Result<Bytes, CommandError> {
+    let peers = peers.iter().map(|peer| (*peer).into()).collect();
+    encode_admin(Command { change_peers: Some(ChangePeers { peers }), ..stamped(stamp) })
 }
 
 fn stamped(stamp: Stamp) -> Command {

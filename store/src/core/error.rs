@@ -92,6 +92,14 @@ pub enum RegionError {
         /// The bound.
         limit: usize,
     },
+    /// A change of peers that does not fit the region.
+    #[error("the replicas of {region} cannot change like that: {reason}")]
+    BadPeers {
+        /// The region.
+        region: RegionId,
+        /// Which rule stands in the way.
+        reason: String,
+    },
     /// A split that does not fit the region.
     #[error("{region} cannot be split like that: {reason}")]
     BadSplit {
@@ -171,7 +179,7 @@ impl RegionError {
                     entry_size: *size as u64,
                 });
             }
-            RegionError::BadSplit { .. } => {}
+            RegionError::BadSplit { .. } | RegionError::BadPeers { .. } => {}
         }
         error
     }

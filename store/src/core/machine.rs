@@ -53,4 +53,8 @@ impl<T: Send + 'static, A: Answers<T>> Machine for StoreMachine<T, A> {
     fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
         self.applier.install(install)
     }
+
+    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+        self.applier.destroy(group)
+    }
 }

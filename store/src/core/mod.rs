@@ -11,6 +11,7 @@
 //! * [`snapshot`]: what leaves as a snapshot and what a received one does, crash by crash.
 //! * [`recover`]: what a store finds at its start, and its first regions.
 //! * [`read`]: reads without the log, under a lease or at a read index.
+//! * [`peers`]: placement's steps about replicas, made into changes of the group's members.
 //! * [`split`]: when and where a region is split, and the command for it.
 //! * [`report`]: what placement is told, changed regions only.
 //!
@@ -26,6 +27,7 @@ pub mod directory;
 pub mod error;
 pub mod keys;
 pub mod machine;
+pub mod peers;
 pub mod read;
 pub mod recover;
 pub mod report;

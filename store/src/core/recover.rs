@@ -78,6 +78,12 @@ impl Applier {
             }
             PeerState::Serving => {
                 let region = description(stored.region)?;
+                if region.peer(peer).is_none() {
+                    tracing::info!(region = %id, %peer, "finishing the removal of a replica");
+                    self.erase(id, peer, Some(&region))?;
+                    self.directory.insert_tombstone(id, peer);
+                    return Ok(None);
+                }
                 let applied =
                     applied.ok_or_else(|| corrupt(&what, &"it lacks its applied index"))?;
                 let local = self

@@ -2,13 +2,17 @@
 //!
 //! The first report on a stream has everything. After that, a region is reported when its
 //! description or term changed, when its size did by an eighth, or when enough was written or read
-//! to matter for the balance of load. What is reported counts as known; a broken stream starts
+//! to matter for the balance of load; and every time for as long as its replicas are not settled: one
+//! is a learner, comes in or goes out, lags, or is silent. What is reported counts as known; a broken stream starts
 //! anew with [`Reporter::restart`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use quorate_proto::wire::placement::RegionReport;
+use quorate_consensus::time::Instant;
+use quorate_consensus::view::{PeerProgress, Replication};
+use quorate_proto::wire::placement::{self as wire, RegionReport};
 use quorate_proto::{Region, RegionId, Term};
 
 use super::directory::{Directory, LocalRegion};
@@ -21,6 +25,10 @@ const WRITTEN_BYTES: u64 = 1024 * 1024;
 const WRITTEN_KEYS: u64 = 4096;
 /// Keys read that make a region worth reporting.
 const READ_KEYS: u64 = 65_536;
+/// A replica that lacks more entries than this is called pending.
+const PENDING: u64 = 1_024;
+/// A replica that was silent for so long is called down; a restart takes less.
+const DOWN: Duration = Duration::from_secs(10);
 
 /// What was last sent on the present stream.
 #[derive(Debug, Default)]
@@ -35,6 +43,8 @@ struct Sent {
     term: Term,
     bytes: u64,
     counters: Counters,
+    /// Its replicas were not settled.
+    unsettled: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,13 +75,13 @@ impl Reporter {
     }
 
     /// What to send now. Costs a look at every region: call it on a timer.
-    pub fn report(&mut self, directory: &Directory) -> Regions {
+    pub fn report(&mut self, directory: &Directory, now: Instant) -> Regions {
         let full = !std::mem::replace(&mut self.started, true);
         let mut led = BTreeMap::new();
         let mut reports = Vec::new();
         for local in directory.all() {
             let before = self.sent.remove(&local.id());
-            let Some((sent, report)) = look(&local, before, full) else { continue };
+            let Some((sent, report)) = look(&local, before, full, now) else { continue };
             led.insert(local.id(), sent);
             reports.extend(report);
         }
@@ -80,14 +90,14 @@ impl Reporter {
         Regions { reports, full }
     }
 
-    /// What to send at once about one region: it was split, or its leader changed. Nothing before
+    /// What to send at once about one region: it was split, or its leader or its replicas changed. Nothing before
     /// the first full report, which will have it.
-    pub fn report_one(&mut self, local: &LocalRegion) -> Option<RegionReport> {
+    pub fn report_one(&mut self, local: &LocalRegion, now: Instant) -> Option<RegionReport> {
         if !self.started {
             return None;
         }
         let before = self.sent.remove(&local.id());
-        let (sent, report) = look(local, before, false)?;
+        let (sent, report) = look(local, before, false, now)?;
         self.sent.insert(local.id(), sent);
         report
     }
@@ -99,6 +109,7 @@ fn look(
     local: &LocalRegion,
     before: Option<Sent>,
     full: bool,
+    at: Instant,
 ) -> Option<(Sent, Option<RegionReport>)> {
     let view = local.view();
     // Term first: a leader change in between is told with too old a term, and again next time.
@@ -114,7 +125,9 @@ fn look(
         written_keys: stats.written_keys(),
         read_keys: stats.read_keys(),
     };
-    let now = Sent { region, term, bytes: stats.bytes(), counters };
+    let replication = view.replication();
+    let unsettled = replication.is_some();
+    let now = Sent { region, term, bytes: stats.bytes(), counters, unsettled };
     // What was counted before this store led the region is not its leader's load.
     let last = before.as_ref().map_or(counters, |before| before.counters);
     let since = Counters {
@@ -126,7 +139,8 @@ fn look(
         Some(before) if !full && !differs(&before, &now, since) => return Some((before, None)),
         Some(_) | None => {}
     }
-    let report = RegionReport {
+    let commit_index = view.committed().0;
+    let mut report = RegionReport {
         region: Some(now.region.as_ref().into()),
         leader: Some(leader.into()),
         term: term.0,
@@ -135,16 +149,41 @@ fn look(
         written_bytes: since.written_bytes,
         written_keys: since.written_keys,
         read_keys: since.read_keys,
-        down_peers: Vec::new(),
-        pending_peers: Vec::new(),
-        commit_index: view.committed().0,
+        commit_index,
+        last_index: commit_index,
         ..RegionReport::default()
     };
+    if let Some(replication) = replication {
+        add_replication(&mut report, &replication, at);
+    }
     Some((now, Some(report)))
+}
+
+fn add_replication(report: &mut RegionReport, replication: &Replication, now: Instant) {
+    let silence =
+        |peer: &PeerProgress| peer.silent_since.map_or(Duration::ZERO, |at| now.since(at));
+    let last = replication.last.0;
+    report.last_index = last;
+    for peer in &replication.peers {
+        if peer.snapshot || peer.matched.0 + PENDING < last {
+            report.pending_peers.push(peer.peer.0);
+        }
+        if silence(peer) >= DOWN {
+            report.down_peers.push(peer.peer.0);
+        }
+        report.progress.push(wire::PeerProgress {
+            peer_id: peer.peer.0,
+            match_index: peer.matched.0,
+            silent_ms: silence(peer).as_millis() as u64,
+            ..wire::PeerProgress::default()
+        });
+    }
 }
 
 fn differs(before: &Sent, now: &Sent, since: Counters) -> bool {
     !Arc::ptr_eq(&before.region, &now.region)
+        || now.unsettled
+        || before.unsettled
         || before.term != now.term
         || before.bytes.abs_diff(now.bytes) >= SIZE_STEP.max(before.bytes / 8)
         || since.written_bytes >= WRITTEN_BYTES

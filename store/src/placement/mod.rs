@@ -5,7 +5,9 @@ mod orders;
 mod report;
 
 pub(crate) use self::join::Joiner;
-pub(crate) use self::orders::Order;
+pub(crate) use self::orders::Orders;
+#[cfg(test)]
+pub(crate) use self::orders::{Dropped, Order};
 pub(crate) use self::report::{Heartbeats, Nudge};
 
 use std::time::{Duration, Instant};

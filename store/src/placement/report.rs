@@ -1,7 +1,7 @@
 //! The stream to placement: reports up, orders down, for as long as the process lives.
 //!
-//! A report goes out at a steady pace with what changed, and at once for a region that was split
-//! or whose leadership came here ([`Nudge`]). When the stream breaks, because placement has another
+//! A report goes out at a steady pace with what changed, and at once for a region that was split,
+//! changed its replicas or is led from here now, and for an order that was refused ([`Nudge`]). When the stream breaks, because placement has another
 //! leader or cannot be reached, a new one begins with everything. Serving goes on meanwhile.
 
 use std::collections::BTreeSet;
@@ -13,12 +13,12 @@ use parking_lot::Mutex;
 use quorate_client::PlacementClient;
 use quorate_consensus::node::clock;
 use quorate_proto::RegionId;
-use quorate_proto::wire::placement::{RegionReport, StoreOrders, StoreReport};
+use quorate_proto::wire::placement::{OrderRefusal, RegionReport, StoreOrders, StoreReport};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Joiner, Order, Patience};
+use super::{Joiner, Orders, Patience};
 use crate::core::{Directory, Reporter};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
@@ -26,8 +26,6 @@ use crate::metrics::Metrics;
 use crate::pages::count;
 use crate::placement_time::PlacementTime;
 use crate::process;
-use crate::raft::Raft;
-use crate::split::SplitRequest;
 
 /// Most regions in one message.
 const REGIONS_A_MESSAGE: usize = 4_096;
@@ -39,16 +37,20 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Shortest time between two reports of nudged regions: many leaders may come at once.
 const GATHERING: Duration = Duration::from_millis(20);
 
-/// Regions that placement should hear of at once.
+/// Refusals kept for the next report; beyond, placement finds out by its deadlines.
+const REFUSALS: usize = 1_024;
+
+/// What placement should hear of at once.
 #[derive(Debug, Default)]
 pub(crate) struct Nudge {
     regions: Mutex<BTreeSet<RegionId>>,
+    refusals: Mutex<Vec<OrderRefusal>>,
     stopping: AtomicBool,
     notify: Notify,
 }
 
 impl Nudge {
-    /// This region was split, or is led from here now. Never blocks for long.
+    /// This region was split, changed its replicas, or is led from here now. Never blocks for long.
     pub(crate) fn add(&self, region: RegionId) {
         let first = {
             let mut regions = self.regions.lock();
@@ -57,6 +59,22 @@ impl Nudge {
         if first {
             self.notify.notify_one();
         }
+    }
+
+    /// An order is not carried out, or failed.
+    pub(crate) fn refuse(&self, operator_id: u64, region: RegionId, reason: String) {
+        tracing::info!(operator = operator_id, %region, reason, "refused an order");
+        let mut refusals = self.refusals.lock();
+        if refusals.len() < REFUSALS {
+            refusals.push(OrderRefusal { operator_id, region_id: region.0, reason });
+        }
+        drop(refusals);
+        self.notify.notify_one();
+    }
+
+    /// Takes out what was refused.
+    pub(super) fn refusals(&self) -> Vec<OrderRefusal> {
+        std::mem::take(&mut *self.refusals.lock())
     }
 
     /// This store is stopping: no leader should be moved here.
@@ -79,11 +97,10 @@ pub(crate) struct Heartbeats {
     pub(crate) joiner: Joiner,
     pub(crate) identity: Identity,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) raft: Arc<dyn Raft>,
+    pub(crate) orders: Orders,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) time: Arc<PlacementTime>,
     pub(crate) nudge: Arc<Nudge>,
-    pub(crate) splits: mpsc::Sender<SplitRequest>,
     pub(crate) interval: Duration,
     pub(crate) fatal: Fatal,
 }
@@ -171,7 +188,7 @@ impl Heartbeats {
         reporter: &mut Reporter,
         sequence: &mut u64,
     ) -> Result<(), String> {
-        let regions = reporter.report(&self.directory);
+        let regions = reporter.report(&self.directory, clock::now());
         let mut full = regions.full;
         let mut rest = regions.reports;
         loop {
@@ -192,9 +209,11 @@ impl Heartbeats {
         sequence: &mut u64,
     ) -> Result<(), String> {
         let regions = self.nudge.take().into_iter().filter_map(|id| self.directory.get(id));
+        let now = clock::now();
         let reports: Vec<RegionReport> =
-            regions.filter_map(|local| reporter.report_one(&local)).collect();
-        if reports.is_empty() && !self.nudge.is_stopping() {
+            regions.filter_map(|local| reporter.report_one(&local, now)).collect();
+        let refused = !self.nudge.refusals.lock().is_empty();
+        if reports.is_empty() && !refused && !self.nudge.is_stopping() {
             return Ok(());
         }
         self.send(outbox, reports, false, sequence)
@@ -211,6 +230,10 @@ impl Heartbeats {
         let (region_count, leader_count, _) = count(&self.directory);
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
+        let snapshots = self.orders.raft.snapshots();
+        let on_their_way = |sending| {
+            snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
+        };
         let report = StoreReport {
             cluster_id: self.identity.cluster_id,
             store_id: self.identity.store.0,
@@ -225,6 +248,10 @@ impl Heartbeats {
             full,
             sequence: *sequence,
             stopping: self.nudge.is_stopping(),
+            snapshots_sending: on_their_way(true),
+            snapshots_receiving: on_their_way(false),
+            cpu_us: process::cpu_us(),
+            refusals: self.nudge.refusals(),
             ..StoreReport::default()
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
@@ -242,20 +269,7 @@ impl Heartbeats {
             }
         }
         for order in orders.orders {
-            let (operator, reason) = (order.operator_id, order.reason.clone());
-            match Order::check(order, &self.directory) {
-                Ok(Order::TransferLeader { region, to }) => {
-                    tracing::info!(operator, %region, %to, reason, "handing leadership over");
-                    self.raft.transfer_leader(region, to);
-                }
-                Ok(Order::Split { region, keys }) => {
-                    tracing::info!(operator, %region, keys = keys.len(), reason, "asked to split");
-                    if self.splits.try_send(SplitRequest { region, keys }).is_err() {
-                        tracing::warn!(operator, %region, "too many splits are asked for; dropped");
-                    }
-                }
-                Err(why) => tracing::debug!(operator, why, "dropped an order"),
-            }
+            self.orders.carry_out(order);
         }
     }
 }

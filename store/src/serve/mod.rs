@@ -252,6 +252,8 @@ impl Serving {
             Refusal::NoGroup => RegionError::RegionNotFound(region),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
+            // No client asks for it.
+            Refusal::Members(_) => RegionError::Busy("the replicas of the region are changing"),
             Refusal::ReadTimedOut => RegionError::ReadNotReady(region),
             Refusal::Undetermined if kind.is_read() => RegionError::ReadNotReady(region),
             Refusal::Undetermined => return Finished::undetermined(kind, region),

@@ -106,7 +106,8 @@ impl Finished {
             RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
-            | RegionError::BadSplit { .. } => Outcome::Invalid,
+            | RegionError::BadSplit { .. }
+            | RegionError::BadPeers { .. } => Outcome::Invalid,
         };
         Self { response: reply::region_error(kind, error.to_wire()), outcome, at: None }
     }

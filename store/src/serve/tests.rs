@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use quorate_consensus::shard::Refusal;
+use quorate_consensus::shard::{MembersRefusal, Refusal};
 use quorate_proto::PeerId;
 use quorate_proto::StoreId;
 use quorate_proto::limits::{MAX_ANSWER_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
@@ -130,6 +130,7 @@ async fn every_refusal_says_what_to_do() {
         Refusal::NoGroup,
         Refusal::Busy { reason: "full" },
         Refusal::TooLarge { bytes: 9 },
+        Refusal::Members(MembersRefusal::Joint),
         Refusal::ReadTimedOut,
         Refusal::Undetermined,
     ] {
@@ -148,6 +149,7 @@ async fn every_refusal_says_what_to_do() {
             }
             Refusal::NoGroup => assert_eq!(put.region_not_found.unwrap().region_id, 1),
             Refusal::Busy { .. } => assert_eq!(put.server_is_busy.unwrap().reason, "full"),
+            Refusal::Members(_) => assert!(put.server_is_busy.is_some()),
             Refusal::TooLarge { .. } => {
                 assert_eq!(put.raft_entry_too_large.unwrap().entry_size, 9);
             }

@@ -1,10 +1,15 @@
 //! What placement is told: everything once, then only what changed.
 
+use quorate_consensus::time::Instant;
+use quorate_consensus::view::{PeerProgress, Replication};
 use quorate_proto::wire::placement::RegionReport;
-use quorate_proto::{PeerId, Term};
+use quorate_proto::{LogIndex, PeerId, Term};
 use quorate_store::core::Reporter;
 
 use super::world::{World, child, region};
+
+/// Some moment.
+const NOW: Instant = Instant::from_millis(60_000);
 
 fn ids(reports: &[RegionReport]) -> Vec<u64> {
     reports.iter().map(|report| report.region.as_ref().unwrap().id).collect()
@@ -18,32 +23,32 @@ fn a_stream_starts_with_everything_and_goes_on_with_changes() {
     world.lead(2);
     world.local(3).view().set_leader(Term(6), Some(PeerId(32)));
     let mut reporter = Reporter::new();
-    assert_eq!(reporter.report_one(&world.local(5)), None, "the full report comes first");
+    assert_eq!(reporter.report_one(&world.local(5), NOW), None, "the full report comes first");
 
-    let first = reporter.report(&directory);
+    let first = reporter.report(&directory, NOW);
     assert!(first.full);
     assert_eq!(ids(&first.reports), [2, 5], "what this store leads");
     let leader = first.reports[1].leader.unwrap();
     assert_eq!((leader.id, leader.store_id, first.reports[1].term), (51, 1, 6));
-    let second = reporter.report(&directory);
+    let second = reporter.report(&directory, NOW);
     assert!(!second.full && second.reports.is_empty());
 
     // A split, a new term, a lost and a won region.
     world.split(5, vec![child(7, "g")]);
     world.lead(7);
-    let pushed = reporter.report_one(&world.local(7)).unwrap();
+    let pushed = reporter.report_one(&world.local(7), NOW).unwrap();
     assert_eq!(pushed.region.unwrap().end_key, "g");
-    assert_eq!(ids(&reporter.report(&directory).reports), [5]);
+    assert_eq!(ids(&reporter.report(&directory, NOW).reports), [5]);
     world.local(2).view().set_leader(Term(7), Some(PeerId(22)));
     world.lead(3);
-    assert_eq!(ids(&reporter.report(&directory).reports), [3]);
+    assert_eq!(ids(&reporter.report(&directory, NOW).reports), [3]);
     world.local(2).view().set_leader(Term(8), Some(PeerId(21)));
-    let back = reporter.report_one(&world.local(2)).unwrap();
+    let back = reporter.report_one(&world.local(2), NOW).unwrap();
     assert_eq!(back.term, 8);
-    assert!(reporter.report(&directory).reports.is_empty());
+    assert!(reporter.report(&directory, NOW).reports.is_empty());
 
     reporter.restart();
-    let all = reporter.report(&directory);
+    let all = reporter.report(&directory, NOW);
     assert!(all.full);
     assert_eq!(ids(&all.reports), [2, 3, 5, 7]);
 }
@@ -55,25 +60,70 @@ fn load_is_reported_once_there_is_enough_of_it() {
     world.put(1, "before", "this store led");
     world.lead(1);
     let mut reporter = Reporter::new();
-    let first = reporter.report(&directory).reports.remove(0);
+    let first = reporter.report(&directory, NOW).reports.remove(0);
     assert_eq!((first.written_keys, first.written_bytes), (0, 0), "not the leader's load");
     assert_eq!((first.approximate_keys, first.approximate_bytes), (1, 21));
 
     world.put(1, "small", "change");
-    assert!(reporter.report(&directory).reports.is_empty());
+    assert!(reporter.report(&directory, NOW).reports.is_empty());
     for n in 0..10 {
         world.put(1, &format!("large{n}"), &"v".repeat(200_000));
     }
-    let second = reporter.report(&directory).reports.remove(0);
+    let second = reporter.report(&directory, NOW).reports.remove(0);
     assert_eq!(second.written_keys, 11, "since it was last reported");
     assert!(second.written_bytes > 2_000_000);
     assert_eq!(second.approximate_keys, 12);
 
     world.local(1).stats().record_read(65_535);
-    assert!(reporter.report(&directory).reports.is_empty());
+    assert!(reporter.report(&directory, NOW).reports.is_empty());
     world.local(1).stats().record_read(1);
-    assert_eq!(reporter.report(&directory).reports[0].read_keys, 65_536);
+    assert_eq!(reporter.report(&directory, NOW).reports[0].read_keys, 65_536);
     world.local(1).stats().measure(1_000, 10);
-    let shrunk = reporter.report(&directory).reports.remove(0);
+    let shrunk = reporter.report(&directory, NOW).reports.remove(0);
     assert_eq!((shrunk.approximate_bytes, shrunk.read_keys), (1_000, 0));
+}
+
+#[test]
+fn replicas_that_are_not_settled_are_reported_until_they_are() {
+    let world = World::new(vec![region(1, "", "")]);
+    let directory = world.directory();
+    world.lead(1);
+    let mut reporter = Reporter::new();
+    let first = reporter.report(&directory, NOW).reports.remove(0);
+    assert!(first.progress.is_empty() && first.pending_peers.is_empty());
+    assert!(reporter.report(&directory, NOW).reports.is_empty());
+
+    let peer = |peer, matched, snapshot, silent_since| PeerProgress {
+        peer: PeerId(peer),
+        matched: LogIndex(matched),
+        snapshot,
+        silent_since,
+    };
+    let silent = |seconds: u64| Some(Instant::from_millis(60_000 - seconds * 1_000));
+    let peers = vec![
+        peer(12, 5_000, false, None),
+        peer(13, 3_975, false, silent(10)),
+        peer(14, 0, true, silent(9)),
+    ];
+    let replication = Replication { last: LogIndex(5_000), peers };
+    world.local(1).view().set_replication(Some(replication));
+    for _ in 0..2 {
+        let report = reporter.report(&directory, NOW).reports.remove(0);
+        assert_eq!(report.last_index, 5_000);
+        assert_eq!(report.pending_peers, [13, 14]);
+        assert_eq!(report.down_peers, [13]);
+        let told: Vec<(u64, u64, u64)> = report
+            .progress
+            .iter()
+            .map(|peer| (peer.peer_id, peer.match_index, peer.silent_ms))
+            .collect();
+        assert_eq!(told, [(12, 5_000, 0), (13, 3_975, 10_000), (14, 0, 9_000)]);
+    }
+    assert!(reporter.report_one(&world.local(1), NOW).is_some());
+
+    // Once more, so that placement knows it is over.
+    world.local(1).view().set_replication(None);
+    let last = reporter.report(&directory, NOW).reports.remove(0);
+    assert!(last.progress.is_empty() && last.down_peers.is_empty());
+    assert!(reporter.report(&directory, NOW).reports.is_empty());
 }

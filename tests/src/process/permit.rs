@@ -10,11 +10,11 @@ static ENDED: Condvar = Condvar::new();
 
 /// The right to run one cluster.
 #[derive(Debug)]
-pub(super) struct Permit(());
+pub struct Permit(());
 
 impl Permit {
     /// Waits for a turn.
-    pub(super) fn take() -> Permit {
+    pub fn take() -> Permit {
         let mut running = RUNNING.lock();
         while *running >= CLUSTERS {
             ENDED.wait(&mut running);

@@ -104,9 +104,23 @@ pub fn run(home: &Path, arguments: &[&str]) -> Ran {
     finish(command(home).args(arguments), arguments)
 }
 
+/// [`run`] for a command that may take long.
+///
+/// # Panics
+/// When it does not end within `patience`.
+#[track_caller]
+pub fn run_for(home: &Path, arguments: &[&str], patience: Duration) -> Ran {
+    finish_within(command(home).args(arguments), arguments, patience)
+}
+
 /// Runs a prepared command to its end.
 #[track_caller]
 pub(super) fn finish(command: &mut Command, arguments: &[&str]) -> Ran {
+    finish_within(command, arguments, PATIENCE)
+}
+
+#[track_caller]
+fn finish_within(command: &mut Command, arguments: &[&str], patience: Duration) -> Ran {
     let asked: String = arguments.join(" ").chars().take(200).collect();
     let mut child = command
         .stdin(Stdio::null())
@@ -116,14 +130,14 @@ pub(super) fn finish(command: &mut Command, arguments: &[&str]) -> Ran {
         .unwrap_or_else(|error| panic!("{} cannot be started: {error}", program().display()));
     let stdout = drain(child.stdout.take().expect("stdout is piped"));
     let stderr = drain(child.stderr.take().expect("stderr is piped"));
-    let code = wait(&mut child, &asked);
+    let code = wait(&mut child, &asked, patience);
     let text = |reader: JoinHandle<String>| reader.join().expect("a reader of a pipe ends");
     Ran { asked, code, stdout: text(stdout), stderr: text(stderr) }
 }
 
 #[track_caller]
-fn wait(child: &mut Child, asked: &str) -> i32 {
-    let deadline = Instant::now() + PATIENCE;
+fn wait(child: &mut Child, asked: &str, patience: Duration) -> i32 {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             return status.code().unwrap_or(-1);
@@ -132,7 +146,7 @@ fn wait(child: &mut Child, asked: &str) -> i32 {
             // It is our own child; it may have ended since.
             let _ = child.kill();
             let _ = child.wait();
-            panic!("`quorate {asked}` did not end within {PATIENCE:?}");
+            panic!("`quorate {asked}` did not end within {patience:?}");
         }
         std::thread::sleep(POLL);
     }

@@ -20,6 +20,8 @@ macro_rules! messages {
     )*};
 }
 
+pub mod batch;
+
 messages! {
     RequestHeader { #[prost(uint64, tag = "1")] cluster_id: u64, }
     PdError { #[prost(int32, tag = "1")] kind: i32, #[prost(string, tag = "2")] message: String, }

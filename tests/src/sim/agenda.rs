@@ -7,7 +7,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 /// A millisecond of virtual time, which counts in nanoseconds.
-pub(super) const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 
 struct Slot<E> {
     at: u64,
@@ -39,39 +39,39 @@ impl<E> Ord for Slot<E> {
 }
 
 /// A heap of events. See the module.
-pub(super) struct Agenda<E> {
+pub(crate) struct Agenda<E> {
     now: u64,
     number: u64,
     heap: BinaryHeap<Reverse<Slot<E>>>,
 }
 
 impl<E> Agenda<E> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { now: 0, number: 0, heap: BinaryHeap::new() }
     }
 
     /// The time of the last event taken out.
-    pub(super) fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.now
     }
 
     /// Plans an event for `at`, or for now where that lies behind. `tie` orders it among others
     /// of the same moment.
-    pub(super) fn at(&mut self, at: u64, tie: u64, event: E) {
+    pub(crate) fn at(&mut self, at: u64, tie: u64, event: E) {
         self.number += 1;
         let slot = Slot { at: at.max(self.now), tie, number: self.number, event };
         self.heap.push(Reverse(slot));
     }
 
     /// The next event.
-    pub(super) fn pop(&mut self) -> Option<E> {
+    pub(crate) fn pop(&mut self) -> Option<E> {
         let Reverse(slot) = self.heap.pop()?;
         self.now = slot.at;
         Some(slot.event)
     }
 
     /// When the next event is due.
-    pub(super) fn next_at(&self) -> Option<u64> {
+    pub(crate) fn next_at(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse(slot)| slot.at)
     }
 }

@@ -16,9 +16,9 @@ type Entry = (Term, u64);
 
 /// Everything that replicas have agreed on so far.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
+pub(crate) struct Checks {
     /// The first broken promise.
-    pub(super) broken: Option<String>,
+    pub(crate) broken: Option<String>,
     leaders: BTreeMap<(RegionId, Term), PeerId>,
     entries: BTreeMap<(RegionId, u64), Entry>,
     states: BTreeMap<(RegionId, u64), (u64, NodeId)>,
@@ -28,25 +28,25 @@ pub(super) struct Checks {
     timestamps: BTreeMap<u64, u64>,
     highest_returned: u64,
     /// Entries applied over all replicas.
-    pub(super) applied: u64,
+    pub(crate) applied: u64,
     /// Regions split off.
-    pub(super) splits: u64,
+    pub(crate) splits: u64,
     /// Snapshots installed.
-    pub(super) installs: u64,
+    pub(crate) installs: u64,
     /// Changes of leadership.
-    pub(super) elections: u64,
+    pub(crate) elections: u64,
 }
 
 impl Checks {
     /// Notes a broken promise; the first one counts.
-    pub(super) fn fail(&mut self, words: impl FnOnce() -> String) {
+    pub(crate) fn fail(&mut self, words: impl FnOnce() -> String) {
         if self.broken.is_none() {
             self.broken = Some(words());
         }
     }
 
     /// One leader for each group and term.
-    pub(super) fn leader(&mut self, change: &LeaderChange) {
+    pub(crate) fn leader(&mut self, change: &LeaderChange) {
         let (group, term) = (change.group, change.term);
         let Some(leader) = change.leader else { return };
         if change.is_local {
@@ -59,7 +59,7 @@ impl Checks {
     }
 
     /// The same entry at the same index on every replica, also when it is applied again.
-    pub(super) fn entries<T>(&mut self, node: NodeId, task: &ApplyTask<T>) {
+    pub(crate) fn entries<T>(&mut self, node: NodeId, task: &ApplyTask<T>) {
         let mut before = None;
         for entry in &task.entries {
             let (group, index) = (task.group, entry.index);
@@ -81,7 +81,7 @@ impl Checks {
     }
 
     /// Equal state at equal applied index.
-    pub(super) fn state(&mut self, node: NodeId, group: RegionId, index: u64, hash: u64) {
+    pub(crate) fn state(&mut self, node: NodeId, group: RegionId, index: u64, hash: u64) {
         let (known, first) = *self.states.entry((group, index)).or_insert((hash, node));
         if known != hash {
             self.fail(|| format!("{group} differs on {first} and {node} at applied index {index}"));
@@ -89,7 +89,7 @@ impl Checks {
     }
 
     /// One description for each region and version; disjoint on a store; versions only grow.
-    pub(super) fn directory(
+    pub(crate) fn directory(
         &mut self,
         node: NodeId,
         directory: &Directory,
@@ -130,23 +130,23 @@ impl Checks {
     }
 
     /// The newest region known to hold a key.
-    pub(super) fn region_of(&self, key: &[u8]) -> Option<Arc<Region>> {
+    pub(crate) fn region_of(&self, key: &[u8]) -> Option<Arc<Region>> {
         let holding = self.newest.values().filter(|region| region.range.contains(key));
         holding.max_by_key(|region| region.epoch.version).cloned()
     }
 
     /// All regions, newest descriptions.
-    pub(super) fn regions(&self) -> impl Iterator<Item = &Arc<Region>> {
+    pub(crate) fn regions(&self) -> impl Iterator<Item = &Arc<Region>> {
         self.newest.values()
     }
 
     /// What a request for a timestamp must be above.
-    pub(super) fn timestamp_floor(&self) -> u64 {
+    pub(crate) fn timestamp_floor(&self) -> u64 {
         self.highest_returned
     }
 
     /// A timestamp returned to a request that was sent when `floor` was the highest returned one.
-    pub(super) fn timestamp(&mut self, member: NodeId, floor: u64, timestamp: u64) {
+    pub(crate) fn timestamp(&mut self, member: NodeId, floor: u64, timestamp: u64) {
         if timestamp <= floor {
             self.fail(|| {
                 format!("{member} gave the timestamp {timestamp} after {floor} had been seen")
@@ -160,7 +160,7 @@ impl Checks {
 }
 
 /// A hash of all data on a disk.
-pub(super) fn data_hash(engine: &MemoryEngine) -> Result<u64, EngineError> {
+pub(crate) fn data_hash(engine: &MemoryEngine) -> Result<u64, EngineError> {
     let mut hash = 0;
     engine.scan(Cf::Data, b"", b"", Direction::Forward, &mut |key, value| {
         hash = fnv(&[&u64::to_le_bytes(hash), key, value]);
@@ -170,7 +170,7 @@ pub(super) fn data_hash(engine: &MemoryEngine) -> Result<u64, EngineError> {
 }
 
 /// A hash of all a replica of a region holds: description, data, what is applied.
-pub(super) fn region_hash(engine: &MemoryEngine, region: &Region) -> Result<u64, EngineError> {
+pub(crate) fn region_hash(engine: &MemoryEngine, region: &Region) -> Result<u64, EngineError> {
     let applied = engine.get(Cf::Meta, &keys::apply_state(region.id))?.unwrap_or_default();
     let head = format!("{region:?}");
     let mut hash = fnv(&[&applied, head.as_bytes()]);

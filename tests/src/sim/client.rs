@@ -7,29 +7,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_consensus::shard::Plane;
 use quorate_proto::wire::kvrpcpb::Context;
-use quorate_proto::{NodeId, Peer, Region, RegionId};
+use quorate_proto::{NodeId, Peer, Region, RegionId, StoreId};
 use quorate_store::core::RegionError;
-use rand::Rng;
 
 use super::agenda::MS;
+use super::chance::{Concern, Lane};
 use super::cx::Cx;
-use super::member::MEMBERS;
 use super::messages::{Ask, Body, Event, Failure, Operation, Output, Request, Told, Wake};
+use super::placement::MEMBERS;
 use crate::linearize;
 use crate::linearize::history::{Pending, Recorder};
 use crate::linearize::kv::{self, KeyedInput, KvOperation};
 use crate::linearize::register::{KvInput, KvOutput};
 
 /// The history that all clients write.
-pub(super) type History = Recorder<KeyedInput, KvOutput>;
+pub(crate) type History = Recorder<KeyedInput, KvOutput>;
 
 /// First node id of clients.
-pub(super) const CLIENTS: u64 = 1_000;
+pub(crate) const CLIENTS: u64 = 1_000;
 
 /// See the module.
-pub(super) struct Client {
+pub(crate) struct Client {
     number: u64,
     routes: BTreeMap<RegionId, Route>,
     current: Option<Current>,
@@ -37,13 +36,16 @@ pub(super) struct Client {
     calls: u64,
     /// The member of placement that is asked, by number.
     placement: u64,
-    pub(super) completed: u64,
-    pub(super) written: u64,
+    /// It asks the replicas of this store only, whoever leads: so somebody is there when two take
+    /// themselves for the leader.
+    sticks_to: Option<StoreId>,
+    pub(crate) completed: u64,
+    pub(crate) written: u64,
     /// Begins no further operation of its own.
-    pub(super) stopped: bool,
+    pub(crate) stopped: bool,
     /// Operations to do before all others.
-    pub(super) errands: Vec<Operation>,
-    pub(super) scans: Vec<KvOperation>,
+    pub(crate) errands: Vec<Operation>,
+    pub(crate) scans: Vec<KvOperation>,
 }
 
 struct Route {
@@ -59,6 +61,8 @@ struct Current {
     /// An attempt without an answer yet.
     under_way: Option<Attempt>,
     follower: bool,
+    /// Its first attempt goes to some replica, as if the leader were not known.
+    wanders: bool,
 }
 
 struct Attempt {
@@ -68,9 +72,10 @@ struct Attempt {
 }
 
 impl Client {
-    pub(super) fn new(number: u64) -> Self {
+    pub(crate) fn new(number: u64, sticks_to: Option<StoreId>) -> Self {
         Self {
             number,
+            sticks_to,
             routes: BTreeMap::new(),
             current: None,
             operations: 0,
@@ -84,16 +89,25 @@ impl Client {
         }
     }
 
-    pub(super) fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         NodeId(CLIENTS + self.number)
     }
 
+    /// False where it asks one store only, and may wait in vain.
+    pub(crate) fn roams(&self) -> bool {
+        self.sticks_to.is_none()
+    }
+
+    fn concern(&self) -> Concern {
+        Concern::Client(self.number)
+    }
+
     /// True without anything to do.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.current.is_none() && self.errands.is_empty()
     }
 
-    pub(super) fn wake(&mut self, wake: Wake, history: &History, cx: &mut Cx) {
+    pub(crate) fn wake(&mut self, wake: Wake, history: &History, cx: &mut Cx) {
         match wake {
             Wake::Next if self.current.is_none() => self.begin(history, cx),
             Wake::Retry(number) if self.is_at(number) => self.attempt(cx),
@@ -118,7 +132,9 @@ impl Client {
         }
         let begun = cx.now();
         self.operations += 1;
-        let follower = errand.is_none() && cx.chance(cx.knobs.followers);
+        let me = self.concern();
+        let follower = errand.is_none() && cx.chance(me, cx.knobs.followers);
+        let wanders = errand.is_none() && cx.chance(me, cx.knobs.wander);
         // What links kept may hold an election up for some seconds after all is healed.
         let patience = if errand.is_some() { 10_000 * MS } else { cx.knobs.deadline };
         let operation = errand.unwrap_or_else(|| self.draw(cx));
@@ -133,22 +149,25 @@ impl Client {
         });
         let number = self.operations;
         self.current =
-            Some(Current { operation, number, begun, pending, under_way: None, follower });
+            Some(Current { operation, number, begun, pending, under_way: None, follower, wanders });
         let wake = Wake::Deadline(number);
         cx.after(patience, Event::Client { client: self.number, wake });
         self.attempt(cx);
     }
 
     fn draw(&mut self, cx: &mut Cx) -> Operation {
-        let key = key(cx.within((0, cx.knobs.keys - 1)));
-        if cx.chance(cx.knobs.writes) {
-            if cx.chance(0.1) {
+        let me = self.concern();
+        let hot = cx.chance(me, cx.knobs.hot);
+        let last = if hot { 0 } else { cx.knobs.keys - 1 };
+        let key = key(cx.within(me, (0, last)));
+        if cx.chance(me, cx.knobs.writes) {
+            if cx.chance(me, 0.1) {
                 return Operation::Delete { key };
             }
             let value = format!("{}.{}", self.number, self.operations);
             return Operation::Put { key, value: value.into() };
         }
-        if cx.chance(0.1) {
+        if cx.chance(me, 0.1) {
             return Operation::Scan { start: key };
         }
         Operation::Get { key }
@@ -166,16 +185,19 @@ impl Client {
             self.calls += 1;
             let body = Body::Ask { call: self.calls, ask };
             let placement = NodeId(MEMBERS + self.placement);
-            cx.send(self.node(), placement, Plane::Control, body);
+            cx.send(self.node(), placement, Lane::Services, body);
             // Where no answer comes.
             self.again(200 * MS, cx);
             return;
         };
         let region = Arc::clone(&route.region);
-        let random = region.peers[cx.rng.random_range(0..region.peers.len())];
-        let peer = match (current.follower && !current.operation.is_write(), route.leader) {
-            (false, Some(leader)) => leader,
-            (true, _) | (false, None) => random,
+        let random = region.peers[cx.one_of(Concern::Client(self.number), region.peers.len())];
+        let reads_follower = current.follower && !current.operation.is_write();
+        let here = self.sticks_to.and_then(|store| region.peer_on(store).copied());
+        let peer = match here.or(route.leader) {
+            Some(here) if self.sticks_to.is_some() => here,
+            Some(leader) if !reads_follower && !std::mem::take(&mut current.wanders) => leader,
+            Some(_) | None => random,
         };
         self.calls += 1;
         let call = self.calls;
@@ -189,11 +211,11 @@ impl Client {
         let operation = current.operation.clone();
         current.under_way = Some(Attempt { call, region, peer });
         let request = Box::new(Request { call, context, operation });
-        cx.send(self.node(), peer.store.into(), Plane::Control, Body::Request(request));
+        cx.send(self.node(), peer.store.into(), Lane::Services, Body::Request(request));
     }
 
     /// Placement answers.
-    pub(super) fn told(&mut self, call: u64, told: Told, cx: &mut Cx) {
+    pub(crate) fn told(&mut self, call: u64, told: Told, cx: &mut Cx) {
         if call != self.calls {
             return;
         }
@@ -235,7 +257,7 @@ impl Client {
     }
 
     /// An answer has come.
-    pub(super) fn answer(&mut self, call: u64, result: Result<Output, Failure>, cx: &mut Cx) {
+    pub(crate) fn answer(&mut self, call: u64, result: Result<Output, Failure>, cx: &mut Cx) {
         let Some(current) = &mut self.current else { return };
         let Some(attempt) = current.under_way.take_if(|attempt| attempt.call == call) else {
             return;
@@ -267,7 +289,8 @@ impl Client {
                 if let Some(route) = self.routes.get_mut(&id) {
                     route.leader = leader.filter(|leader| leader.id != attempt.peer.id);
                 }
-                self.again(10 * MS, cx);
+                let pause = if self.roams() { 10 * MS } else { 25 * MS };
+                self.again(pause, cx);
             }
             RegionError::EpochNotMatch { current } => {
                 for region in current {
@@ -289,7 +312,8 @@ impl Client {
             error @ (RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
-            | RegionError::BadSplit { .. }) => {
+            | RegionError::BadSplit { .. }
+            | RegionError::BadPeers { .. }) => {
                 let client = self.number;
                 cx.checks.fail(|| format!("client {client} was told: {error}"));
             }
@@ -327,12 +351,20 @@ impl Client {
     }
 
     fn give_up(&mut self, cx: &mut Cx) {
-        if let Some(current) = &mut self.current
-            && current.under_way.is_none()
-            && let Some(pending) = current.pending.take()
-        {
-            // Every attempt was refused for good.
-            pending.fail();
+        let Some(current) = &mut self.current else { return };
+        match &current.under_way {
+            // Whoever was asked does not answer: somebody else may lead by now.
+            Some(attempt) => {
+                if let Some(route) = self.routes.get_mut(&attempt.region.id) {
+                    route.leader = None;
+                }
+            }
+            None => {
+                // Every attempt was refused for good.
+                if let Some(pending) = current.pending.take() {
+                    pending.fail();
+                }
+            }
         }
         self.end(cx);
     }
@@ -343,12 +375,12 @@ impl Client {
             let operation = &current.operation;
             cx.note(format_args!("client {} ended {operation:?}", self.number));
         }
-        let think = cx.within(cx.knobs.think);
+        let think = cx.within(self.concern(), cx.knobs.think);
         cx.after(think, Event::Client { client: self.number, wake: Wake::Next });
     }
 }
 
 /// The key of that number.
-pub(super) fn key(number: u64) -> Bytes {
+pub(crate) fn key(number: u64) -> Bytes {
     format!("k{number:03}").into()
 }

@@ -1,43 +1,66 @@
 //! What every part of the simulated world shares: time, chance, links, checks, the trace.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use quorate_consensus::shard::Plane;
-use quorate_proto::NodeId;
 use quorate_proto::wire::peer::Envelope;
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use quorate_proto::{NodeId, RegionId};
+use rand::Rng;
 
 use super::agenda::{Agenda, MS};
+use super::case::Case;
+use super::chance::{Chance, Concern, Lane, Span, happens, within};
 use super::checks::Checks;
-use super::knobs::{Knobs, Span, within};
-use super::member::MEMBERS;
+use super::knobs::Knobs;
 use super::messages::{Body, Event, Packet};
 use super::mutant::Mutant;
 use super::network::Network;
+use super::placement::MEMBERS;
 use super::trace::Trace;
 
+/// When processes last asked for votes. The nemesis looks at it to strike at the right moment.
+#[derive(Debug, Default)]
+pub(crate) struct Campaigns {
+    times: BTreeMap<(RegionId, NodeId), (u64, u64)>,
+}
+
+impl Campaigns {
+    pub(crate) fn begun(&mut self, group: RegionId, node: NodeId, now: u64) {
+        let (_, last) = self.times.entry((group, node)).or_default();
+        if now > *last {
+            let before = *last;
+            self.times.insert((group, node), (before, now));
+        }
+    }
+
+    /// The last two, the newest second; zero where there was none.
+    pub(crate) fn of(&self, group: RegionId, node: NodeId) -> (u64, u64) {
+        self.times.get(&(group, node)).copied().unwrap_or_default()
+    }
+}
+
 /// See the module.
-pub(super) struct Cx {
-    pub(super) rng: SmallRng,
-    pub(super) agenda: Agenda<Event>,
-    pub(super) net: Network,
-    pub(super) checks: Checks,
-    pub(super) trace: Trace,
-    pub(super) knobs: Knobs,
-    pub(super) mutant: Option<Mutant>,
+pub(crate) struct Cx {
+    chance: Chance,
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) net: Network,
+    pub(crate) checks: Checks,
+    pub(crate) trace: Trace,
+    pub(crate) knobs: Knobs,
+    pub(crate) mutant: Option<Mutant>,
     /// Raft messages of stores handed to the network so far.
-    pub(super) envelopes: u64,
+    pub(crate) envelopes: u64,
+    pub(crate) campaigns: Campaigns,
     /// Stores that have joined: they do it in order, so that each gets the id it expects.
-    pub(super) joined: u64,
+    pub(crate) joined: u64,
 }
 
 impl Cx {
-    pub(super) fn new(seed: u64, mutant: Option<Mutant>, print: bool) -> Self {
-        let mut rng = SmallRng::seed_from_u64(seed);
-        let knobs = Knobs::draw(&mut rng);
+    pub(crate) fn new(case: Case) -> Self {
+        let Case { seed, knobs, mutant, print, .. } = case;
         Self {
-            rng,
+            chance: Chance::new(seed),
             agenda: Agenda::new(),
             net: Network::default(),
             checks: Checks::default(),
@@ -45,38 +68,48 @@ impl Cx {
             knobs,
             mutant,
             envelopes: 0,
+            campaigns: Campaigns::default(),
             joined: 0,
         }
     }
 
-    pub(super) fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.agenda.now()
     }
 
-    pub(super) fn is(&self, mutant: Mutant) -> bool {
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
 
-    pub(super) fn note(&mut self, words: fmt::Arguments<'_>) {
+    pub(crate) fn note(&mut self, words: fmt::Arguments<'_>) {
         self.trace.note(self.agenda.now(), words);
     }
 
-    pub(super) fn chance(&mut self, share: f64) -> bool {
-        share > 0.0 && self.rng.random_bool(share)
+    pub(crate) fn chance(&mut self, concern: Concern, share: f64) -> bool {
+        happens(self.chance.of(concern), share)
     }
 
-    pub(super) fn within(&mut self, span: Span) -> u64 {
-        within(&mut self.rng, span)
+    pub(crate) fn within(&mut self, concern: Concern, span: Span) -> u64 {
+        within(self.chance.of(concern), span)
+    }
+
+    /// One of so many, counted from zero.
+    pub(crate) fn one_of(&mut self, concern: Concern, count: usize) -> usize {
+        within(self.chance.of(concern), (0, count as u64 - 1)) as usize
     }
 
     /// Plans an event `after` nanoseconds from now.
-    pub(super) fn after(&mut self, after: u64, event: Event) {
-        let (at, tie) = (self.now() + after, self.rng.random());
+    pub(crate) fn after(&mut self, after: u64, event: Event) {
+        self.at(self.now() + after, event);
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        let tie = self.chance.of(event.concern()).random();
         self.agenda.at(at, tie, event);
     }
 
     /// Sends raft messages. `life` is the sender's.
-    pub(super) fn frame(
+    pub(crate) fn frame(
         &mut self,
         (from, life): (NodeId, u64),
         to: NodeId,
@@ -86,29 +119,54 @@ impl Cx {
         if from.0 <= MEMBERS {
             self.envelopes += envelopes.len() as u64;
         }
-        let now = self.now();
-        let fate = self.net.send((from, to, plane), now, &self.knobs, &mut self.rng);
-        if fate.broken {
-            let delay = self.within((0, 50 * MS));
+        let lane = Lane::Raft(plane);
+        let body = Body::Frame(envelopes);
+        if self.transmit(Packet { from, to, lane, body }, true) {
+            let delay = self.within(Concern::Link(from, to, lane), (0, 50 * MS));
             self.after(delay, Event::Broken { node: from, life, to });
-        }
-        for at in fate.arrivals {
-            let body = Body::Frame(envelopes.clone());
-            self.arrive(at, Packet { from, to, body });
         }
     }
 
     /// Sends anything else, once at most.
-    pub(super) fn send(&mut self, from: NodeId, to: NodeId, plane: Plane, body: Body) {
-        let now = self.now();
-        let fate = self.net.send((from, to, plane), now, &self.knobs, &mut self.rng);
-        if let Some(at) = fate.arrivals.into_iter().next() {
-            self.arrive(at, Packet { from, to, body });
-        }
+    pub(crate) fn send(&mut self, from: NodeId, to: NodeId, lane: Lane, body: Body) {
+        self.transmit(Packet { from, to, lane, body }, false);
     }
 
-    fn arrive(&mut self, at: u64, packet: Packet) {
-        let tie = self.rng.random();
-        self.agenda.at(at, tie, Event::Packet(Box::new(packet)));
+    /// True where the sender notices that the link is broken.
+    fn transmit(&mut self, packet: Packet, may_repeat: bool) -> bool {
+        let now = self.now();
+        let rng = self.chance.of(packet.concern());
+        let fate = self.net.send(packet.link(), now, &self.knobs, rng);
+        if fate.held {
+            self.net.hold(packet);
+            return fate.broken;
+        }
+        let mut arrivals = fate.arrivals.into_iter();
+        let Some(first) = arrivals.next() else { return fate.broken };
+        if may_repeat && let Some(again) = arrivals.next() {
+            self.at(again, Event::Packet(Box::new(packet.clone())));
+        }
+        self.at(first, Event::Packet(Box::new(packet)));
+        fate.broken
+    }
+
+    /// All links are up again: what they held comes in, in its order.
+    pub(crate) fn mend(&mut self) {
+        let held = self.net.heal();
+        self.release(held);
+    }
+
+    /// That link is up again.
+    pub(crate) fn join(&mut self, from: NodeId, to: NodeId) {
+        let held = self.net.join(from, to);
+        self.release(held);
+    }
+
+    fn release(&mut self, held: Vec<Packet>) {
+        for packet in held {
+            let (now, rng) = (self.now(), self.chance.of(packet.concern()));
+            let at = self.net.in_order(packet.link(), now, &self.knobs, rng);
+            self.at(at, Event::Packet(Box::new(packet)));
+        }
     }
 }

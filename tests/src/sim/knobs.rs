@@ -1,122 +1,181 @@
 //! What one seed chooses: the size of the world, its speeds, and what goes wrong in it.
+//!
+//! Each knob is drawn from a stream of its own name, so that another knob does not change it. The
+//! default of each is what it was before it existed: pinned cases that do not name it stay as they
+//! are.
 
 use quorate_consensus::shard::RaftOptions;
 use quorate_store::core::SplitOptions;
 use rand::Rng;
 use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
 
 use super::agenda::MS;
-
-/// Kinds of trouble.
-pub(super) const DEEDS: usize = 8;
-
-/// From and to, both included.
-pub(super) type Span = (u64, u64);
+use super::chance::{Span, pick, stream};
 
 /// The choices of a seed. Times are in nanoseconds.
-#[derive(Debug, Clone)]
-pub(super) struct Knobs {
-    pub(super) stores: u64,
-    pub(super) members: u64,
-    pub(super) replicas: u32,
-    pub(super) shards: usize,
-    pub(super) clients: u64,
-    pub(super) keys: u64,
-    pub(super) raft: RaftOptions,
-    pub(super) split: SplitOptions,
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Knobs {
+    pub(crate) stores: u64,
+    pub(crate) members: u64,
+    pub(crate) replicas: u32,
+    pub(crate) shards: usize,
+    pub(crate) clients: u64,
+    pub(crate) keys: u64,
+    pub(crate) raft: RaftOptions,
+    /// A region with more keys is split.
+    pub(crate) split_keys: u64,
     /// How long the bad times last.
-    pub(super) chaos: u64,
+    pub(crate) chaos: u64,
     /// Between two deeds of the nemesis.
-    pub(super) nemesis: Span,
-    /// How often the nemesis does which deed, in relation.
-    pub(super) deeds: [u64; DEEDS],
-    pub(super) delay: Span,
-    pub(super) loss: f64,
-    pub(super) duplicate: f64,
+    pub(crate) nemesis: Span,
+    pub(crate) deeds: Deeds,
+    pub(crate) delay: Span,
+    pub(crate) loss: f64,
+    pub(crate) duplicate: f64,
     /// Part of the frames that overtake others.
-    pub(super) reorder: f64,
-    /// Part of the frames that a broken link keeps for later.
-    pub(super) keep: f64,
-    pub(super) sync: Span,
-    pub(super) stall: f64,
-    pub(super) sync_failure: f64,
-    pub(super) apply: Span,
+    pub(crate) reorder: f64,
+    /// Part of the frames that come seconds late through a broken link.
+    pub(crate) late: f64,
+    /// Part of the frames that a broken link holds until it is whole again.
+    pub(crate) held: f64,
+    pub(crate) sync: Span,
+    pub(crate) stall: f64,
+    pub(crate) sync_failure: f64,
+    pub(crate) apply: Span,
     /// Nothing is stepped while a write is under way.
-    pub(super) blocking: bool,
+    pub(crate) blocking: bool,
     /// Slowest and fastest clock, in millionths of real time.
-    pub(super) rates: Span,
-    pub(super) think: Span,
-    pub(super) deadline: u64,
+    pub(crate) rates: Span,
+    pub(crate) think: Span,
+    pub(crate) deadline: u64,
     /// Part of the operations that write.
-    pub(super) writes: f64,
+    pub(crate) writes: f64,
     /// Part of the reads that ask a follower.
-    pub(super) followers: f64,
+    pub(crate) followers: f64,
+    /// Part of the operations that ask some replica, although the leader is known.
+    pub(crate) wander: f64,
+    /// Part of the operations that go to the first key.
+    pub(crate) hot: f64,
+    /// For each store there is a client that asks it only, and for each member of placement one.
+    pub(crate) sticking: bool,
+    /// Part of what is applied that takes long.
+    pub(crate) apply_stall: f64,
+    /// Part of the steps of a read after which its process stands still.
+    pub(crate) pause_in_read: f64,
+}
+
+/// How often the nemesis does which deed, in relation to the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Deeds {
+    pub(crate) kill: u64,
+    pub(crate) pause: u64,
+    pub(crate) cut: u64,
+    pub(crate) cut_off: u64,
+    pub(crate) heal: u64,
+    pub(crate) transfer: u64,
+    pub(crate) placement_transfer: u64,
+    pub(crate) split: u64,
+    /// All processes of one kind lose power at once.
+    pub(crate) blackout: u64,
+    /// A leader loses all its followers while one of them could not hear it before.
+    pub(crate) usurp: u64,
+    /// A leader gives leadership away and hears of nobody from then on.
+    pub(crate) orphan: u64,
+    /// The leader of placement dies.
+    pub(crate) placement_kill: u64,
+    /// The leader of placement is cut off.
+    pub(crate) placement_cut: u64,
 }
 
 impl Knobs {
-    pub(super) fn draw(rng: &mut SmallRng) -> Self {
-        let tick_ms = pick(rng, &[50, 100, 100]);
+    pub(crate) fn draw(seed: u64) -> Self {
+        let of = |name: &str| stream(seed, name);
+        let tick_ms = pick(&mut of("tick"), &[50, 100, 100]);
         let raft = RaftOptions {
             tick_ms,
             election_ticks: 600 / tick_ms as usize,
             election_stagger_ticks: 200 / tick_ms as usize,
-            sleep_after_ticks: pick(rng, &[0, 3, 8, 20]),
-            truncate_entries: pick(rng, &[3, 10, 40]),
-            max_log_entries: pick(rng, &[12, 60, 400]),
-            max_log_bytes: pick(rng, &[4_000, 1 << 20]),
-            max_append_bytes: pick(rng, &[200, 4_000, 512 * 1024]),
-            max_inflight: pick(rng, &[1, 4, 64]),
-            entry_bytes: pick(rng, &[100, 256 * 1024]),
-            wakes_per_tick: pick(rng, &[1, 8, 1_000]),
-            request_timeout_ms: pick(rng, &[1_000, 5_000]),
+            sleep_after_ticks: pick(&mut of("sleep"), &[0, 3, 8, 20]),
+            truncate_entries: pick(&mut of("truncate"), &[3, 10, 40]),
+            max_log_entries: pick(&mut of("max log entries"), &[12, 60, 400]),
+            max_log_bytes: pick(&mut of("max log bytes"), &[4_000, 1 << 20]),
+            max_append_bytes: pick(&mut of("append"), &[200, 4_000, 512 * 1024]),
+            max_inflight: pick(&mut of("inflight"), &[1, 4, 64]),
+            entry_bytes: pick(&mut of("entry"), &[100, 256 * 1024]),
+            wakes_per_tick: pick(&mut of("wakes"), &[1, 8, 1_000]),
+            request_timeout_ms: pick(&mut of("request timeout"), &[1_000, 5_000]),
             ..RaftOptions::default()
         };
-        let stores = pick(rng, &[1, 3, 3, 3, 3, 3, 3, 4, 5]);
-        let calm = rng.random_bool(0.15);
-        let some = |rng: &mut SmallRng, most: f64| match calm || rng.random_bool(0.4) {
-            true => 0.0,
-            false => rng.random_range(0.0..most),
+        let calm = of("calm").random_bool(0.15);
+        let some = |name: &str, most: f64| {
+            let mut rng = of(name);
+            if calm || rng.random_bool(0.4) { 0.0 } else { rng.random_range(0.0..most) }
         };
+        let deed = |name: &str, weights: &[u64]| pick(&mut of(name), weights);
         Self {
-            stores,
-            members: pick(rng, &[1, 3, 3, 3]),
-            replicas: pick(rng, &[3, 3, 5]),
-            shards: rng.random_range(1..=3),
-            clients: rng.random_range(2..=6),
-            keys: pick(rng, &[4, 12, 40, 80]),
+            stores: pick(&mut of("stores"), &[1, 3, 3, 3, 3, 3, 3, 4, 5]),
+            members: pick(&mut of("members"), &[1, 3, 3, 3]),
+            replicas: pick(&mut of("replicas"), &[3, 3, 5]),
+            shards: of("shards").random_range(1..=3),
+            clients: of("clients").random_range(2..=6),
+            keys: pick(&mut of("keys"), &[1, 2, 4, 12, 40, 80]),
             raft,
-            split: SplitOptions { max_bytes: 1 << 20, max_keys: pick(rng, &[3, 8, 20, 1_000]) },
-            chaos: rng.random_range(8_000..16_000) * MS,
-            nemesis: (100 * MS, pick(rng, &[500, 1_500, 4_000]) * MS),
-            deeds: std::array::from_fn(|deed| match deed {
-                // All links are up again.
-                4 => 2,
-                _ => pick(rng, &[0, 1, 1, 3]),
-            }),
-            delay: pick(rng, &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
-            loss: some(rng, 0.08),
-            duplicate: some(rng, 0.05),
-            reorder: some(rng, 0.2),
-            keep: pick(rng, &[0.0, 0.3]),
-            sync: pick(rng, &[(MS / 20, MS / 5), (MS / 2, 3 * MS), (MS, 30 * MS)]),
-            stall: some(rng, 0.003),
-            sync_failure: some(rng, 0.000_5),
-            apply: pick(rng, &[(0, MS / 20), (MS / 20, 2 * MS), (MS, 25 * MS)]),
-            blocking: rng.random_bool(0.5),
-            // 1.2 / 0.82 stays below the 1.5 that separates the vote promise from the lease.
-            rates: pick(rng, &[(1_000_000, 1_000_000), (950_000, 1_050_000), (820_000, 1_200_000)]),
-            think: pick(rng, &[(0, 2 * MS), (MS, 20 * MS), (5 * MS, 150 * MS)]),
-            deadline: pick(rng, &[800, 3_000]) * MS,
-            writes: pick(rng, &[0.2, 0.5, 0.9]),
-            followers: pick(rng, &[0.0, 0.3]),
+            split_keys: pick(&mut of("split keys"), &[3, 8, 20, 1_000]),
+            chaos: of("chaos").random_range(8_000..16_000) * MS,
+            nemesis: (100 * MS, pick(&mut of("nemesis"), &[500, 1_500, 3_000]) * MS),
+            deeds: Deeds {
+                kill: deed("kill", &[0, 1, 1, 3]),
+                pause: deed("pause", &[0, 1, 1, 3]),
+                cut: deed("cut", &[0, 1, 1, 3]),
+                cut_off: deed("cut off", &[0, 1, 1, 3]),
+                heal: 2,
+                transfer: deed("transfer", &[0, 1, 1, 3]),
+                placement_transfer: deed("placement transfer", &[0, 1, 1, 3]),
+                split: deed("split", &[0, 1, 1, 3]),
+                blackout: deed("blackout", &[0, 1, 1, 3]),
+                usurp: deed("usurp", &[0, 0, 2, 6]),
+                orphan: deed("orphan", &[0, 0, 2, 6]),
+                placement_kill: deed("placement kill", &[0, 1, 2]),
+                placement_cut: deed("placement cut", &[0, 1, 2]),
+            },
+            delay: pick(&mut of("delay"), &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
+            loss: some("loss", 0.08),
+            duplicate: some("duplicate", 0.05),
+            reorder: some("reorder", 0.2),
+            late: pick(&mut of("late"), &[0.0, 0.0, 0.3]),
+            held: pick(&mut of("held"), &[0.0, 0.5]),
+            sync: pick(&mut of("sync"), &[(MS / 20, MS / 5), (MS / 2, 3 * MS), (MS, 30 * MS)]),
+            stall: some("stall", 0.003),
+            sync_failure: some("sync failure", 0.000_5),
+            apply: pick(&mut of("apply"), &[(0, MS / 20), (MS / 20, 2 * MS), (MS, 25 * MS)]),
+            blocking: of("blocking").random_bool(0.5),
+            rates: rates(&mut of("rates")),
+            think: pick(&mut of("think"), &[(0, 2 * MS), (MS, 20 * MS), (5 * MS, 150 * MS)]),
+            deadline: pick(&mut of("deadline"), &[800, 3_000, 6_000]) * MS,
+            writes: pick(&mut of("writes"), &[0.2, 0.5, 0.9]),
+            followers: pick(&mut of("followers"), &[0.0, 0.3]),
+            hot: pick(&mut of("hot"), &[0.0, 0.3, 0.7]),
+            sticking: pick(&mut of("sticking"), &[false, true, true]),
+            apply_stall: some("apply stall", 0.01),
+            wander: pick(&mut of("wander"), &[0.0, 0.05, 0.25]),
+            pause_in_read: if calm {
+                0.0
+            } else {
+                pick(&mut of("pause in read"), &[0.0, 0.000_5, 0.003])
+            },
         }
+    }
+
+    /// When a store splits a region.
+    pub(crate) fn split(&self) -> SplitOptions {
+        SplitOptions { max_bytes: 1 << 20, max_keys: self.split_keys }
     }
 }
 
-pub(super) fn pick<T: Copy>(rng: &mut SmallRng, choices: &[T]) -> T {
-    choices[rng.random_range(0..choices.len())]
-}
-
-pub(super) fn within(rng: &mut SmallRng, (low, high): Span) -> u64 {
-    rng.random_range(low..=high)
+/// 1.2 / 0.82 stays below the 1.5 that separates the vote promise from the lease.
+fn rates(rng: &mut SmallRng) -> Span {
+    pick(rng, &[(1_000_000, 1_000_000), (950_000, 1_050_000), (820_000, 1_200_000)])
 }

@@ -11,13 +11,17 @@ use quorate_proto::wire::placement::{SplitIds, StoreOrders, StoreReport};
 use quorate_proto::{KeyRange, NodeId, Peer, Region, RegionId, StoreId};
 use quorate_store::core::RegionError;
 
+use super::chance::{Concern, Lane};
+use super::network::Link;
+use super::world::Deed;
+
 /// Names a request inside of one life of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Token(pub(super) u64);
+pub(crate) struct Token(pub(crate) u64);
 
 /// Something that happens. Events of a process that has died since are dropped (`life`).
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A raft worker's clock ticks.
     Tick { node: NodeId, life: u64, shard: usize },
     /// A raft worker looks at its mail.
@@ -42,13 +46,34 @@ pub(super) enum Event {
     Stamp { client: u64, call: u64 },
     /// A client goes on.
     Client { client: u64, wake: Wake },
-    /// Trouble.
+    /// Time for more trouble.
     Nemesis,
+    /// Trouble that was planned before.
+    Deed(Deed),
+}
+
+impl Event {
+    /// Whose chance decides about its place among others of the same moment.
+    pub(crate) fn concern(&self) -> Concern {
+        match self {
+            Event::Tick { node, .. }
+            | Event::Turn { node, .. }
+            | Event::Beat { node, .. }
+            | Event::Broken { node, .. }
+            | Event::Start(node) => Concern::Process(*node),
+            Event::Synced { node, .. } | Event::Work { node, .. } => Concern::Disk(*node),
+            Event::Job { node, .. } | Event::Duty { node, .. } => Concern::Services(*node),
+            Event::Packet(packet) => packet.concern(),
+            Event::Client { client, .. } => Concern::Client(*client),
+            Event::Stamp { client, .. } => Concern::Stamper(*client),
+            Event::Nemesis | Event::Deed(_) => Concern::Nemesis,
+        }
+    }
 }
 
 /// Why a client wakes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wake {
+pub(crate) enum Wake {
     /// To begin another operation.
     Next,
     /// To try the operation of that number again.
@@ -58,15 +83,26 @@ pub(super) enum Wake {
 }
 
 /// Something on its way.
-#[derive(Debug)]
-pub(super) struct Packet {
-    pub(super) from: NodeId,
-    pub(super) to: NodeId,
-    pub(super) body: Body,
+#[derive(Debug, Clone)]
+pub(crate) struct Packet {
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) lane: Lane,
+    pub(crate) body: Body,
 }
 
-#[derive(Debug)]
-pub(super) enum Body {
+impl Packet {
+    pub(crate) fn link(&self) -> Link {
+        (self.from, self.to, self.lane)
+    }
+
+    pub(crate) fn concern(&self) -> Concern {
+        Concern::Link(self.from, self.to, self.lane)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
     Frame(Vec<Envelope>),
     Beat(u64),
     Snapshot(Box<Transfer>),
@@ -91,7 +127,7 @@ pub(super) enum Body {
 
 /// What placement is asked.
 #[derive(Debug, Clone)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     Join(Joining),
     Report(StoreReport),
     /// Ids for the parts of a region.
@@ -112,7 +148,7 @@ pub(super) enum Ask {
 
 /// What placement answers.
 #[derive(Debug, Clone)]
-pub(super) enum Told {
+pub(crate) enum Told {
     Joined {
         store: StoreId,
         regions: Option<Vec<Region>>,
@@ -132,25 +168,25 @@ pub(super) enum Told {
 }
 
 /// A snapshot on its way.
-#[derive(Debug)]
-pub(super) struct Transfer {
-    pub(super) make: MakeSnapshot,
-    pub(super) life: u64,
-    pub(super) message: Envelope,
-    pub(super) pairs: Vec<(Bytes, Bytes)>,
+#[derive(Debug, Clone)]
+pub(crate) struct Transfer {
+    pub(crate) make: MakeSnapshot,
+    pub(crate) life: u64,
+    pub(crate) message: Envelope,
+    pub(crate) pairs: Vec<(Bytes, Bytes)>,
 }
 
 /// What a client asks of a store.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) call: u64,
-    pub(super) context: Context,
-    pub(super) operation: Operation,
+pub(crate) struct Request {
+    pub(crate) call: u64,
+    pub(crate) context: Context,
+    pub(crate) operation: Operation,
 }
 
 /// An operation of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     Get { key: Bytes },
     Put { key: Bytes, value: Bytes },
     Delete { key: Bytes },
@@ -158,14 +194,14 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    pub(super) fn key(&self) -> &Bytes {
+    pub(crate) fn key(&self) -> &Bytes {
         match self {
             Operation::Get { key } | Operation::Put { key, .. } | Operation::Delete { key } => key,
             Operation::Scan { start } => start,
         }
     }
 
-    pub(super) fn is_write(&self) -> bool {
+    pub(crate) fn is_write(&self) -> bool {
         match self {
             Operation::Put { .. } | Operation::Delete { .. } => true,
             Operation::Get { .. } | Operation::Scan { .. } => false,
@@ -175,7 +211,7 @@ impl Operation {
 
 /// What an operation returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Output {
+pub(crate) enum Output {
     Done,
     Value(Option<Bytes>),
     /// All pairs of a range.
@@ -184,7 +220,7 @@ pub(super) enum Output {
 
 /// Why an operation failed.
 #[derive(Debug, Clone)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Certainly not done.
     Region(RegionError),
     /// Nobody listens there: certainly not done.

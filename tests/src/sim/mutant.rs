@@ -22,11 +22,23 @@ pub enum Mutant {
     AppliedWithoutData,
     /// A leader of placement hands out timestamps from its clock, ceiling or not.
     TimestampsByClock,
+    /// A member of placement answers without proof that it still leads.
+    UnprovenPlacement,
+    /// A leader reads under its lease what it has applied, though more is committed.
+    LeaseBeforeApplied,
+    /// A lease lasts longer than the promise that it rests on.
+    LeaseOutlivesPromise,
+    /// A leader reads under its lease after it has offered leadership to another peer.
+    LeaseThroughTransfer,
+    /// Nobody asks about a replica that is spoken to and is not there.
+    StrangersIgnored,
+    /// A snapshot lacks the last pair of its data.
+    SnapshotWithoutAll,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 8] = [
+    pub const ALL: [Mutant; 14] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -35,5 +47,11 @@ impl Mutant {
         Mutant::ForgottenPromise,
         Mutant::AppliedWithoutData,
         Mutant::TimestampsByClock,
+        Mutant::UnprovenPlacement,
+        Mutant::LeaseBeforeApplied,
+        Mutant::LeaseOutlivesPromise,
+        Mutant::LeaseThroughTransfer,
+        Mutant::StrangersIgnored,
+        Mutant::SnapshotWithoutAll,
     ];
 }

@@ -1,77 +1,122 @@
 //! Links between processes: delay, loss, duplicates, reordering, one-way partitions.
+//!
+//! A broken link loses what is sent over it, holds it until it is whole again (as a stream does
+//! whose other end is not reached), or lets it through seconds late (as a stream does that breaks
+//! and comes back).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_consensus::shard::Plane;
 use quorate_proto::NodeId;
-use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::agenda::MS;
-use super::knobs::{Knobs, within};
+use super::chance::{Lane, Span, happens, within};
+use super::knobs::Knobs;
+use super::messages::Packet;
+
+/// How late it may be what comes through a broken link.
+const LATE: Span = (200 * MS, 3_000 * MS);
+/// Packets that one lane of a broken link holds; more are lost.
+const MOST_HELD: usize = 64;
+
+/// From, to, and the part of it.
+pub(crate) type Link = (NodeId, NodeId, Lane);
 
 /// What becomes of a frame.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fate {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fate {
     /// When its copies arrive; none: it is lost.
-    pub(super) arrivals: Vec<u64>,
+    pub(crate) arrivals: Vec<u64>,
+    /// The link holds it.
+    pub(crate) held: bool,
     /// True where the sender notices that its stream broke.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Network {
+pub(crate) struct Network {
     cut: BTreeSet<(NodeId, NodeId)>,
-    last: BTreeMap<(NodeId, NodeId, Plane), u64>,
+    last: BTreeMap<Link, u64>,
+    held: BTreeMap<Link, Vec<Packet>>,
+    /// When the last of what comes late is in.
+    pub(crate) late_until: u64,
     /// Loss, duplicates and reordering happen.
-    pub(super) bad: bool,
+    pub(crate) bad: bool,
 }
 
 impl Network {
     /// Nothing gets from one to the other any more.
-    pub(super) fn cut(&mut self, from: NodeId, to: NodeId) {
+    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
         self.cut.insert((from, to));
     }
 
-    pub(super) fn heal(&mut self) {
+    /// All links are whole. Returns what they held.
+    pub(crate) fn heal(&mut self) -> Vec<Packet> {
         self.cut.clear();
+        std::mem::take(&mut self.held).into_values().flatten().collect()
     }
 
-    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+    /// That link is whole. Returns what it held.
+    pub(crate) fn join(&mut self, from: NodeId, to: NodeId) -> Vec<Packet> {
+        self.cut.remove(&(from, to));
+        let is_its = |(f, t, _): &Link, _: &mut Vec<Packet>| (*f, *t) == (from, to);
+        self.held.extract_if(.., is_its).flat_map(|(_, packets)| packets).collect()
+    }
+
+    pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.cut.contains(&(from, to))
     }
 
-    /// Decides about one frame.
-    pub(super) fn send(
+    pub(crate) fn hold(&mut self, packet: Packet) {
+        let held = self.held.entry(packet.link()).or_default();
+        if held.len() < MOST_HELD {
+            held.push(packet);
+        }
+    }
+
+    /// When something that keeps its place arrives.
+    pub(crate) fn in_order(
         &mut self,
-        (from, to, plane): (NodeId, NodeId, Plane),
+        link: Link,
         now: u64,
         knobs: &Knobs,
         rng: &mut SmallRng,
-    ) -> Fate {
-        let mut arrivals = Vec::new();
-        if self.is_cut(from, to) {
-            // Some of what a dead link had queued comes through once it is back.
-            if rng.random_bool(knobs.keep) {
-                arrivals.push(now + within(rng, (200 * MS, 3_000 * MS)));
-            }
-            return Fate { arrivals, broken: rng.random_bool(0.3) };
-        }
-        if self.bad && rng.random_bool(knobs.loss) {
-            return Fate { arrivals, broken: rng.random_bool(0.5) };
-        }
+    ) -> u64 {
         let at = now + within(rng, knobs.delay);
-        let last = self.last.entry((from, to, plane)).or_default();
-        if self.bad && rng.random_bool(knobs.reorder) {
+        let last = self.last.entry(link).or_default();
+        *last = at.max(*last);
+        *last
+    }
+
+    /// Decides about one frame.
+    pub(crate) fn send(&mut self, link: Link, now: u64, knobs: &Knobs, rng: &mut SmallRng) -> Fate {
+        let (from, to, _) = link;
+        if self.is_cut(from, to) {
+            if happens(rng, knobs.held) {
+                return Fate { held: true, broken: happens(rng, 0.1), ..Fate::default() };
+            }
+            let mut arrivals = Vec::new();
+            if happens(rng, knobs.late) {
+                let at = now + within(rng, LATE);
+                self.late_until = self.late_until.max(at);
+                arrivals.push(at);
+            }
+            return Fate { arrivals, broken: happens(rng, 0.3), ..Fate::default() };
+        }
+        if self.bad && happens(rng, knobs.loss) {
+            return Fate { broken: happens(rng, 0.5), ..Fate::default() };
+        }
+        let mut arrivals = Vec::new();
+        if self.bad && happens(rng, knobs.reorder) {
+            let at = now + within(rng, knobs.delay);
             arrivals.push(at + within(rng, (0, 4 * knobs.delay.1)));
         } else {
-            *last = at.max(*last);
-            arrivals.push(*last);
+            arrivals.push(self.in_order(link, now, knobs, rng));
         }
-        if self.bad && rng.random_bool(knobs.duplicate) {
-            arrivals.push(at + within(rng, (0, 300 * MS)));
+        if self.bad && happens(rng, knobs.duplicate) {
+            arrivals.push(now + within(rng, (0, 300 * MS)));
         }
-        Fate { arrivals, broken: false }
+        Fate { arrivals, ..Fate::default() }
     }
 }

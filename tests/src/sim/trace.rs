@@ -4,27 +4,27 @@ use std::fmt;
 
 /// FNV-1a over the words of every event.
 #[derive(Debug)]
-pub(super) struct Trace {
+pub(crate) struct Trace {
     hash: u64,
     lines: u64,
     print: bool,
 }
 
 impl Trace {
-    pub(super) fn new(print: bool) -> Self {
+    pub(crate) fn new(print: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, lines: 0, print }
     }
 
-    pub(super) fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
-    pub(super) fn lines(&self) -> u64 {
+    pub(crate) fn lines(&self) -> u64 {
         self.lines
     }
 
     /// Adds one event.
-    pub(super) fn note(&mut self, now: u64, words: fmt::Arguments<'_>) {
+    pub(crate) fn note(&mut self, now: u64, words: fmt::Arguments<'_>) {
         self.lines += 1;
         self.add(&now.to_le_bytes());
         // Formatting into the hash costs no memory.
@@ -49,7 +49,7 @@ impl fmt::Write for Trace {
 }
 
 /// FNV-1a of some bytes, each part with its length.
-pub(super) fn fnv(parts: &[&[u8]]) -> u64 {
+pub(crate) fn fnv(parts: &[&[u8]]) -> u64 {
     let mut trace = Trace::new(false);
     for part in parts {
         trace.add(&(part.len() as u64).to_le_bytes());

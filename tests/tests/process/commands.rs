@@ -2,16 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_tests::process::{Ran, run};
 
 /// A folder with a cluster of `quorate up`, taken down in the end.
 struct Up {
     home: tempfile::TempDir,
+    // The program looks for free ports and takes them later: two at once would find the same.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Up {
     fn new() -> Up {
-        Up { home: tempfile::Builder::new().prefix("quorate-up-").tempdir().unwrap() }
+        let _alone = ALONE.lock();
+        Up { home: tempfile::Builder::new().prefix("quorate-up-").tempdir().unwrap(), _alone }
     }
 
     fn data(&self) -> PathBuf {
@@ -115,4 +121,65 @@ fn a_cluster_from_nothing_and_the_same_one_again() {
     assert_eq!(again.lines().count(), 4, "{again}");
     cluster.up(&["--stores", "4"]).refused(1, &["has 3 store processes, not 4", "--data"]);
     cluster.down().with_code(0);
+}
+
+#[test]
+fn one_more_store_is_remembered_and_every_process_restarted() {
+    let cluster = Up::new();
+    cluster.up(&["--placements", "1", "--wait", "90"]).with_code(0);
+    cluster.run(&["kv", "put", "hello", "world"]).with_code(0);
+    let added = cluster.run(&["store", "add"]).with_code(0).stdout;
+    assert!(added.starts_with("store-4 joined as s"), "{added}");
+    assert_eq!(pids(&cluster.data()).len(), 5);
+    let stores = cluster.run(&["store", "list"]).with_code(0).stdout;
+    assert_eq!(stores.lines().count(), 4, "{stores}");
+
+    let before = pids(&cluster.data());
+    let restarted = cluster.run(&["rolling-restart", "--wait", "80"]).with_code(0);
+    assert!(restarted.stdout.starts_with("restarted 5 processes"), "{}", restarted.stdout);
+    for name in ["1 of 5: store-1", "4 of 5: store-4", "5 of 5: placement-1"] {
+        assert!(restarted.stderr.contains(name), "{}", restarted.stderr);
+    }
+    let after = pids(&cluster.data());
+    assert!(after.len() == 5 && after.iter().all(|pid| !before.contains(pid)), "{after:?}");
+    assert_eq!(cluster.run(&["kv", "get", "hello"]).with_code(0).stdout, "world\n");
+
+    // With one store away, one more could cost a quorum.
+    kill_9(&after, 1);
+    let refused = cluster.run(&["rolling-restart", "--only", "stores", "--wait", "4"]);
+    refused.refused(2, &["stopped before store-1: store-1 does not run", "could cost"]);
+    let left = pids(&cluster.data()).into_iter().filter(|pid| is_alive(*pid)).count();
+    assert_eq!(left, 4, "nobody else was ended");
+
+    cluster.down().with_code(0);
+    cluster.up(&["--wait", "90"]).with_code(0);
+    let stores = cluster.run(&["store", "list"]).with_code(0).stdout;
+    assert_eq!(stores.lines().count(), 4, "the fourth store is remembered: {stores}");
+    assert_eq!(cluster.run(&["kv", "get", "hello"]).with_code(0).stdout, "world\n");
+    cluster.down().with_code(0);
+}
+
+#[test]
+fn what_is_not_there_is_refused_in_words() {
+    let home = tempfile::tempdir().unwrap();
+    run(home.path(), &["store", "add"]).refused(3, &["no cluster is known", "quorate up"]);
+    run(home.path(), &["rolling-restart"]).refused(3, &["no cluster is known"]);
+    run(home.path(), &["member", "promote", "r7"]).refused(1, &["r7/s4", "placement/4"]);
+    run(home.path(), &["settings", "set", "replicas"]).refused(1, &["NAME=VALUE"]);
+}
+
+/// kill -9 of one process of a cluster, and waits until it is gone.
+fn kill_9(pids: &[u32], which: usize) {
+    let pid = libc::pid_t::try_from(pids[which]).unwrap();
+    // SAFETY: kill has no memory effects; the pid is that of a process of our own cluster.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    while is_alive(pids[which]) {
+        std::thread::yield_now();
+    }
+}
+
+/// True while a process runs; its remains do not count.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }

@@ -1,5 +1,7 @@
 //! What every process tells over HTTP, and what a client of gRPC health is told.
 
+use std::collections::BTreeSet;
+
 use quorate_tests::process::{Cluster, Shape};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,7 +44,26 @@ async fn every_process_tells_how_it_is() {
         }
         assert!(count > 10, "{} shows {count} samples", node.name);
     }
+    alerts_are_about_metrics_that_exist(&cluster);
     let metrics = cluster.stores[0].page("/metrics").unwrap().body;
     let leaders = metrics.lines().find(|line| line.starts_with("quorate_store_leaders"));
     assert_eq!(leaders, Some("quorate_store_leaders 2"));
+}
+
+/// Every metric that a ready rule names is on the page of some process.
+fn alerts_are_about_metrics_that_exist(cluster: &Cluster) {
+    let nodes = cluster.placements.iter().chain(&cluster.stores);
+    let pages: String = nodes.map(|node| node.page("/metrics").unwrap().body).collect();
+    let names: BTreeSet<&str> =
+        pages.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let rules = include_str!("../../../docs/prometheus-rules.yml");
+    let mut checked = 0;
+    let part_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    for word in rules.split(|c: char| !part_of_name(c)) {
+        if word.starts_with("quorate_") || word.starts_with("process_") {
+            assert!(names.contains(word), "no process has the metric {word}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "only {checked} metrics found in the rules");
 }

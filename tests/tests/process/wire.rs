@@ -11,13 +11,13 @@ use quorate_tests::process::{Cluster, Shape, eventually};
 use crate::RECOVERY;
 
 /// As much of such a client as a test needs: placement's leader, and routes asked for each time.
-struct TikvClient {
+pub(crate) struct TikvClient {
     pd: Wire,
     header: Option<RequestHeader>,
 }
 
 impl TikvClient {
-    async fn connect(cluster: &Cluster) -> TikvClient {
+    pub(crate) async fn connect(cluster: &Cluster) -> TikvClient {
         let (mut ids, mut leader) = (Vec::new(), None);
         for address in cluster.placement_addresses() {
             let mut wire = Wire::connect(&address).await.unwrap();
@@ -40,7 +40,7 @@ impl TikvClient {
     }
 
     /// The way to a key: the connection to its leader, and the context of a request.
-    async fn route(&mut self, key: &[u8]) -> (Wire, Context) {
+    pub(crate) async fn route(&mut self, key: &[u8]) -> (Wire, Context) {
         let request = GetRegionRequest { header: self.header.clone(), region_key: key.to_vec() };
         let found: GetRegionResponse = self.pd.pd("GetRegion", request).await.unwrap();
         assert_eq!(found.header.unwrap().error, None);

@@ -65,6 +65,9 @@ impl<T> Work<T> {
         {
             return Ok(Err(refused));
         }
+        if let Some(change) = command.change_peers {
+            return Ok(self.change_peers(slot, command.conf_ver, change));
+        }
         match command.split {
             Some(split) => self.split(slot, directory, command.conf_ver, split),
             None => Ok(Ok(())),

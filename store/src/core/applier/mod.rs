@@ -18,6 +18,7 @@
 //!
 //! Absent on purpose: any answer of its own to time or leadership. All replicas do the same.
 
+mod change_peers;
 mod commands;
 mod delete_range;
 mod split;
@@ -29,9 +30,9 @@ use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Engine, EngineError, WriteBatch};
 use quorate_consensus::hash::FixedState;
 use quorate_consensus::node::{Outcome, Progress};
-use quorate_consensus::shard::{ApplyTask, NewGroup};
+use quorate_consensus::shard::{ApplyTask, NewGroup, forget_group};
 use quorate_proto::wire::command::ApplyState;
-use quorate_proto::{LogIndex, Region, RegionId, Term};
+use quorate_proto::{LogIndex, PeerId, Region, RegionId, Term};
 
 use self::split::Division;
 use super::directory::{Directory, LocalRegion, Written, new_group};
@@ -103,6 +104,8 @@ struct Work<T> {
     /// What the batch stands for.
     answers: Vec<Answered<T>>,
     divisions: Vec<Division>,
+    /// A region with other peers.
+    changed: Option<Arc<Region>>,
 }
 
 impl Applier {
@@ -128,6 +131,7 @@ impl Applier {
             batch: WriteBatch::with_capacity(entries + tasks.len()),
             answers: Vec::with_capacity(entries),
             divisions: Vec::new(),
+            changed: None,
         };
         outcome.progress.reserve(tasks.len());
         for task in tasks {
@@ -139,14 +143,17 @@ impl Applier {
             };
             let mut created = Vec::new();
             let mut written = Written::default();
-            for entry in task.entries {
+            let mut removed = false;
+            let mut entries = task.entries.into_iter();
+            while let Some(entry) = entries.next() {
                 if entry.index <= slot.index {
                     // Applied before the log was read again.
                     work.answers.extend(entry.tokens.into_iter().map(undetermined));
                     continue;
                 }
                 work.entry(slot, self.engine.as_ref(), &self.directory, entry, &mut written)?;
-                if work.divisions.is_empty() && work.batch.bytes() < BATCH_BYTES {
+                let published = work.divisions.is_empty() && work.changed.is_none();
+                if published && work.batch.bytes() < BATCH_BYTES {
                     continue;
                 }
                 slot.save(&mut work.batch);
@@ -156,11 +163,24 @@ impl Applier {
                     outcome.created.extend(groups);
                 }
                 answers.append(&mut work.answers);
+                if let Some(region) = work.changed.take() {
+                    let changes = &mut outcome.reconfigured;
+                    removed = !change_peers::publish(slot, &self.directory, region, changes);
+                    if removed {
+                        let rest = entries.flat_map(|entry| entry.tokens);
+                        work.answers.extend(rest.map(undetermined));
+                        break;
+                    }
+                }
             }
-            slot.save(&mut work.batch);
             slot.local.stats().record_write(written);
             let (index, term) = (slot.index, slot.term);
             outcome.progress.push(Progress { group: task.group, index, term });
+            if removed {
+                self.slots.remove(&task.group);
+            } else {
+                slot.save(&mut work.batch);
+            }
             self.slots.extend(created.into_iter().map(|slot: Slot| (slot.region.id, slot)));
         }
         if !work.batch.is_empty() {
@@ -170,23 +190,37 @@ impl Applier {
         Ok(outcome)
     }
 
-    /// Takes a region off this store for good: its data goes, its id stays known. Durable when it
-    /// returns; stop the group first. A region that is not here is fine.
+    /// Takes a region off this store for good: its data and the records of its group go, its id
+    /// stays known. Durable when it returns; the group must be gone from its shard. A region that
+    /// is not here is fine.
     ///
     /// # Errors
     /// An error of the engine stops the process.
     pub fn destroy(&mut self, region: RegionId) -> Result<(), EngineError> {
         let Some(local) = self.directory.get(region) else { return Ok(()) };
+        // Nobody reads it any more before its data goes, and nothing takes its place.
+        self.directory.retire(&local);
+        self.slots.remove(&region);
+        let state = local.state();
+        self.erase(region, local.peer(), state.region().map(Arc::as_ref))?;
+        self.directory.remove(&local);
+        Ok(())
+    }
+
+    /// One synced batch: a tombstone instead of everything that is stored of a replica.
+    pub(super) fn erase(
+        &self,
+        id: RegionId,
+        peer: PeerId,
+        region: Option<&Region>,
+    ) -> Result<(), EngineError> {
         let mut batch = WriteBatch::new();
-        let state = super::snapshot::tombstone(&local);
-        keys::put_region_state(&mut batch, region, &state);
-        batch.delete(Cf::Meta, keys::apply_state(region));
-        if let Some(region) = local.state().region() {
+        keys::put_region_state(&mut batch, id, &super::snapshot::tombstone(region, peer));
+        batch.delete(Cf::Meta, keys::apply_state(id));
+        if let Some(region) = region {
             keys::delete_data(&mut batch, &region.range);
         }
-        // Nobody reads it any more before its data goes.
-        self.directory.remove(&local);
-        self.slots.remove(&region);
+        forget_group(id, &mut batch);
         self.engine.write_synced(batch)
     }
 

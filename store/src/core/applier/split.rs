@@ -134,9 +134,11 @@ fn place(
     match &*local.state() {
         State::Uninitialized { .. } if local.peer() == peer => Ok(Some(peer)),
         State::Uninitialized { .. } | State::Tombstone => Ok(None),
-        State::Serving(other) | State::Installing(other) => Err(keys::corrupt(
-            "the cluster's map of regions",
-            &format!("{child} is to be split off but holds {} here", other.range),
-        )),
+        State::Serving(other) | State::Installing(other) | State::Removing(other) => {
+            Err(keys::corrupt(
+                "the cluster's map of regions",
+                &format!("{child} is to be split off but holds {} here", other.range),
+            ))
+        }
     }
 }

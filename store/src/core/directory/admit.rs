@@ -151,7 +151,7 @@ impl Directory {
             State::Uninitialized { .. } => {
                 local.set(State::Uninitialized { expected: Some(region) });
             }
-            State::Serving(_) | State::Installing(_) | State::Tombstone => {}
+            State::Serving(_) | State::Installing(_) | State::Removing(_) | State::Tombstone => {}
         }
         Ok(())
     }
@@ -160,6 +160,10 @@ impl Directory {
 /// A replica without data sends writers to the leader and readers of replicas elsewhere.
 fn without_data(local: &LocalRegion, any_replica: bool) -> RegionError {
     let region = local.id();
+    match &*local.state() {
+        State::Removing(_) | State::Tombstone => return RegionError::RegionNotFound(region),
+        State::Uninitialized { .. } | State::Installing(_) | State::Serving(_) => {}
+    }
     match local.leader() {
         Some(leader) if !any_replica => RegionError::NotLeader { region, leader: Some(leader) },
         Some(_) | None => RegionError::NotInitialized(region),

@@ -19,15 +19,19 @@ pub enum State {
     Serving(Arc<Region>),
     /// Its data is being replaced by a snapshot of this region.
     Installing(Arc<Region>),
+    /// It was removed; its data is about to go, and until then its range is taken.
+    Removing(Arc<Region>),
     /// It was removed. The id stays known for good.
     Tombstone,
 }
 
 impl State {
-    /// The region, where there is data of it or soon will be.
+    /// The region, where there is data of it or soon will be; its range is taken.
     pub fn region(&self) -> Option<&Arc<Region>> {
         match self {
-            State::Serving(region) | State::Installing(region) => Some(region),
+            State::Serving(region) | State::Installing(region) | State::Removing(region) => {
+                Some(region)
+            }
             State::Uninitialized { .. } | State::Tombstone => None,
         }
     }
@@ -68,7 +72,10 @@ impl LocalRegion {
     pub fn region(&self) -> Option<Arc<Region>> {
         match &**self.state.load() {
             State::Serving(region) => Some(Arc::clone(region)),
-            State::Uninitialized { .. } | State::Installing(_) | State::Tombstone => None,
+            State::Uninitialized { .. }
+            | State::Installing(_)
+            | State::Removing(_)
+            | State::Tombstone => None,
         }
     }
     /// Who leads it, where known.
@@ -84,7 +91,10 @@ impl LocalRegion {
     pub(in crate::core) fn serves(&self, region: &Arc<Region>) -> bool {
         match &**self.state.load() {
             State::Serving(now) => Arc::ptr_eq(now, region),
-            State::Uninitialized { .. } | State::Installing(_) | State::Tombstone => false,
+            State::Uninitialized { .. }
+            | State::Installing(_)
+            | State::Removing(_)
+            | State::Tombstone => false,
         }
     }
     pub(super) fn set(&self, state: State) {

@@ -126,6 +126,11 @@ impl Directory {
     pub fn all(&self) -> Vec<Arc<LocalRegion>> {
         self.order.read().ranges.values().cloned().collect()
     }
+    /// All replicas that are here, with or without data.
+    pub fn hosted(&self) -> Vec<Arc<LocalRegion>> {
+        let order = self.order.read();
+        order.ranges.values().chain(order.waiting.values()).cloned().collect()
+    }
     /// How many regions have data.
     pub fn len(&self) -> usize {
         self.order.read().ranges.len()
@@ -229,6 +234,27 @@ impl Directory {
         local.set(State::Serving(region));
     }
 
+    /// Puts a change of peers into effect whose state is written. Where the local replica is not
+    /// among them, it serves no more.
+    pub(super) fn change_peers(&self, local: &LocalRegion, region: Arc<Region>) {
+        let _order = self.order.write();
+        local.set(match region.peer(local.peer()) {
+            Some(_) => State::Serving(region),
+            None => State::Removing(region),
+        });
+    }
+
+    /// Ends the service of a region whose data is about to go. Until [`Directory::remove`], its id
+    /// and its range stay taken.
+    pub(super) fn retire(&self, local: &LocalRegion) {
+        let _order = self.order.write();
+        let state = local.state();
+        local.set(match state.region() {
+            Some(region) => State::Removing(Arc::clone(region)),
+            None => State::Tombstone,
+        });
+    }
+
     /// Forgets a region but for its id.
     pub(super) fn remove(&self, local: &Arc<LocalRegion>) {
         let mut order = self.order.write();
@@ -273,7 +299,7 @@ impl Order {
                 }
             }
             State::Uninitialized { .. } => {}
-            State::Tombstone => {
+            State::Removing(_) | State::Tombstone => {
                 return Err(Conflict::Removed { region: region.id, peer: local.peer() });
             }
         }
@@ -288,6 +314,7 @@ impl Order {
                 State::Uninitialized { .. }
                 | State::Serving(_)
                 | State::Installing(_)
+                | State::Removing(_)
                 | State::Tombstone => {}
             }
         }

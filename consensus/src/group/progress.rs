@@ -1,0 +1,114 @@
+//! What a peer publishes where not all is settled: a leader, how far the others are; the others,
+//! since when their leader is silent.
+//!
+//! It is looked at once a tick, which sleeping groups do not have; what was published when they
+//! fell asleep stays true. Where nothing is behind, nothing is published.
+
+use std::time::Duration;
+
+use quorate_proto::{LogIndex, PeerId, Role};
+use raft::{Progress, ProgressState};
+
+use super::members::MAX_BEHIND;
+use super::{Group, GroupContext};
+use crate::shard::Member;
+use crate::time::Instant;
+use crate::view::{PeerProgress, Replication};
+
+/// A leader is called silent after this long. Longer than any election takes.
+const LEADER_SILENCE: Duration = Duration::from_secs(2);
+/// A member whose process is alive is called silent after this long. raft-rs looks only once in an
+/// election timeout.
+const MEMBER_SILENCE: Duration = Duration::from_secs(1);
+
+impl<T> Group<T> {
+    /// To be called once a tick, and after a change of members.
+    pub(crate) fn publish_progress(&mut self, context: &GroupContext<'_>) {
+        if self.is_leader() {
+            if self.node.raft.apply_to_current_term() {
+                self.note_activity(context.now);
+                let replication = self.replication(context);
+                self.set_replication(replication);
+            }
+            return;
+        }
+        self.quiet.clear();
+        self.set_replication(None);
+        let since = self.contact.unwrap_or(self.opened);
+        if !self.is_silent && context.now.since(since) >= LEADER_SILENCE {
+            self.is_silent = true;
+            self.view.set_silent_since(Some(since));
+        }
+    }
+
+    /// The leader was heard, or is here.
+    pub(super) fn end_silence(&mut self) {
+        if std::mem::take(&mut self.is_silent) {
+            self.view.set_silent_since(None);
+        }
+    }
+
+    fn set_replication(&mut self, replication: Option<Replication>) {
+        if replication.is_some() || self.is_published {
+            self.is_published = replication.is_some();
+            self.view.set_replication(replication);
+        }
+    }
+
+    fn note_activity(&mut self, now: Instant) {
+        let progress = self.node.raft.prs();
+        for peer in self.members.iter().map(|member| member.peer.0) {
+            if progress.get(peer).is_none_or(|progress| progress.recent_active) {
+                self.quiet.remove(&peer);
+            } else if peer != self.peer.0 {
+                self.quiet.entry(peer).or_insert(now);
+            }
+        }
+    }
+
+    fn replication(&self, context: &GroupContext<'_>) -> Option<Replication> {
+        let last = self.node.raft.raft_log.last_index();
+        let lags = |progress: &Progress| {
+            progress.state == ProgressState::Snapshot || progress.matched + MAX_BEHIND < last
+        };
+        let all = self.node.raft.prs();
+        let others = || {
+            let others = self.members.iter().filter(|member| member.peer != self.peer);
+            others.filter_map(|member| Some((member, all.get(member.peer.0)?)))
+        };
+        let settled = others().all(|(member, progress)| {
+            member.role == Role::Voter
+                && !lags(progress)
+                && self.silent_since(member, context).is_none()
+        });
+        if settled {
+            return None;
+        }
+        let peer = |(member, progress): (&Member, &Progress)| PeerProgress {
+            peer: member.peer,
+            matched: LogIndex(progress.matched),
+            snapshot: progress.state == ProgressState::Snapshot,
+            silent_since: self.silent_since(member, context),
+        };
+        Some(Replication { last: LogIndex(last), peers: others().map(peer).collect() })
+    }
+
+    fn silent_since(&self, member: &Member, context: &GroupContext<'_>) -> Option<Instant> {
+        if context.nodes.is_silent(member.node) {
+            return context.nodes.last_beat(member.node);
+        }
+        let since = self.quiet.get(&member.peer.0).copied();
+        since.filter(|since| context.now.since(*since) >= MEMBER_SILENCE)
+    }
+
+    /// Entries that a member lacks, as the leader knows; `None` where nothing is known of it yet,
+    /// or only a snapshot helps.
+    pub(super) fn behind(&self, peer: PeerId) -> Option<u64> {
+        let raft = &self.node.raft;
+        let progress = raft.prs().get(peer.0)?;
+        let follows = progress.state != ProgressState::Snapshot
+            && progress.matched > 0
+            && progress.matched >= self.node.store().truncated_index();
+        follows.then(|| raft.raft_log.last_index().saturating_sub(progress.matched))
+    }
+}

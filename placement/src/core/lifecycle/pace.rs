@@ -1,0 +1,145 @@
+//! How a learner gets on, from what the leader of its group says at one time and another.
+
+use quorate_proto::LogIndex;
+
+use super::group::{Group, Member};
+use super::limits::Limits;
+
+/// Weight of the newest measurement in the rate.
+const NEWEST: f64 = 0.5;
+
+/// Measured progress. Soft: the next leader of placement measures anew.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    matched: LogIndex,
+    snapshot_bytes: u64,
+    /// When `matched` was last seen to grow, for the rate.
+    sampled_ms: u64,
+    /// Entries a millisecond.
+    rate: f64,
+    /// When anything was last seen to advance; from joining on.
+    progressed_ms: u64,
+    /// Since when everything that makes it ready holds.
+    fit_since_ms: Option<u64>,
+}
+
+impl Pace {
+    /// Of a member that nothing is known of; the stall clock runs from `now_ms`.
+    pub fn new(now_ms: u64) -> Self {
+        Self {
+            matched: LogIndex(0),
+            snapshot_bytes: 0,
+            sampled_ms: now_ms,
+            rate: 0.0,
+            progressed_ms: now_ms,
+            fit_since_ms: None,
+        }
+    }
+
+    /// Last entry known to be durable there.
+    pub fn matched(&self) -> LogIndex {
+        self.matched
+    }
+
+    /// When anything was last seen to advance.
+    pub fn progressed_ms(&self) -> u64 {
+        self.progressed_ms
+    }
+
+    /// The stall clock runs anew: the member is asked to catch up from now on.
+    pub(super) fn restart(&mut self, now_ms: u64) {
+        self.progressed_ms = now_ms;
+    }
+
+    /// Takes in what the leader says now.
+    pub(super) fn observe(&mut self, member: &Member, group: &Group, limits: &Limits, now_ms: u64) {
+        let matched = member.matched.unwrap_or(self.matched);
+        if matched > self.matched {
+            // From nothing to a snapshot's index is no rate.
+            if self.matched.0 > 0 {
+                let millis = now_ms.saturating_sub(self.sampled_ms).max(1);
+                let measured = (matched.0 - self.matched.0) as f64 / millis as f64;
+                self.rate = match self.rate {
+                    0.0 => measured,
+                    rate => rate * (1.0 - NEWEST) + measured * NEWEST,
+                };
+            }
+            self.sampled_ms = now_ms;
+            self.progressed_ms = now_ms;
+        }
+        self.matched = matched;
+        let sent = member.snapshot.map_or(0, |(sent, _)| sent);
+        if sent > self.snapshot_bytes {
+            self.progressed_ms = now_ms;
+        }
+        self.snapshot_bytes = sent;
+        match self.not_fit(member, group, limits, now_ms) {
+            None => {
+                self.fit_since_ms.get_or_insert(now_ms);
+            }
+            Some(_) => self.fit_since_ms = None,
+        }
+    }
+
+    /// What keeps it from being ready, in words; `None` where nothing does at this moment.
+    fn not_fit(
+        &self,
+        member: &Member,
+        group: &Group,
+        limits: &Limits,
+        now_ms: u64,
+    ) -> Option<String> {
+        let (matched, last) = (self.matched.0, group.last_index.0);
+        if member.silent_ms > limits.contact_ms {
+            return Some(format!("not heard of for {} ms", member.silent_ms));
+        }
+        if let Some((sent, total)) = member.snapshot {
+            return Some(format!("gets a snapshot, {sent} of {total} bytes"));
+        }
+        if matched == 0 || last == 0 {
+            return Some("its progress is not reported yet".to_owned());
+        }
+        let lag = last.saturating_sub(matched);
+        if lag == 0 {
+            return None;
+        }
+        let syncing = format!("match {matched} of {last}");
+        if lag > limits.max_lag {
+            return Some(syncing);
+        }
+        let stands_still = now_ms.saturating_sub(self.progressed_ms) > limits.contact_ms;
+        if self.rate <= 0.0 || stands_still {
+            return Some(syncing);
+        }
+        let catch_up_ms = lag as f64 / self.rate;
+        (catch_up_ms >= limits.catch_up_ms as f64)
+            .then(|| format!("{syncing}, needs {catch_up_ms:.0} ms at its rate"))
+    }
+
+    /// Whether it counts as ready.
+    ///
+    /// # Errors
+    /// What is still missing, in words.
+    pub(super) fn ready(
+        &self,
+        member: &Member,
+        group: &Group,
+        limits: &Limits,
+        now_ms: u64,
+    ) -> Result<(), String> {
+        if let Some(why) = self.not_fit(member, group, limits, now_ms) {
+            return Err(why);
+        }
+        let steady = self.fit_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
+        if self.fit_since_ms.is_none() || steady < limits.stable_ms {
+            return Err(format!("caught up for {steady} ms of {} ms", limits.stable_ms));
+        }
+        Ok(())
+    }
+
+    /// True where it is behind and nothing has advanced for too long.
+    pub(super) fn is_stalled(&self, group: &Group, limits: &Limits, now_ms: u64) -> bool {
+        let behind = self.matched.0 == 0 || self.matched < group.last_index;
+        behind && now_ms.saturating_sub(self.progressed_ms) >= limits.stall_ms
+    }
+}

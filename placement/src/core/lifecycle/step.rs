@@ -1,0 +1,337 @@
+//! One look at a group: what its members have become since the last one.
+
+use quorate_proto::{NodeId, PeerId, Role};
+
+use super::change::{Change, Next, Severity, Stepped, Transition};
+use super::group::{Group, Member};
+use super::limits::{Limits, REMEMBER_REMOVED_MS};
+use super::{Aim, Record, State, next};
+
+/// One look at a group. See the module.
+pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> Stepped {
+    let mut look = Look {
+        group,
+        limits,
+        now_ms,
+        records: records.to_vec(),
+        transitions: Vec::new(),
+        promoted: Vec::new(),
+        newly_ready: Vec::new(),
+    };
+    look.observe();
+    look.tell_promoted();
+    let next = next::next(&mut look);
+    look.settle(&next);
+    Stepped { records: look.records, next, transitions: look.transitions }
+}
+
+/// The work of one look.
+pub(super) struct Look<'a> {
+    pub(super) group: &'a Group,
+    pub(super) limits: &'a Limits,
+    pub(super) now_ms: u64,
+    pub(super) records: Vec<Record>,
+    transitions: Vec<Transition>,
+    /// Became voters: the node, and whom it replaced.
+    promoted: Vec<(NodeId, Option<NodeId>)>,
+    /// Became ready with this look; what for is told once that is decided.
+    newly_ready: Vec<NodeId>,
+}
+
+impl Look<'_> {
+    pub(super) fn tell(
+        &mut self,
+        node: NodeId,
+        kind: &'static str,
+        severity: Severity,
+        what: &str,
+    ) {
+        let (title, name) = (self.group.title(), self.group.name(node));
+        let text = format!("{title} {name} {what}");
+        self.transitions.push(Transition { group: self.group.id, node, kind, severity, text });
+    }
+
+    /// Who was chosen and is not any more is ready again; who votes is on its way no longer.
+    fn settle(&mut self, next: &Next) {
+        let chosen: &[PeerId] = match next {
+            Next::Change(Change::EnterJoint { promote, .. }) => promote,
+            Next::Change(
+                Change::AddLearner { .. } | Change::LeaveJoint | Change::RemoveLearner { .. },
+            )
+            | Next::Nothing
+            | Next::Wait(_)
+            | Next::Transfer { .. } => &[],
+        };
+        let (group, now_ms) = (self.group, self.now_ms);
+        for record in &mut self.records {
+            let learns = group.on(record.node).is_some_and(|member| member.role == Role::Learner);
+            if let State::Promoting { ready_ms } = record.state
+                && learns
+                && !chosen.contains(&record.peer)
+            {
+                record.enter(State::Ready { ready_ms }, "not promoted yet", now_ms);
+            }
+        }
+        let (voters, target) = (group.voters().count(), group.target);
+        for node in std::mem::take(&mut self.newly_ready) {
+            let pairs = |record: &Record| {
+                record.node == node && matches!(record.state, State::Pairing { .. })
+            };
+            let what = match self.records.iter().any(pairs) {
+                true => format!("ready, waiting for a partner (voters {voters}, target {target})"),
+                false => format!("ready (voters {voters}, target {target})"),
+            };
+            self.tell(node, "member-ready", Severity::Info, &what);
+        }
+        self.records.retain(|record| {
+            record.state != State::Active || !matches!(record.aim, Aim::Vote { .. })
+        });
+    }
+
+    fn observe(&mut self) {
+        let records = std::mem::take(&mut self.records);
+        for mut record in records {
+            let member = self.group.on(record.node).cloned();
+            let keep = match member {
+                // One that was removed, or whose join was given up, and a new one in its place.
+                Some(member) if record.peer != member.peer && record.state == State::Removed => {
+                    false
+                }
+                Some(member) => {
+                    record.peer = member.peer;
+                    self.is_there(&mut record, &member);
+                    true
+                }
+                None => self.is_not_there(&mut record),
+            };
+            if keep {
+                self.records.push(record);
+            }
+        }
+    }
+
+    /// Returns whether the record is kept.
+    fn is_not_there(&mut self, record: &mut Record) -> bool {
+        match record.state {
+            State::Joining { deadline_ms } if self.now_ms >= deadline_ms => {
+                // An entry that was appended may still be applied. The record stays, so that the
+                // learner is taken out again if it appears.
+                let why = format!(
+                    "not in the applied configuration after {} ms: rolled back",
+                    self.limits.join_ms
+                );
+                record.aim = Aim::Leave { replaced_by: None };
+                record.enter(State::Removed, why, self.now_ms);
+                self.tell(
+                    record.node,
+                    "member-join-failed",
+                    Severity::Warning,
+                    "did not join in time, rolled back",
+                );
+                true
+            }
+            State::Joining { .. } => true,
+            State::Removed => {
+                self.now_ms.saturating_sub(record.since_ms) < REMEMBER_REMOVED_MS
+                    && record.peer.0 != 0
+            }
+            State::Syncing
+            | State::Ready { .. }
+            | State::Pairing { .. }
+            | State::Promoting { .. }
+            | State::StandbyLearner
+            | State::KeepAsLearner
+            | State::Active
+            | State::Zombie => {
+                let why = match (record.state, record.aim) {
+                    (State::Zombie, _) => "was a zombie",
+                    (_, Aim::Leave { replaced_by: Some(_) }) => "replaced",
+                    (_, Aim::Leave { replaced_by: None }) => "on request",
+                    (_, Aim::Vote { .. } | Aim::Learn) => "by a change from elsewhere",
+                };
+                record.aim = Aim::Leave { replaced_by: None };
+                record.enter(State::Removed, why, self.now_ms);
+                self.tell(record.node, "member-removed", Severity::Info, "removed");
+                true
+            }
+        }
+    }
+
+    fn is_there(&mut self, record: &mut Record, member: &Member) {
+        record.pace.observe(member, self.group, self.limits, self.now_ms);
+        match member.role {
+            Role::Voter | Role::DemotingVoter => {
+                if record.state != State::Active {
+                    let replaced = match record.aim {
+                        Aim::Vote { replacing } => replacing,
+                        Aim::Learn | Aim::Leave { .. } => None,
+                    };
+                    record.enter(State::Active, String::new(), self.now_ms);
+                    record.operator = 0;
+                    self.promoted.push((record.node, replaced));
+                    if let Aim::Vote { replacing } = &mut record.aim {
+                        *replacing = None;
+                    }
+                }
+            }
+            Role::IncomingVoter => {
+                let ready_ms = ready_since(record.state).unwrap_or(self.now_ms);
+                let state = State::Promoting { ready_ms };
+                record.enter(state, "the joint configuration is in force", self.now_ms);
+            }
+            Role::Learner => self.is_learner(record, member),
+        }
+    }
+
+    fn is_learner(&mut self, record: &mut Record, member: &Member) {
+        match record.state {
+            State::Joining { .. } => {
+                record.enter(State::Syncing, String::new(), self.now_ms);
+                self.tell(record.node, "member-joined", Severity::Info, "joined as learner");
+                let at = self.progress(record, member);
+                self.tell(record.node, "member-syncing", Severity::Info, &at);
+            }
+            // A compensating change takes it out again.
+            State::Removed => {}
+            State::Active => {
+                let (state, reason) = match record.aim {
+                    Aim::Leave { .. } => (State::StandbyLearner, "demoted, to be removed"),
+                    Aim::Learn => (State::KeepAsLearner, "demoted on request"),
+                    Aim::Vote { .. } => (State::StandbyLearner, "demoted"),
+                };
+                record.enter(state, reason, self.now_ms);
+                self.tell(record.node, "member-demoted", Severity::Info, "demoted to learner");
+            }
+            State::Zombie if member.silent_ms < self.limits.zombie_ms => {
+                record.enter(State::Syncing, "heard of again", self.now_ms);
+                self.tell(record.node, "member-back", Severity::Info, "is back before removal");
+            }
+            State::Zombie => {}
+            State::Syncing
+            | State::Ready { .. }
+            | State::Pairing { .. }
+            | State::Promoting { .. }
+            | State::StandbyLearner
+            | State::KeepAsLearner => {
+                if member.silent_ms >= self.limits.zombie_ms && !record.held {
+                    let why = format!("no contact for {} s", member.silent_ms / 1_000);
+                    record.enter(State::Zombie, why, self.now_ms);
+                    self.tell(record.node, "member-zombie", Severity::Warning, "is a zombie");
+                    return;
+                }
+                self.catches_up(record, member);
+            }
+        }
+    }
+
+    fn progress(&self, record: &Record, member: &Member) -> String {
+        match member.snapshot {
+            Some((sent, total)) => format!("syncing, snapshot {sent} of {total} bytes"),
+            None => {
+                let (matched, last) = (record.pace.matched().0, self.group.last_index.0);
+                format!("syncing, match {matched} of {last}")
+            }
+        }
+    }
+
+    /// From syncing to ready, and back where it falls behind.
+    fn catches_up(&mut self, record: &mut Record, member: &Member) {
+        let ready = record.pace.ready(member, self.group, self.limits, self.now_ms);
+        match (record.state, ready) {
+            (State::Syncing, Ok(())) => {
+                let ready_ms = self.now_ms;
+                match record.aim {
+                    Aim::Learn => {
+                        record.enter(State::KeepAsLearner, "an analytics replica", self.now_ms);
+                        self.tell(
+                            record.node,
+                            "member-ready",
+                            Severity::Info,
+                            "ready, stays a learner",
+                        );
+                    }
+                    Aim::Vote { .. } | Aim::Leave { .. } => {
+                        record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
+                        self.newly_ready.push(record.node);
+                    }
+                }
+            }
+            (State::Syncing, Err(why)) => {
+                if record.pace.is_stalled(self.group, self.limits, self.now_ms) && !record.held {
+                    let last = record.pace.progressed_ms();
+                    let still = self.now_ms.saturating_sub(last) / 1_000;
+                    let reason = format!("no progress for {still} s: {why}");
+                    record.enter(State::StandbyLearner, reason.clone(), self.now_ms);
+                    let what = format!("is stale, {reason}");
+                    self.tell(record.node, "member-stale", Severity::Warning, &what);
+                } else {
+                    record.reason = why;
+                }
+            }
+            (State::Ready { .. } | State::Pairing { .. } | State::Promoting { .. }, Err(why)) => {
+                let what = format!("is not ready any more: {why}");
+                record.enter(State::Syncing, why, self.now_ms);
+                self.tell(record.node, "member-behind", Severity::Info, &what);
+            }
+            (State::Ready { ready_ms } | State::Promoting { ready_ms }, Ok(())) => {
+                let over = self.now_ms.saturating_sub(ready_ms) >= self.limits.promotion_ms;
+                if over && !record.held {
+                    self.stands_by(record, "the promotion window is over");
+                }
+            }
+            (State::Pairing { deadline_ms, .. }, Ok(())) => {
+                if self.now_ms >= deadline_ms && !record.held {
+                    self.stands_by(record, "no partner came in time");
+                }
+            }
+            (State::StandbyLearner | State::KeepAsLearner, Ok(()) | Err(_)) => {}
+            // Handled by the caller.
+            (
+                State::Joining { .. } | State::Active | State::Zombie | State::Removed,
+                Ok(()) | Err(_),
+            ) => {}
+        }
+    }
+
+    fn stands_by(&mut self, record: &mut Record, why: &str) {
+        record.enter(State::StandbyLearner, why, self.now_ms);
+        let what = format!("stands by as a learner: {why}");
+        self.tell(record.node, "member-standby", Severity::Info, &what);
+    }
+
+    /// One line for all that became voters in one joint change.
+    fn tell_promoted(&mut self) {
+        let promoted = std::mem::take(&mut self.promoted);
+        let Some((first, replaced)) = promoted.first().copied() else { return };
+        let names = self.group.names(promoted.iter().map(|(node, _)| *node));
+        let place = match replaced {
+            Some(old) => format!(" in place of {}", self.group.name(old)),
+            None => String::new(),
+        };
+        let voters = self.group.voters().count();
+        let text = format!("{} {names} promoted{place}, voters {voters}", self.group.title());
+        self.transitions.push(Transition {
+            group: self.group.id,
+            node: first,
+            kind: "member-promoted",
+            severity: Severity::Info,
+            text,
+        });
+    }
+}
+
+/// Since when it is ready, if it is.
+pub(super) fn ready_since(state: State) -> Option<u64> {
+    match state {
+        State::Ready { ready_ms }
+        | State::Pairing { ready_ms, .. }
+        | State::Promoting { ready_ms } => Some(ready_ms),
+        State::Joining { .. }
+        | State::Syncing
+        | State::StandbyLearner
+        | State::KeepAsLearner
+        | State::Active
+        | State::Zombie
+        | State::Removed => None,
+    }
+}

@@ -1,0 +1,173 @@
+//! What a placement member applies, and its snapshots: the real state behind a simulated disk.
+//!
+//! The counterpart of `placement/src/shell/machine.rs`.
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_consensus::engine::{Cf, Engine, EngineError, MemoryEngine, Reader, WriteBatch};
+use quorate_consensus::node::{Outcome, Progress, SnapshotSource};
+use quorate_consensus::shard::{ApplyTask, Install, Member};
+use quorate_placement::core::command::{self, Answer, Command};
+use quorate_placement::core::ids::IdRange;
+use quorate_placement::core::state::State;
+use quorate_proto::limits::INITIAL_INDEX;
+use quorate_proto::wire::placement_state as wire;
+use quorate_proto::{LogIndex, Term};
+
+use super::{GROUP, Job, MemberRole, Waiting, group};
+use crate::sim::checks::data_hash;
+use crate::sim::messages::{Token, Told};
+use crate::sim::process::role::Host;
+
+const APPLIED: &[u8] = b"applied";
+const INSTALLING: &[u8] = b"installing";
+
+/// What a disk has applied; ends an installation that was interrupted.
+pub(super) fn recover(disk: &MemoryEngine) -> Result<(LogIndex, Term), EngineError> {
+    if let Some(mark) = disk.get(Cf::Meta, INSTALLING)? {
+        let mark = decode::<wire::Installing>(&mark)?;
+        finish_install(disk, &mark)?;
+    }
+    Ok(match disk.get(Cf::Meta, APPLIED)? {
+        Some(applied) => {
+            let applied = decode::<wire::Applied>(&applied)?;
+            (LogIndex(applied.index), Term(applied.term))
+        }
+        None => (LogIndex(INITIAL_INDEX), Term(INITIAL_INDEX)),
+    })
+}
+
+impl MemberRole {
+    pub(crate) fn apply(
+        &mut self,
+        tasks: Vec<ApplyTask<Token>>,
+        host: &mut Host<'_>,
+    ) -> Result<Outcome, EngineError> {
+        let mut batch = WriteBatch::new();
+        let mut answers = Vec::new();
+        for entry in tasks.into_iter().flat_map(|task| task.entries) {
+            let node = host.node;
+            if entry.index != self.applied.0.next() {
+                host.cx.checks.fail(|| format!("{node} was handed {} out of turn", entry.index));
+            }
+            let mut data = entry.data;
+            let mut tokens = entry.tokens.into_iter();
+            while !data.is_empty() {
+                let command = Command::decode(&mut data).map_err(|error| corrupt(&error))?;
+                let (answer, records) = self.state.apply(command);
+                batch.append(records);
+                answers.extend(tokens.next().map(|token| (token, answer)));
+            }
+            self.applied = (entry.index, entry.term);
+        }
+        let (index, term) = self.applied;
+        let applied = wire::Applied { index: index.0, term: term.0, members: Vec::new() };
+        batch.put(Cf::Meta, APPLIED, applied.encode_to_vec());
+        self.engine.write(batch)?;
+        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
+        for (token, answer) in answers {
+            self.applied_for(token, answer, host);
+        }
+        let progress = vec![Progress { group: GROUP, index, term }];
+        Ok(Outcome { progress, ..Outcome::default() })
+    }
+
+    fn applied_for(&mut self, token: Token, answer: Answer, host: &mut Host<'_>) {
+        let Some(waiting) = self.waiting.remove(&token.0) else { return };
+        match (waiting, answer) {
+            (Waiting::TakeOver(term), Answer::Time { previous_ms, ceiling_ms }) => {
+                self.begin_session(term, previous_ms, ceiling_ms, host);
+            }
+            (Waiting::Raise(term), Answer::Time { ceiling_ms, .. }) => {
+                if let Some(session) = self.session_of(term) {
+                    session.oracle.raised(ceiling_ms);
+                    session.raising = false;
+                }
+            }
+            (Waiting::Ids(term, asked), Answer::Ids { first, count }) => {
+                if let Some(session) = self.session_of(term) {
+                    session.ids.refill(IdRange::new(first, count));
+                }
+                self.go_on(Job::Prove(asked), host);
+            }
+            (Waiting::Asked(asked), Answer::Joined(_)) => {
+                // Now it has joined: the answer is the one to a store that asks again.
+                self.go_on(Job::Prove(asked), host);
+            }
+            (Waiting::Asked(asked), Answer::JoinRefused(refusal)) => {
+                self.respond(asked.from, asked.call, Told::Refused(refusal.to_string()), host);
+            }
+            (
+                Waiting::Own
+                | Waiting::TakeOver(_)
+                | Waiting::Raise(_)
+                | Waiting::Ids(..)
+                | Waiting::Asked(_)
+                | Waiting::Proof(_),
+                Answer::Done
+                | Answer::Initialized(_)
+                | Answer::Joined(_)
+                | Answer::JoinRefused(_)
+                | Answer::Bootstrapped(_)
+                | Answer::Ids { .. }
+                | Answer::Time { .. }
+                | Answer::SafePoint(_)
+                | Answer::Refused(_)
+                | Answer::BadSetting(_),
+            ) => {}
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<SnapshotSource> {
+        let members = group_of(&self.state).unwrap_or_default();
+        Some(SnapshotSource {
+            index: self.applied.0,
+            term: self.applied.1,
+            members,
+            start: Bytes::new(),
+            end: Bytes::new(),
+            state: Bytes::new(),
+            reader: self.engine.snapshot(),
+        })
+    }
+
+    pub(crate) fn install(
+        &mut self,
+        install: Install,
+        host: &mut Host<'_>,
+    ) -> Result<Vec<Member>, EngineError> {
+        let (index, term) = (install.index, install.term);
+        let applied = wire::Applied { index: index.0, term: term.0, members: Vec::new() };
+        let mark = wire::Installing { file: install.id, applied: Some(applied) };
+        let mut batch = install.batch;
+        batch.put(Cf::Meta, INSTALLING, mark.encode_to_vec());
+        self.engine.write_synced(batch)?;
+        finish_install(&self.engine, &mark)?;
+        self.state.replace(State::load(&self.engine)?);
+        self.applied = (index, term);
+        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
+        Ok(group(host.cx.knobs.members))
+    }
+}
+
+fn group_of(state: &State) -> Option<Vec<Member>> {
+    let members: Vec<Member> = state.members().values().map(command::Member::voter).collect();
+    (!members.is_empty()).then_some(members)
+}
+
+fn finish_install(engine: &MemoryEngine, mark: &wire::Installing) -> Result<(), EngineError> {
+    engine.ingest(&mark.file, b"", b"")?;
+    let mut batch = WriteBatch::new();
+    batch.put(Cf::Meta, APPLIED, mark.applied.clone().unwrap_or_default().encode_to_vec());
+    batch.delete(Cf::Meta, INSTALLING);
+    engine.write_synced(batch)?;
+    engine.discard_staged(&mark.file)
+}
+
+fn decode<M: Message + Default>(bytes: &Bytes) -> Result<M, EngineError> {
+    M::decode(bytes.clone()).map_err(|error| corrupt(&error))
+}
+
+fn corrupt(reason: &dyn std::fmt::Display) -> EngineError {
+    EngineError::Corrupt { what: "placement".to_owned(), reason: reason.to_string() }
+}

@@ -1,0 +1,211 @@
+//! A store: the real directory, applier and read path behind simulated requests.
+//!
+//! Here is what it is and what it applies; [`serving`] has its requests, [`upkeep`] what it and
+//! placement have to say to each other.
+
+mod serving;
+mod upkeep;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quorate_consensus::engine::{EngineError, MemoryEngine};
+use quorate_consensus::node::Outcome;
+use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup};
+use quorate_consensus::time::Instant;
+use quorate_proto::wire::peer::Envelope;
+use quorate_proto::{NodeId, RegionId, StoreId};
+use quorate_store::core::{Answer, Applier, Directory, ReadPath, Reporter, keys, snapshot};
+
+use self::serving::{Job, Waiting};
+use self::upkeep::Purpose;
+use crate::sim::agenda::MS;
+use crate::sim::checks::region_hash;
+use crate::sim::cx::Cx;
+use crate::sim::messages::{Failure, Output, Token};
+use crate::sim::mutant::Mutant;
+use crate::sim::process::role::Host;
+
+/// See the module.
+pub(crate) struct StoreRole {
+    pub(crate) id: StoreId,
+    pub(crate) applier: Applier,
+    pub(crate) directory: Arc<Directory>,
+    reads: ReadPath,
+    waiting: BTreeMap<u64, Waiting>,
+    jobs: BTreeMap<u64, Job>,
+    next: u64,
+    /// Versions of regions as last seen in this life.
+    versions: BTreeMap<RegionId, u64>,
+    /// Regions that are being split, since when.
+    pub(crate) splitting: BTreeMap<RegionId, Instant>,
+    /// Placement time as last told, in milliseconds, and when that was.
+    pub(crate) time: (u64, Instant),
+    /// It has its id on disk.
+    pub(crate) known: bool,
+    /// Placement knows of this start.
+    pub(crate) joined: bool,
+    /// It has its first regions.
+    pub(crate) hosting: bool,
+    pub(crate) incarnation: u64,
+    pub(crate) reporter: Reporter,
+    /// Placement should hear something at once.
+    pub(crate) nudged: bool,
+    pub(crate) sequence: u64,
+    pub(crate) duties: u64,
+    /// The member of placement that is asked, by number.
+    pub(crate) placement: u64,
+    pub(crate) asked: BTreeMap<u64, (Purpose, Instant)>,
+}
+
+impl StoreRole {
+    pub(crate) fn start(
+        node: NodeId,
+        incarnation: u64,
+        disk: &MemoryEngine,
+        cx: &mut Cx,
+    ) -> Result<(Self, Vec<NewGroup>), EngineError> {
+        let id = StoreId::from(node);
+        let engine = Arc::new(disk.clone());
+        let (applier, groups) = Applier::recover(engine.clone(), id)?;
+        let known = keys::read_ident(disk)?.is_some();
+        let directory = Arc::clone(applier.directory());
+        let mut versions = BTreeMap::new();
+        cx.checks.directory(node, &directory, &mut versions);
+        let role = Self {
+            id,
+            reads: ReadPath::new(Arc::clone(&directory), engine),
+            applier,
+            directory,
+            waiting: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            // No number of an earlier life comes again.
+            next: incarnation << 32,
+            versions,
+            splitting: BTreeMap::new(),
+            time: (0, Instant::default()),
+            known,
+            joined: false,
+            hosting: !groups.is_empty(),
+            incarnation,
+            reporter: Reporter::new(),
+            nudged: false,
+            sequence: 0,
+            duties: 0,
+            placement: 1,
+            asked: BTreeMap::new(),
+        };
+        Ok((role, groups))
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(crate) fn token(&mut self, waiting: Waiting) -> Token {
+        let number = self.number();
+        self.waiting.insert(number, waiting);
+        Token(number)
+    }
+
+    pub(crate) fn apply(
+        &mut self,
+        tasks: Vec<ApplyTask<Token>>,
+        host: &mut Host<'_>,
+    ) -> Result<Outcome, EngineError> {
+        let mut answers = Vec::new();
+        let outcome = self.applier.apply(tasks, &mut answers);
+        for answered in answers {
+            let Some(waiting) = self.waiting.remove(&answered.token.0) else {
+                let node = host.node;
+                host.cx.checks.fail(|| format!("{node} answered {:?} twice", answered.token));
+                continue;
+            };
+            let result = match answered.answer {
+                Answer::Done => Ok(Output::Done),
+                Answer::Refused(refused) => Err(Failure::Region(refused)),
+                Answer::Undetermined => Err(Failure::Undetermined),
+            };
+            match waiting {
+                Waiting::Write { caller, .. } => {
+                    if !host.cx.is(Mutant::AnsweredBeforeApplied) {
+                        self.respond(caller, result, host);
+                    }
+                }
+                Waiting::Split(region) => {
+                    self.splitting.remove(&region);
+                }
+                Waiting::Read(_) => {
+                    let node = host.node;
+                    host.cx.checks.fail(|| format!("{node} applied a read"));
+                }
+            }
+        }
+        let outcome = outcome?;
+        for progress in &outcome.progress {
+            self.check((progress.group, progress.index.0, false), host)?;
+        }
+        for new in &outcome.created {
+            self.check((new.group, new.applied.0.0, true), host)?;
+        }
+        self.nudged |= !outcome.created.is_empty();
+        self.look_around(host);
+        Ok(outcome)
+    }
+
+    fn check(
+        &self,
+        (group, index, is_new): (RegionId, u64, bool),
+        host: &mut Host<'_>,
+    ) -> Result<(), EngineError> {
+        if let Some(region) = self.directory.get(group).and_then(|local| local.region()) {
+            let hash = region_hash(host.disk, &region)?;
+            host.cx.checks.state(host.node, group, index, hash);
+        }
+        let committed = self.directory.get(group).map(|local| local.view().committed());
+        if let Some(committed) = committed.filter(|_| !is_new).filter(|it| it.0 < index) {
+            let node = host.node;
+            host.cx.checks.fail(|| {
+                format!("{node} applied {group} up to {index}, with {committed} committed")
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn install(
+        &mut self,
+        install: Install,
+        host: &mut Host<'_>,
+    ) -> Result<Vec<Member>, EngineError> {
+        let (group, index) = (install.group, install.index.0);
+        let members = self.applier.install(install)?;
+        self.check((group, index, true), host)?;
+        self.look_around(host);
+        Ok(members)
+    }
+
+    /// Whether a snapshot may come in.
+    pub(crate) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
+        let Some(meta) = &message.snapshot else { return false };
+        let Ok((region, _)) = snapshot::parse_state(meta.state.clone()) else { return false };
+        let to = quorate_proto::PeerId(message.to_peer);
+        self.directory.admit_snapshot(Arc::new(region), to).is_ok()
+    }
+
+    /// Placement should hear of it at once.
+    pub(crate) fn leader_changed(&mut self, change: LeaderChange) {
+        self.nudged |= change.is_local;
+    }
+
+    /// Looks at what this store has.
+    pub(crate) fn look_around(&mut self, host: &mut Host<'_>) {
+        host.cx.checks.directory(host.node, &self.directory, &mut self.versions);
+    }
+
+    /// Placement time, in milliseconds.
+    pub(crate) fn time_ms(&self, now: Instant) -> u64 {
+        let (told, at) = self.time;
+        told + now.0.saturating_sub(at.0) / MS
+    }
+}

@@ -1,0 +1,227 @@
+//! The world of one seed: processes, clients, trouble, and the order in which all of it happens.
+
+mod deeds;
+mod nemesis;
+mod packets;
+mod settle;
+mod story;
+
+use std::collections::BTreeMap;
+
+use quorate_consensus::engine::EngineError;
+use quorate_proto::{NodeId, StoreId};
+
+pub(crate) use self::deeds::Deed;
+use super::agenda::MS;
+use super::case::Case;
+use super::chance::Concern;
+use super::client::{Client, History};
+use super::clock::Clock;
+use super::cx::Cx;
+use super::knobs::Knobs;
+use super::messages::Event;
+use super::placement::MEMBERS;
+use super::process::Process;
+use super::stamper::Stamper;
+
+/// Events after which a world counts as running in circles.
+const MOST_EVENTS: u64 = 20_000_000;
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) cx: Cx,
+    pub(crate) processes: BTreeMap<NodeId, Process>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) history: History,
+    pub(crate) stampers: Vec<Stamper>,
+    /// Calls of the nemesis to placement.
+    pub(crate) calls: u64,
+    pub(crate) events: u64,
+}
+
+/// What became of a seed.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Of every event; equal for equal seeds.
+    pub hash: u64,
+    /// Lines of the trace.
+    pub lines: u64,
+    /// The first broken promise.
+    pub broken: Option<String>,
+    /// Operations of clients that were answered.
+    pub completed: u64,
+    /// Entries applied over all replicas.
+    pub applied: u64,
+    /// Elections won.
+    pub elections: u64,
+    /// Regions at the end.
+    pub regions: u64,
+    /// Snapshots installed.
+    pub installs: u64,
+}
+
+impl World {
+    pub(crate) fn new(case: Case) -> Self {
+        let print = case.print;
+        let cx = Cx::new(case);
+        if print {
+            println!("{:#?}", cx.knobs);
+        }
+        let members = MEMBERS + 1..=MEMBERS + cx.knobs.members;
+        let nodes: Vec<NodeId> = (1..=cx.knobs.stores).chain(members).map(NodeId).collect();
+        let clients = clients(&cx.knobs);
+        let history = History::new(|| 0);
+        let stampers = stampers(&cx.knobs);
+        let processes = BTreeMap::new();
+        let mut world = Self { cx, processes, clients, history, stampers, calls: 0, events: 0 };
+        for node in nodes {
+            world.add(node, 500 * MS);
+        }
+        world
+    }
+
+    /// A machine more; its process starts within that time.
+    fn add(&mut self, node: NodeId, within: u64) {
+        let own = Concern::Process(node);
+        let clock = Clock {
+            rate: self.cx.within(own, self.cx.knobs.rates),
+            origin: self.cx.within(own, (1_000 * MS, 1_000_000 * MS)),
+        };
+        self.processes.insert(node, Process::new(node, clock));
+        let delay = self.cx.within(own, (0, within));
+        self.cx.after(delay, Event::Start(node));
+    }
+
+    /// Lives through the seed's whole story.
+    pub(crate) fn run(mut self) -> Outcome {
+        self.story();
+        self.cx.checks.broken.is_none().then(|| self.check_history());
+        let completed = self.clients.iter().map(|client| client.completed).sum();
+        let checks = &self.cx.checks;
+        Outcome {
+            hash: self.cx.trace.hash(),
+            lines: self.cx.trace.lines(),
+            broken: checks.broken.clone(),
+            completed,
+            applied: checks.applied,
+            elections: checks.elections,
+            regions: checks.regions().count() as u64,
+            installs: checks.installs,
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(event) = self.cx.agenda.pop() else { return };
+        self.events += 1;
+        if self.events > MOST_EVENTS {
+            self.cx.checks.fail(|| "the world runs in circles".to_owned());
+            return;
+        }
+        if let Err((node, error)) = self.happen(event) {
+            match error {
+                EngineError::Fatal { .. } | EngineError::Full { .. } => {
+                    self.cx.note(format_args!("{node} stops: {error}"));
+                    let down = self.cx.within(Concern::Disk(node), (5 * MS, 1_000 * MS));
+                    self.kill(node, down);
+                }
+                error => self.cx.checks.fail(|| format!("{node}: {error}")),
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), (NodeId, EngineError)> {
+        let (node, life) = match &event {
+            Event::Tick { node, life, .. }
+            | Event::Turn { node, life, .. }
+            | Event::Synced { node, life, .. }
+            | Event::Work { node, life, .. }
+            | Event::Beat { node, life }
+            | Event::Broken { node, life, .. }
+            | Event::Job { node, life, .. }
+            | Event::Duty { node, life } => (*node, *life),
+            Event::Packet(_) => return self.packet(event),
+            Event::Start(node) => return self.start(*node),
+            Event::Client { client, wake } => {
+                let client = &mut self.clients[*client as usize - 1];
+                client.wake(*wake, &self.history, &mut self.cx);
+                return Ok(());
+            }
+            Event::Stamp { client, call } => {
+                self.stampers[*client as usize - 1].wake(*call, &mut self.cx);
+                return Ok(());
+            }
+            Event::Nemesis => {
+                self.nemesis();
+                return Ok(());
+            }
+            Event::Deed(deed) => {
+                let deed = deed.clone();
+                self.perform(deed);
+                return Ok(());
+            }
+        };
+        let Some(process) = self.processes.get_mut(&node) else { return Ok(()) };
+        let cx = &mut self.cx;
+        if !process.lives(life) {
+            return Ok(());
+        }
+        if cx.now() < process.paused_until {
+            let rest = process.paused_until - cx.now();
+            cx.after(rest, event);
+            return Ok(());
+        }
+        let result = match event {
+            Event::Tick { shard, .. } => {
+                process.tick(shard, cx);
+                Ok(())
+            }
+            Event::Turn { shard, .. } => process.turn(shard, cx),
+            Event::Synced { shard, number, sync, .. } => process.synced(shard, number, sync, cx),
+            Event::Work { shard, .. } => process.work(shard, cx),
+            Event::Beat { .. } => {
+                process.beat(cx);
+                Ok(())
+            }
+            Event::Broken { to, .. } => {
+                process.unreachable(to, cx);
+                Ok(())
+            }
+            Event::Job { job, .. } => {
+                process.with_role(cx, |role, host| role.job(job, host));
+                Ok(())
+            }
+            Event::Duty { .. } => {
+                process.duty(cx);
+                Ok(())
+            }
+            Event::Packet(_)
+            | Event::Start(_)
+            | Event::Client { .. }
+            | Event::Stamp { .. }
+            | Event::Nemesis
+            | Event::Deed(_) => Ok(()),
+        };
+        result.map_err(|error| (node, error))
+    }
+
+    fn start(&mut self, node: NodeId) -> Result<(), (NodeId, EngineError)> {
+        let Some(process) = self.processes.get_mut(&node) else { return Ok(()) };
+        if process.up.is_none() {
+            self.cx.note(format_args!("{node} starts"));
+            process.start(&mut self.cx).map_err(|error| (node, error))?;
+        }
+        Ok(())
+    }
+}
+
+fn clients(knobs: &Knobs) -> Vec<Client> {
+    let roaming = (0..knobs.clients).map(|_| None);
+    let sticking = (1..=knobs.stores).filter(|_| knobs.sticking).map(|store| Some(StoreId(store)));
+    (1..).zip(roaming.chain(sticking)).map(|(number, store)| Client::new(number, store)).collect()
+}
+
+fn stampers(knobs: &Knobs) -> Vec<Stamper> {
+    let roaming = (0..2).map(|_| None);
+    let sticking = (1..=knobs.members).filter(|_| knobs.sticking).map(Some);
+    (1..).zip(roaming.chain(sticking)).map(|(number, to)| Stamper::new(number, to)).collect()
+}

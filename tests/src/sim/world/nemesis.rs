@@ -1,0 +1,205 @@
+//! Trouble: crashes, pauses, partitions, failing disks, leadership and splits at bad moments.
+//!
+//! Some deeds are plots of several steps that aim at one promise; chance alone would need too many
+//! seeds to break it.
+
+use quorate_proto::{NodeId, Region};
+
+use super::World;
+use super::deeds::{Deed, Strike};
+use crate::sim::agenda::MS;
+use crate::sim::chance::{Concern, Lane, Span};
+use crate::sim::client::key;
+use crate::sim::knobs::Deeds;
+use crate::sim::messages::{Ask, Body, Event};
+use crate::sim::placement::{GROUP, MEMBERS};
+
+/// The nemesis waits for no answers.
+const NOBODY: u64 = 9_999;
+/// More are not asked for.
+const MOST_REGIONS: usize = 30;
+
+/// How long a link stays broken, unless all are mended before.
+const BROKEN: Span = (300 * MS, 5_000 * MS);
+
+type Act = fn(&mut World);
+
+impl World {
+    /// One deed, then the next is planned.
+    pub(super) fn nemesis(&mut self) {
+        if !self.cx.net.bad {
+            return;
+        }
+        let next = self.draw(self.cx.knobs.nemesis);
+        self.cx.after(next, Event::Nemesis);
+        let deeds = self.cx.knobs.deeds;
+        let acts = acts(&deeds);
+        let all: u64 = acts.iter().map(|(weight, _)| weight).sum();
+        let mut at = self.draw((0, all.max(1) - 1));
+        for (weight, act) in acts {
+            if at < weight {
+                return act(self);
+            }
+            at -= weight;
+        }
+    }
+
+    pub(super) fn draw(&mut self, span: Span) -> u64 {
+        self.cx.within(Concern::Nemesis, span)
+    }
+
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.cx.one_of(Concern::Nemesis, choices.len())]
+    }
+
+    fn anybody(&mut self) -> NodeId {
+        let nodes = self.nodes();
+        self.one_of(&nodes)
+    }
+
+    /// A process to trouble: often one that leads where clients are.
+    fn victim(&mut self) -> NodeId {
+        let (region, anybody) = (self.some_region(), self.anybody());
+        let aims = self.cx.chance(Concern::Nemesis, 0.5);
+        let leader = region.filter(|_| aims).and_then(|region| self.leader_of(region.id));
+        leader.unwrap_or(anybody)
+    }
+
+    /// The region of some key.
+    fn some_region(&mut self) -> Option<std::sync::Arc<Region>> {
+        let at = key(self.draw((0, self.cx.knobs.keys - 1)));
+        self.cx.checks.region_of(&at)
+    }
+
+    fn kill_somebody(&mut self) {
+        let (node, down) = (self.victim(), self.draw((5 * MS, 2_500 * MS)));
+        self.perform(Deed::Kill { node, down });
+    }
+
+    fn pause_somebody(&mut self) {
+        let (node, pause) = (self.victim(), self.draw((50 * MS, 2_000 * MS)));
+        self.perform(Deed::Pause { node, pause });
+    }
+
+    fn cut_a_link(&mut self) {
+        let (from, to) = (self.victim(), self.anybody());
+        self.perform(Deed::Cut { from, to });
+        let after = self.draw(BROKEN);
+        self.plan(after, Deed::Join { from, to });
+    }
+
+    fn cut_somebody_off(&mut self) {
+        let node = self.victim();
+        self.cut_off(node);
+    }
+
+    fn cut_off(&mut self, node: NodeId) {
+        self.perform(Deed::CutOff { node });
+        let after = self.draw(BROKEN);
+        self.plan(after, Deed::Rejoin { node });
+    }
+
+    /// All stores, or all members of placement, or everything loses power at the same moment.
+    fn blackout(&mut self) {
+        let kind = self.draw((0, 4));
+        for node in self.nodes() {
+            let down = self.draw((5 * MS, 800 * MS));
+            let is_member = node.0 > MEMBERS;
+            if kind == 0 || is_member == (kind == 1) {
+                self.perform(Deed::Kill { node, down });
+            }
+        }
+    }
+
+    /// See [`Strike`].
+    fn usurp(&mut self) {
+        let Some(region) = self.some_region() else { return };
+        let Some(leader) = self.leader_of(region.id) else { return };
+        let mut others: Vec<NodeId> =
+            region.peers.iter().map(|peer| peer.store.into()).filter(|it| *it != leader).collect();
+        if others.is_empty() {
+            return;
+        }
+        let candidate = self.one_of(&others);
+        others.retain(|node| *node != candidate);
+        self.perform(Deed::Cut { from: leader, to: candidate });
+        self.perform(Deed::Cut { from: candidate, to: leader });
+        let (group, since) = (region.id, self.cx.now());
+        self.perform(Deed::Strike(Box::new(Strike { group, leader, candidate, others, since })));
+    }
+
+    /// Against the lease that ends once leadership was offered away: the old leader does not hear
+    /// of the election that it has asked for.
+    fn orphan(&mut self) {
+        let Some(region) = self.some_region() else { return };
+        let Some(leader) = self.leader_of(region.id) else { return };
+        let peers: Vec<NodeId> = region.peers.iter().map(|peer| peer.store.into()).collect();
+        let to = self.one_of(&peers);
+        self.perform(Deed::HandOver { group: region.id, to });
+        let wait = self.draw((0, 2 * self.cx.knobs.delay.1 + 5 * MS));
+        self.plan(wait, Deed::Deafen { node: leader });
+        self.plan(wait + 1_000 * MS, Deed::Mend);
+    }
+
+    /// Leadership of some region goes elsewhere.
+    fn transfer(&mut self) {
+        let Some(region) = self.some_region() else { return };
+        let to = self.one_of(&region.peers).store;
+        self.ask_placement(&Ask::Transfer { region: region.id, to });
+    }
+
+    /// Some region splits.
+    fn split_somewhere(&mut self) {
+        let at = key(self.draw((0, self.cx.knobs.keys - 1)));
+        if self.cx.checks.regions().count() < MOST_REGIONS {
+            self.ask_placement(&Ask::Split([at].into()));
+        }
+    }
+
+    /// Leadership of placement goes elsewhere.
+    fn hand_placement_over(&mut self) {
+        let to = NodeId(MEMBERS + self.draw((1, self.cx.knobs.members)));
+        self.perform(Deed::HandOver { group: GROUP, to });
+    }
+
+    fn kill_placement_leader(&mut self) {
+        let down = self.draw((50 * MS, 2_000 * MS));
+        if let Some(node) = self.leader_of(GROUP) {
+            self.perform(Deed::Kill { node, down });
+        }
+    }
+
+    fn cut_placement_leader_off(&mut self) {
+        if let Some(node) = self.leader_of(GROUP) {
+            self.cut_off(node);
+        }
+    }
+
+    /// Asks all members of placement: one of them leads.
+    fn ask_placement(&mut self, ask: &Ask) {
+        for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
+            self.calls += 1;
+            let body = Body::Ask { call: self.calls, ask: Box::new(ask.clone()) };
+            self.cx.send(NodeId(NOBODY), NodeId(member), Lane::Services, body);
+        }
+    }
+}
+
+/// Newer ones come last: they change nothing of what is drawn where their weight is zero.
+fn acts(deeds: &Deeds) -> [(u64, Act); 13] {
+    [
+        (deeds.kill, World::kill_somebody),
+        (deeds.pause, World::pause_somebody),
+        (deeds.cut, World::cut_a_link),
+        (deeds.cut_off, World::cut_somebody_off),
+        (deeds.heal, |world| world.perform(Deed::Mend)),
+        (deeds.transfer, World::transfer),
+        (deeds.placement_transfer, World::hand_placement_over),
+        (deeds.split, World::split_somewhere),
+        (deeds.blackout, World::blackout),
+        (deeds.usurp, World::usurp),
+        (deeds.orphan, World::orphan),
+        (deeds.placement_kill, World::kill_placement_leader),
+        (deeds.placement_cut, World::cut_placement_leader_off),
+    ]
+}

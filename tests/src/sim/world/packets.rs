@@ -1,0 +1,116 @@
+//! Who gets what has arrived.
+
+use quorate_consensus::engine::EngineError;
+use quorate_proto::NodeId;
+
+use super::World;
+use crate::sim::chance::{Concern, Lane};
+use crate::sim::client::CLIENTS;
+use crate::sim::messages::{Body, Event, Failure, Packet, Told, Transfer};
+use crate::sim::placement::Asked;
+use crate::sim::stamper::STAMPERS;
+
+impl World {
+    pub(super) fn packet(&mut self, event: Event) -> Result<(), (NodeId, EngineError)> {
+        let Event::Packet(packet) = event else { return Ok(()) };
+        let Packet { from, to, lane, .. } = *packet;
+        if to.0 > CLIENTS {
+            self.deliver_to_client(*packet);
+            return Ok(());
+        }
+        let Some(process) = self.processes.get_mut(&to) else { return Ok(()) };
+        if process.up.is_none() {
+            self.nobody_there(*packet);
+            return Ok(());
+        }
+        if self.cx.now() < process.paused_until {
+            let rest = process.paused_until - self.cx.now();
+            self.cx.after(rest, Event::Packet(packet));
+            return Ok(());
+        }
+        let cx = &mut self.cx;
+        match packet.body {
+            Body::Frame(envelopes) => process.frame(from, envelopes, cx),
+            Body::Beat(incarnation) => process.beat_from(from, incarnation, cx),
+            Body::Snapshot(transfer) => {
+                let own = Concern::Link(from, to, lane);
+                let broken = cx.net.is_cut(from, to) || (cx.net.bad && cx.chance(own, 0.1));
+                let taken =
+                    !broken && process.receive(from, &transfer, cx).map_err(|error| (to, error))?;
+                // Its receipt may be lost as well.
+                let known = taken && !(cx.net.bad && cx.chance(own, 0.1));
+                self.transferred(from, *transfer, known);
+            }
+            Body::Request(request) => process.with_role(cx, |role, host| {
+                if let Some(store) = role.store_mut() {
+                    store.request(from, *request, host);
+                }
+            }),
+            Body::Ask { call, ask } => process.with_role(cx, |role, host| {
+                role.asked(Asked { from, call, ask: *ask }, host);
+            }),
+            Body::Told { call, told } => {
+                let told = process.with_role(cx, |role, host| match role.store_mut() {
+                    Some(store) => store.told(call, told, host),
+                    None => Ok(()),
+                });
+                told.map_err(|error| (to, error))?;
+            }
+            Body::Response { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn deliver_to_client(&mut self, packet: Packet) {
+        let Packet { from, to, body, .. } = packet;
+        if to.0 > STAMPERS {
+            if let Body::Told { call, told } = body
+                && let Some(stamper) = self.stampers.get_mut((to.0 - STAMPERS) as usize - 1)
+            {
+                stamper.told(from, call, &told, &mut self.cx);
+            }
+            return;
+        }
+        let client = &mut self.clients[(to.0 - CLIENTS) as usize - 1];
+        match body {
+            Body::Response { call, result } => client.answer(call, result, &mut self.cx),
+            Body::Told { call, told } => client.told(call, told, &mut self.cx),
+            Body::Frame(_)
+            | Body::Beat(_)
+            | Body::Snapshot(_)
+            | Body::Request(_)
+            | Body::Ask { .. } => {}
+        }
+    }
+
+    fn transferred(&mut self, from: NodeId, transfer: Transfer, delivered: bool) {
+        let Some(process) = self.processes.get_mut(&from) else { return };
+        if process.lives(transfer.life) {
+            process.sent(&transfer.make, delivered, &mut self.cx);
+        }
+    }
+
+    /// The process is down: its system refuses connections.
+    fn nobody_there(&mut self, packet: Packet) {
+        let Packet { from, to, body, .. } = packet;
+        match body {
+            Body::Frame(_) | Body::Beat(_) => {
+                if let Some(process) = self.processes.get_mut(&from)
+                    && process.up.is_some()
+                {
+                    process.unreachable(to, &mut self.cx);
+                }
+            }
+            Body::Snapshot(transfer) => self.transferred(from, *transfer, false),
+            Body::Request(request) => {
+                let body = Body::Response { call: request.call, result: Err(Failure::Unreachable) };
+                self.cx.send(to, from, Lane::Services, body);
+            }
+            Body::Ask { call, .. } => {
+                let body = Body::Told { call, told: Told::NotLeader(None) };
+                self.cx.send(to, from, Lane::Services, body);
+            }
+            Body::Response { .. } | Body::Told { .. } => {}
+        }
+    }
+}

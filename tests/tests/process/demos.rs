@@ -1,0 +1,93 @@
+//! The demos as a person types them: from nothing to PASS, with nothing left behind.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quorate_tests::process::{Permit, Ran, run_for};
+
+/// How long a demo may take where other tests run beside it.
+const LIMIT: Duration = Duration::from_secs(420);
+
+/// Runs a demo on records of our own, at a machine that may be busy.
+fn demo(name: &str, records: usize) -> Ran {
+    let _permit = Permit::take();
+    let home = tempfile::Builder::new().prefix("quorate-demo-test-").tempdir().unwrap();
+    let file = home.path().join("records.tsv");
+    std::fs::write(&file, lines(records)).unwrap();
+    let limit = LIMIT.as_secs().to_string();
+    let arguments = ["demo", name, "--records", file.to_str().unwrap(), "--limit", &limit];
+    let ran = run_for(home.path(), &arguments, LIMIT + Duration::from_secs(60));
+    println!("{}{}", ran.stderr, ran.stdout);
+    ran
+}
+
+/// Records such as a package index has: long shared prefixes, values of very different length.
+fn lines(count: usize) -> String {
+    let mut text = String::new();
+    for number in 0..count {
+        let (package, field) = (number / 4, ["Depends", "Description", "Section", "Version"]);
+        let length = 10 + (number * 7919) % 190;
+        writeln!(text, "debian/pkg-{package:06}/{}\t{:v<length$}", field[number % 4], number)
+            .unwrap();
+    }
+    text
+}
+
+/// PASS as the last line on stdout, in a second's sight of what was checked.
+fn passed(ran: Ran, name: &str, words: &[&str]) {
+    let ran = ran.with_code(0);
+    let last = ran.stdout.lines().last().unwrap_or_default();
+    assert!(last.starts_with(&format!("PASS: {name}: ")), "{last}");
+    assert_eq!(ran.stdout.lines().count(), 1, "only the verdict is data: {}", ran.stdout);
+    for word in words.iter().chain(&["0 of", "acknowledged writes lost", "records equal"]) {
+        assert!(last.contains(word), "{word:?} is not in {last}");
+    }
+    let left: Vec<PathBuf> = std::fs::read_dir(std::env::temp_dir())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().contains(&format!("quorate-demo-{name}-")))
+        .collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn split() {
+    passed(demo("split", 40_000), "split", &["→", "regions"]);
+}
+
+#[test]
+fn failover() {
+    passed(demo("failover", 20_000), "failover", &["3 stores killed, longest gap"]);
+}
+
+#[test]
+fn rebalance() {
+    passed(demo("rebalance", 10_000), "rebalance", &["skew of replicas", "nothing moved for"]);
+}
+
+#[test]
+fn join() {
+    let words = ["3→5 voters in 6 regions", "6 lone learners", "0 even voter sets seen"];
+    passed(demo("join", 10_000), "join", &words);
+}
+
+#[test]
+fn decommission() {
+    let words = ["left in", "a removal that could not end was refused"];
+    passed(demo("decommission", 10_000), "decommission", &words);
+}
+
+#[test]
+fn analytics() {
+    let words = ["12 learners stayed learners", "with scans from learners"];
+    passed(demo("analytics", 10_000), "analytics", &words);
+}
+
+#[test]
+fn without_records_a_demo_says_what_to_give() {
+    let home = tempfile::tempdir().unwrap();
+    let ran = run_for(home.path(), &["demo", "split"], LIMIT).with_code(1);
+    assert!(ran.stdout.starts_with("FAIL: split: no records: give a file"), "{}", ran.stdout);
+}
