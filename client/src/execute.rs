@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use quorate_proto::{
-    Peer, Region,
+    Peer, Region, Role,
     wire::{kvrpcpb, tikvpb::batch_commands_request::request::Cmd as Command},
 };
 
@@ -211,24 +211,34 @@ impl Inner {
         let leader = route.target();
         match attempt.kind {
             Kind::Write | Kind::Read(ReadMode::Leader) => leader.map(|peer| (peer, false)),
-            Kind::Read(ReadMode::Follower) => {
-                let others: Vec<Peer> = route
-                    .region
-                    .peers
-                    .iter()
-                    .filter(|peer| Some(peer.id) != leader.map(|leader| leader.id))
-                    .copied()
-                    .collect();
-                // Once all others have refused, the leader is asked, then the others again.
-                let turn = attempt.replicas_tried % (others.len() + 1);
-                match others.len() {
-                    0 => leader.map(|peer| (peer, true)),
-                    count if turn < count => {
-                        Some((others[(self.replica_turn() + turn) % count], true))
-                    }
-                    _ => leader.map(|peer| (peer, false)),
-                }
+            Kind::Read(ReadMode::Follower) => self.replica(attempt, route, |_| true),
+            Kind::Read(ReadMode::Learner) => {
+                self.replica(attempt, route, |peer| peer.role == Role::Learner)
             }
+        }
+    }
+
+    /// One of the replicas that count, in turn; once all of them have refused, the leader, then
+    /// they again. The leader where there is none.
+    fn replica(
+        &self,
+        attempt: &Attempt,
+        route: &Route,
+        counts: impl Fn(&Peer) -> bool,
+    ) -> Option<(Peer, bool)> {
+        let leader = route.target();
+        let others: Vec<Peer> = route
+            .region
+            .peers
+            .iter()
+            .filter(|peer| Some(peer.id) != leader.map(|leader| leader.id) && counts(peer))
+            .copied()
+            .collect();
+        let turn = attempt.replicas_tried % (others.len() + 1);
+        match others.len() {
+            0 => leader.map(|peer| (peer, true)),
+            count if turn < count => Some((others[(self.replica_turn() + turn) % count], true)),
+            _ => leader.map(|peer| (peer, false)),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Default for ClientOptions {
     }
 }
 
-/// Which replica answers a read. Both are linearizable.
+/// Which replica answers a read. All of them are linearizable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadMode {
     /// The leader, by its lease or a read index.
@@ -61,6 +61,9 @@ pub enum ReadMode {
     Leader,
     /// Any other replica where there is one, by a read index; the leader where none answers.
     Follower,
+    /// A learner where there is one, by a read index; the leader where none answers. Voters do not
+    /// feel it: for scans of much.
+    Learner,
 }
 
 /// How one read is done.
@@ -76,5 +79,10 @@ impl ReadOptions {
     /// Reads answered by other replicas than the leader.
     pub fn follower() -> Self {
         Self { mode: ReadMode::Follower, deadline: None }
+    }
+
+    /// Reads answered by learners.
+    pub fn learner() -> Self {
+        Self { mode: ReadMode::Learner, deadline: None }
     }
 }

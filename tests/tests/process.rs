@@ -21,6 +21,8 @@ mod handover;
 mod import;
 #[path = "process/kills.rs"]
 mod kills;
+#[path = "process/membership.rs"]
+mod membership;
 #[path = "process/pages.rs"]
 mod pages;
 #[path = "process/placement.rs"]

@@ -13,7 +13,7 @@ mod verify;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quorate_client::Client;
+use quorate_client::{Client, ReadOptions};
 use quorate_proto::key;
 use serde_json::json;
 
@@ -40,6 +40,9 @@ pub(crate) enum Kv {
         /// Write the value's bytes as they are, without escapes and without a line end
         #[arg(long)]
         raw: bool,
+        /// Which replica answers; all of them are linearizable
+        #[arg(long, value_enum, default_value_t)]
+        from: Replica,
         #[command(flatten)]
         options: Options,
     },
@@ -54,6 +57,28 @@ pub(crate) enum Kv {
     Scan(scan::ScanArgs),
     /// Load KEY TAB VALUE lines from a file, or from stdin with -
     Import(import::ImportArgs),
+}
+
+/// Which replica answers a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Replica {
+    /// The leader
+    #[default]
+    Leader,
+    /// Any other one
+    Follower,
+    /// A learner where there is one
+    Learner,
+}
+
+impl Replica {
+    fn options(self) -> ReadOptions {
+        match self {
+            Self::Leader => ReadOptions::default(),
+            Self::Follower => ReadOptions::follower(),
+            Self::Learner => ReadOptions::learner(),
+        }
+    }
 }
 
 /// What all `kv` commands on single keys take.
@@ -75,7 +100,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(command: Kv) -> Outcome {
     match command {
         Kv::Put { key, value, options } => put(&key, &value, &options).await,
-        Kv::Get { key, raw, options } => get(&key, raw, &options).await,
+        Kv::Get { key, raw, from, options } => get(&key, raw, from, &options).await,
         Kv::Delete { key, options } => delete(&key, &options).await,
         Kv::Scan(args) => scan::scan(args).await,
         Kv::Import(args) => import::import(args).await,
@@ -107,12 +132,12 @@ async fn delete(key: &str, options: &Options) -> Outcome {
     Ok(())
 }
 
-async fn get(text: &str, raw: bool, options: &Options) -> Outcome {
+async fn get(text: &str, raw: bool, from: Replica, options: &Options) -> Outcome {
     use std::io::Write as _;
     let key = written(text, "key")?;
     let client = options.connection.client().await?;
     let timed = Timed::begin(&client, &key, options.verbose).await?;
-    let value = client.get(key.clone()).await?;
+    let value = client.get_with(key.clone(), from.options()).await?;
     timed.report();
     let Some(value) = value else {
         return Err(Failure { code: Code::Error, words: format!("no value under {text}") });

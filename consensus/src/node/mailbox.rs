@@ -11,8 +11,10 @@ use parking_lot::{Condvar, Mutex};
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
+use super::transmit::Client;
 use super::{Counters, Replies};
-use crate::shard::{Event, Refusal, Reply};
+use crate::shard::{Event, MakeSnapshot, Refusal, Reply};
+use crate::transfer::Ticket;
 
 /// Mails one worker's mailbox holds; beyond, requests are refused and messages dropped.
 const CAPACITY: usize = 65_536;
@@ -21,6 +23,8 @@ const CAPACITY: usize = 65_536;
 pub(super) enum Mail<T> {
     Event(Event<T>),
     Frame(NodeId, Vec<Envelope>),
+    /// It is this snapshot's turn to be sent.
+    Snapshot(Ticket, MakeSnapshot),
     Stop,
 }
 
@@ -175,6 +179,11 @@ impl<T: 'static> Mailboxes<T> {
         taken
     }
 
+    /// It is a snapshot's turn to be sent. There are as many as there are places for them.
+    pub(super) fn snapshot(&self, ticket: Ticket, make: MakeSnapshot) {
+        let _ = self.of(make.group).push(Mail::Snapshot(ticket, make), true);
+    }
+
     fn deliver(&self, worker: &Mailbox<T>, from: NodeId, envelopes: Vec<Envelope>) {
         let count = envelopes.len() as u64;
         if worker.push(Mail::Frame(from, envelopes), false).is_err() {
@@ -186,5 +195,16 @@ impl<T: 'static> Mailboxes<T> {
         for worker in &self.workers {
             let _ = worker.push(Mail::Stop, true);
         }
+    }
+}
+
+impl<T: Send + 'static> Client for Mailboxes<T> {
+    fn take_picture(&self, ticket: Ticket, make: MakeSnapshot) {
+        self.snapshot(ticket, make);
+    }
+
+    fn sent(&self, make: &MakeSnapshot, delivered: bool) {
+        let (group, to) = (make.group, make.to);
+        self.tell(group, Event::SnapshotSent { group, to, delivered });
     }
 }

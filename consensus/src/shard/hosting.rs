@@ -10,9 +10,10 @@ use crate::time::Instant;
 impl<T> Shard<T> {
     pub(super) fn message(&mut self, from: NodeId, envelope: Envelope, now: Instant) {
         let id = RegionId(envelope.group);
-        if !self.groups.contains_key(&id) {
-            // The group may be about to split off here.
-            let peer = PeerId(envelope.to_peer);
+        let peer = PeerId(envelope.to_peer);
+        // Ids of peers only grow: one that is older than the peer spoken to was replaced.
+        if self.groups.get(&id).is_none_or(|group| group.peer() < peer) {
+            // The group may be about to split off here, or to go and come again.
             let parking = self.parked.park(id, from, envelope, now);
             self.pending.discards.extend(parking.discard);
             if parking.ask {

@@ -9,7 +9,7 @@ use quorate_consensus::shard::{
 };
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::{Envelope, SnapshotMeta};
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{LogIndex, NodeId, RegionId};
 
 use crate::host::{Host, framed, members, parse_members};
 use crate::show::{describe, short};
@@ -28,9 +28,12 @@ pub(crate) struct Cluster {
     pub(crate) cuts: BTreeSet<(u64, u64)>,
     /// Snapshots are not delivered on their own.
     pub(crate) holds_snapshots: bool,
-    pub(crate) snapshots: Vec<(u64, MakeSnapshot)>,
+    pub(crate) snapshots: Vec<(u64, MakeSnapshot, Option<Envelope>)>,
     pub(crate) traces: bool,
     pub(crate) tokens: u64,
+    /// Who led in which term, and which processes were asked for which peers.
+    pub(crate) leaders: Vec<(u64, u64)>,
+    pub(crate) strangers: Vec<(u64, u64)>,
     /// What happened since the last command.
     pub(crate) said: Vec<String>,
 }
@@ -47,6 +50,8 @@ impl Cluster {
             snapshots: Vec::new(),
             traces: false,
             tokens: 0,
+            leaders: Vec::new(),
+            strangers: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -117,8 +122,7 @@ impl Cluster {
         let mut host =
             Host::start(node, &self.options, old.engine.clone(), old.starts + 1, self.now);
         for (group, hosted) in old.groups {
-            let members = hosted.applied.members;
-            if let Some(new) = host.open(group, hosted.peer, members, false) {
+            if let Some(new) = host.open(group, hosted.peer, hosted.first, false) {
                 host.shard.step(Event::Create(Box::new(new)), self.now);
             }
         }
@@ -227,6 +231,7 @@ impl Cluster {
             self.say(format!("n{node} #{token} {words}"));
         }
         for change in effects.leaders.iter().filter(|change| change.is_local) {
+            self.leaders.push((change.term.0, node));
             self.say(format!("n{node} leads {} in term {}", change.group, change.term));
         }
         // As in production: what nobody waits for is applied after the write.
@@ -244,7 +249,7 @@ impl Cluster {
         self.apply(node, rest);
         for make in effects.snapshots {
             self.say(format!("n{node} {} sends a snapshot to {}", make.group, make.to));
-            self.snapshots.push((node, make));
+            self.snapshots.push((node, make, None));
         }
         if !self.holds_snapshots {
             self.send_snapshots(true);
@@ -261,6 +266,7 @@ impl Cluster {
             self.host(node).destroy(group.0);
         }
         for stranger in effects.strangers {
+            self.strangers.push((node, stranger.peer.0));
             self.say(format!("n{node} is asked for {} {}", stranger.group, stranger.peer));
         }
         for id in effects.discards {
@@ -311,16 +317,31 @@ impl Cluster {
         }
     }
 
+    /// Reads the data of those that are to be sent.
+    pub(crate) fn take_snapshots(&mut self) {
+        for mut snapshot in std::mem::take(&mut self.snapshots) {
+            let (from, make, taken) = (snapshot.0, &snapshot.1, &mut snapshot.2);
+            if taken.is_none() {
+                let envelope = self.snapshot(from, make);
+                let index = LogIndex(envelope.snapshot.as_ref().unwrap().index);
+                let (group, to) = (make.group, make.to);
+                *taken = Some(envelope);
+                self.step(from, Event::SnapshotTaken { group, to, index });
+            }
+            self.snapshots.push(snapshot);
+        }
+    }
+
     pub(crate) fn send_snapshots(&mut self, arrive: bool) {
-        for (from, make) in std::mem::take(&mut self.snapshots) {
+        self.take_snapshots();
+        for (from, make, envelope) in std::mem::take(&mut self.snapshots) {
             let to = make.node.0;
             let (group, peer) = (make.group, make.to);
             let reaches = arrive
                 && !self.cuts.contains(&(from, to))
                 && self.hosts.get(&to).is_some_and(|host| host.runs);
             if reaches {
-                let envelope = self.snapshot(from, &make);
-                self.post(from, to, Wire::Message(Box::new(envelope)));
+                self.post(from, to, Wire::Message(Box::new(envelope.unwrap())));
             }
             self.step(from, Event::SnapshotSent { group, to: peer, delivered: reaches });
         }

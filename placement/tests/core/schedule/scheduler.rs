@@ -1,6 +1,8 @@
 //! Golden scripts: pause, room, reasons, eviction, filters.
 
-use quorate_placement::core::filter::{Filtered, in_words, select_surplus, select_target};
+use quorate_placement::core::filter::{
+    Filtered, better_isolated, in_words, select_surplus, select_target,
+};
 use quorate_placement::core::operators::Goal;
 use quorate_placement::core::policy::Policy;
 use quorate_placement::core::rule::RuleSet;
@@ -171,6 +173,29 @@ fn rules_say_where_replicas_go() {
         None,
     );
     assert_eq!(learner, Ok(StoreId(4)));
+}
+
+#[test]
+fn a_voter_that_could_stand_farther_off_is_found() {
+    let zones: [&[(&str, &str)]; 5] =
+        [&[("zone", "a")], &[("zone", "a")], &[("zone", "b")], &[("zone", "c")], &[("zone", "c")]];
+    let mut model = Model::new(&zones);
+    model.fill(&[(vec![1, 2, 3], MIB), (vec![1, 3, 4], MIB)]);
+    model.observe(STEP);
+    let mut view = model.view();
+    let infos: Vec<_> = view.regions.iter().map(|region| region.info.clone()).collect();
+    // The fifth store has none yet.
+    assert_eq!(better_isolated(&view, &infos[0]), Some((StoreId(1), StoreId(5))));
+    assert_eq!(better_isolated(&view, &infos[1]), None);
+    // A busy store is waited for, one that is gone is not.
+    for id in [4, 5] {
+        view.stores.get_mut(&StoreId(id)).unwrap().stats.snapshots_receiving = 9;
+    }
+    assert_eq!(better_isolated(&view, &infos[0]), None);
+    let waits = select_target(&view, &infos[1], Some(StoreId(4))).unwrap_err();
+    assert!(waits.contains(&(StoreId(5), Filtered::Snapshots(9))), "{waits:?}");
+    view.stores.get_mut(&StoreId(5)).unwrap().state = StoreState::Down;
+    assert_eq!(select_target(&view, &infos[1], Some(StoreId(4))), Ok(StoreId(2)));
 }
 
 #[test]

@@ -34,6 +34,8 @@ impl Process {
             self.mail(shard::Event::SnapshotSent { group, to, delivered: false }, cx);
             return Ok(());
         };
+        let index = source.index;
+        self.mail(shard::Event::SnapshotTaken { group, to, index }, cx);
         let transfer = self.transfer(make, source, cx.mutant)?;
         self.life().sending += 1;
         let (from, to, lane) = (self.id, transfer.make.node, Lane::Raft(Plane::Bulk));
