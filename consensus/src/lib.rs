@@ -11,4 +11,5 @@ pub mod hash;
 pub mod node;
 pub mod shard;
 pub mod time;
+mod transfer;
 pub mod view;

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use quorate_consensus::engine::RocksOptions;
+use quorate_consensus::node::SnapshotOptions;
 use quorate_consensus::shard::RaftOptions;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,8 @@ pub struct StoreConfig {
     pub engine: EngineConfig,
     /// The Raft groups. Equal on all stores of a cluster.
     pub raft: RaftOptions,
+    /// How snapshots are sent and received.
+    pub snapshot: SnapshotOptions,
 }
 
 /// When and how regions split.
@@ -114,6 +117,7 @@ impl Default for StoreConfig {
             limits: LimitsConfig::default(),
             engine: EngineConfig::default(),
             raft: RaftOptions::default(),
+            snapshot: SnapshotOptions::default(),
         }
     }
 }
@@ -204,6 +208,12 @@ pub const HELP: &[(&str, &str)] = &[
     ("raft.max_log_entries", "entries kept for a member that lags"),
     ("raft.max_log_bytes", "bytes of log kept for a member that lags"),
     ("raft.request_timeout_ms", "milliseconds until raft gives up on a request"),
+    ("snapshot.sending", "snapshots sent at once"),
+    ("snapshot.receiving", "snapshots received at once"),
+    ("snapshot.send_mib_per_sec", "MiB per second of all snapshots sent together (0: no limit)"),
+    ("snapshot.receive_mib_per_sec", "MiB per second of all snapshots received (0: no limit)"),
+    ("snapshot.resume_secs", "seconds until a broken transfer is given up and removed"),
+    ("snapshot.checkpoint_mib", "MiB after which a receiver makes a transfer durable"),
 ];
 
 impl StoreConfig {
@@ -240,6 +250,7 @@ impl StoreConfig {
             return Err(format!("{key} is 0; set it to 1 or more"));
         }
         self.raft.validate().map_err(|reason| format!("raft: {reason}"))?;
+        self.snapshot.validate().map_err(|reason| format!("snapshot: {reason}"))?;
         if self.placement.is_empty() {
             return Err("placement is empty; name at least one member as HOST:PORT".to_owned());
         }

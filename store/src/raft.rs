@@ -1,7 +1,7 @@
 //! What the shell asks of the Raft node, so that tests can stand in for it.
 
 use bytes::Bytes;
-use quorate_consensus::node::{Counter, Node};
+use quorate_consensus::node::{Counter, Node, SnapshotProgress};
 use quorate_consensus::shard::Member;
 use quorate_proto::{NodeId, RegionId};
 
@@ -18,6 +18,8 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn renew_lease(&self, region: RegionId);
     /// Hands leadership over.
     fn transfer_leader(&self, region: RegionId, to: NodeId);
+    /// Snapshots on their way from here and to here.
+    fn snapshots(&self) -> Vec<SnapshotProgress>;
     /// Changes who replicates a region: `members` are all of them afterwards.
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
     /// Removes the replica that is here, for good.
@@ -37,6 +39,9 @@ impl Raft for Node<Token> {
     fn transfer_leader(&self, region: RegionId, to: NodeId) {
         Node::transfer_leader(self, region, to);
     }
+    fn snapshots(&self) -> Vec<SnapshotProgress> {
+        Node::snapshots(self)
+    }
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
         Node::change_members(self, region, members, command, token);
     }
@@ -48,7 +53,7 @@ impl Raft for Node<Token> {
 /// Writes the counters of the node.
 pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
     let counters = node.counters();
-    let totals: [(&str, &str, &Counter); 16] = [
+    let totals: [(&str, &str, &Counter); 25] = [
         ("proposals", "Commands handed to raft.", &counters.proposals),
         ("read_indexes", "Reads that needed the leader's word.", &counters.read_indexes),
         ("log_writes", "Write batches of the log.", &counters.log_writes),
@@ -62,6 +67,39 @@ pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
         ("mailbox_dropped", "Messages that a worker could not take.", &counters.mailbox_dropped),
         ("mailbox_refused", "Requests that a worker could not take.", &counters.mailbox_refused),
         ("snapshots_sent", "Snapshots delivered.", &counters.snapshots_sent),
+        (
+            "snapshots_postponed",
+            "Snapshots whose receiver had no place yet.",
+            &counters.snapshots_postponed,
+        ),
+        (
+            "snapshots_broken",
+            "Transfers that broke off and were gone on with.",
+            &counters.snapshots_broken,
+        ),
+        (
+            "snapshots_resumed",
+            "Transfers that went on behind what was there.",
+            &counters.snapshots_resumed,
+        ),
+        ("snapshots_failed", "Snapshots that were not delivered.", &counters.snapshots_failed),
+        ("snapshot_chunks_sent", "Chunks of snapshots sent.", &counters.snapshot_chunks_sent),
+        ("snapshot_bytes_sent", "Bytes of snapshots sent.", &counters.snapshot_bytes_sent),
+        (
+            "snapshots_abandoned",
+            "Unfinished snapshots that nobody went on with.",
+            &counters.snapshots_abandoned,
+        ),
+        (
+            "snapshot_chunks_received",
+            "Chunks of snapshots received.",
+            &counters.snapshot_chunks_received,
+        ),
+        (
+            "snapshot_bytes_received",
+            "Bytes of snapshots received.",
+            &counters.snapshot_bytes_received,
+        ),
         ("snapshots_received", "Snapshots received whole.", &counters.snapshots_received),
         ("snapshots_installed", "Snapshots installed.", &counters.snapshots_installed),
         ("leader_changes", "Changes of leadership seen.", &counters.leader_changes),
@@ -72,4 +110,32 @@ pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
     let (groups, awake) = node.group_counts();
     page.single("quorate_raft_groups", "gauge", "Groups hosted.", groups);
     page.single("quorate_raft_groups_awake", "gauge", "Groups that are awake.", awake);
+    write_snapshots(&node.snapshots(), page);
+}
+
+/// Writes how far the snapshots on their way have come.
+fn write_snapshots(all: &[SnapshotProgress], page: &mut Exposition) {
+    let directions = [(true, "sending"), (false, "receiving")];
+    let name = "quorate_raft_snapshots";
+    page.family(name, "gauge", "Snapshots on their way, and those that wait for their turn.");
+    for (sending, direction) in directions {
+        for (running, state) in [(true, "running"), (false, "waiting")] {
+            let here = |s: &&SnapshotProgress| s.sending == sending && s.running == running;
+            let count = all.iter().filter(here).count();
+            page.sample(name, &[("direction", direction), ("state", state)], count);
+        }
+    }
+    let bytes: [(&str, &str, fn(&SnapshotProgress) -> u64); 2] = [
+        ("quorate_raft_snapshot_progress_bytes", "Bytes moved of a snapshot.", |s| s.bytes),
+        ("quorate_raft_snapshot_total_bytes", "Bytes of a snapshot, roughly.", |s| s.total_bytes),
+    ];
+    for (name, help, value) in bytes {
+        page.family(name, "gauge", help);
+        for snapshot in all.iter().filter(|snapshot| snapshot.running) {
+            let direction = if snapshot.sending { "sending" } else { "receiving" };
+            let (region, peer) = (snapshot.group.0.to_string(), snapshot.peer.0.to_string());
+            let labels = [("direction", direction), ("region", &region), ("peer", &peer)];
+            page.sample(name, &labels, value(snapshot));
+        }
+    }
 }

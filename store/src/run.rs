@@ -255,6 +255,7 @@ impl Store {
             incarnation: self.joiner.incarnation,
             workers: self.config.effective_raft_workers(),
             raft: self.config.raft.clone(),
+            snapshots: self.config.snapshot.clone(),
         };
         let node = Node::start(
             options,

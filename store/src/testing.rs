@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_consensus::engine::{Engine, MemoryEngine};
-use quorate_consensus::node::{Machine, clock};
+use quorate_consensus::node::{Machine, SnapshotProgress, clock};
 use quorate_consensus::shard::{ApplyTask, Committed, Member, Refusal, Reply};
 use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::{kvrpcpb, metapb};
@@ -114,6 +114,9 @@ impl Raft for FakeRaft {
     }
     fn transfer_leader(&self, region: RegionId, to: NodeId) {
         self.transfers.lock().push((region, to));
+    }
+    fn snapshots(&self) -> Vec<SnapshotProgress> {
+        Vec::new()
     }
     fn change_members(
         &self,

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::memory_stage::{MemoryStage, Pair};
 use super::versions::{Entry, Versions};
 use super::{
-    Cf, Direction, Engine, EngineError, EngineStats, Op, Reader, Stage, StagedFile, Visit,
-    WriteBatch, check_staged_name,
+    Cf, Direction, Engine, EngineError, EngineStats, Op, Reader, Resumed, Stage, Visit, WriteBatch,
+    check_staged_name,
 };
 
 /// Entries that a scan copies out under the lock before it calls the visitor: few at first, since
@@ -44,7 +45,7 @@ pub struct MemoryEngine {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     families: [Versions; 3],
     /// Number of the last batch.
     number: u64,
@@ -52,7 +53,9 @@ struct State {
     snapshots: BTreeMap<u64, usize>,
     /// Per unsynced batch, oldest first: what each change replaced.
     unsynced: Vec<Vec<(Cf, Entry)>>,
-    staged: BTreeMap<String, Arc<Vec<(Bytes, Bytes)>>>,
+    pub(super) staged: BTreeMap<String, Arc<Vec<Pair>>>,
+    /// As of their last checkpoint, with its note.
+    pub(super) unfinished: BTreeMap<String, (Vec<Pair>, Bytes)>,
     /// Set by a crash or a failure: what every later write returns.
     dead: Option<EngineError>,
     /// Set by a crash: reads fail as well.
@@ -90,8 +93,13 @@ impl MemoryEngine {
             }
         }
         // What recovery replayed is on disk.
-        let restarted =
-            State { families: state.families, number, staged: state.staged, ..State::default() };
+        let restarted = State {
+            families: state.families,
+            number,
+            staged: state.staged,
+            unfinished: state.unfinished,
+            ..State::default()
+        };
         MemoryEngine { state: Arc::new(Mutex::new(restarted)) }
     }
 
@@ -119,7 +127,7 @@ impl MemoryEngine {
 }
 
 impl State {
-    fn writable(&self) -> Result<(), EngineError> {
+    pub(super) fn writable(&self) -> Result<(), EngineError> {
         self.dead.clone().map_or(Ok(()), Err)
     }
 
@@ -204,9 +212,25 @@ impl Engine for MemoryEngine {
 
     fn stage(&self, name: &str) -> Result<Box<dyn Stage>, EngineError> {
         check_staged_name(name);
-        self.state.lock().writable()?;
-        let (state, name) = (Arc::clone(&self.state), name.to_owned());
-        Ok(Box::new(MemoryStage { state, name, entries: Vec::new(), bytes: 0 }))
+        let mut state = self.state.lock();
+        state.writable()?;
+        state.unfinished.remove(name);
+        Ok(Box::new(MemoryStage::new(Arc::clone(&self.state), name, Vec::new())))
+    }
+
+    fn resume_stage(&self, name: &str) -> Result<Option<Resumed>, EngineError> {
+        check_staged_name(name);
+        let state = self.state.lock();
+        state.writable()?;
+        let Some((entries, note)) = state.unfinished.get(name).cloned() else { return Ok(None) };
+        Ok(Some((Box::new(MemoryStage::new(Arc::clone(&self.state), name, entries)), note)))
+    }
+
+    fn unfinished(&self) -> Result<Vec<(String, Bytes)>, EngineError> {
+        let state = self.state.lock();
+        state.readable()?;
+        let pair = |(name, (_, note)): (&String, &(_, Bytes))| (name.clone(), note.clone());
+        Ok(state.unfinished.iter().map(pair).collect())
     }
 
     fn staged(&self) -> Result<Vec<String>, EngineError> {
@@ -220,6 +244,7 @@ impl Engine for MemoryEngine {
         let mut state = self.state.lock();
         state.writable()?;
         state.staged.remove(name);
+        state.unfinished.remove(name);
         Ok(())
     }
 
@@ -240,6 +265,13 @@ impl Engine for MemoryEngine {
             state.set(Cf::Data, key.clone(), Some(value.clone()), &mut replaced);
         }
         Ok(())
+    }
+
+    fn prepare_ingest(&self, name: &str) -> Result<(), EngineError> {
+        let state = self.state.lock();
+        state.writable()?;
+        let found = state.staged.contains_key(name);
+        if found { Ok(()) } else { Err(EngineError::NotStaged { name: name.to_owned() }) }
     }
 
     fn approximate_size(&self, cf: Cf, start: &[u8], end: &[u8]) -> Result<u64, EngineError> {
@@ -350,32 +382,6 @@ impl Reader for View {
             last = page.into_iter().next_back().map(|(key, _)| key);
             limit = (limit * 4).min(PAGES.1);
         }
-    }
-}
-
-struct MemoryStage {
-    state: Arc<Mutex<State>>,
-    name: String,
-    entries: Vec<(Bytes, Bytes)>,
-    bytes: u64,
-}
-
-impl Stage for MemoryStage {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-        if self.entries.last().is_some_and(|(last, _)| last >= key) {
-            return Err(EngineError::Unordered { name: self.name.clone() });
-        }
-        self.bytes += (key.len() + value.len()) as u64;
-        self.entries.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Result<StagedFile, EngineError> {
-        let mut state = self.state.lock();
-        state.writable()?;
-        let entries = self.entries.len() as u64;
-        state.staged.insert(self.name.clone(), Arc::new(self.entries));
-        Ok(StagedFile { name: self.name, entries, bytes: self.bytes })
     }
 }
 

@@ -20,8 +20,10 @@
 mod batch;
 mod error;
 mod memory;
+mod memory_stage;
 mod options;
 mod rocks;
+mod rocks_list;
 mod rocks_open;
 mod rocks_read;
 mod rocks_stage;
@@ -113,7 +115,19 @@ pub trait Reader {
         direction: Direction,
         visit: Visit<'_>,
     ) -> Result<(), EngineError>;
+
+    /// [`Reader::scan`] forward, for a long pass over what nobody else asks for at the moment:
+    /// the cache keeps what it has.
+    ///
+    /// # Errors
+    /// As [`Reader::scan`].
+    fn sweep(&self, cf: Cf, start: &[u8], end: &[u8], visit: Visit<'_>) -> Result<(), EngineError> {
+        self.scan(cf, start, end, Direction::Forward, visit)
+    }
 }
+
+/// A staged file that is gone on with, and the note of its last checkpoint.
+pub type Resumed = (Box<dyn Stage>, Bytes);
 
 /// A store of sorted bytes. Shared as `Arc<dyn Engine>`.
 pub trait Engine: Reader + Send + Sync + 'static {
@@ -146,7 +160,8 @@ pub trait Engine: Reader + Send + Sync + 'static {
     }
 
     /// Begins a staged file: sorted entries of [`Cf::Data`] outside of the column family, to be
-    /// ingested later. A finished file of the same name stays until this one is finished.
+    /// ingested later. A finished file of the same name stays until this one is finished; an
+    /// unfinished one is removed. One [`Stage`] of a name at a time.
     ///
     /// # Errors
     /// The file cannot be created.
@@ -155,13 +170,30 @@ pub trait Engine: Reader + Send + Sync + 'static {
     /// `name` is not 1 to 100 bytes of ASCII letters, digits, `-` and `_`.
     fn stage(&self, name: &str) -> Result<Box<dyn Stage>, EngineError>;
 
+    /// Goes on with an unfinished staged file behind its last checkpoint, with the note given
+    /// there; perhaps of an earlier process. What it has is checked: `None` where it is damaged
+    /// (it is removed then) or not there.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    ///
+    /// # Panics
+    /// As [`Engine::stage`].
+    fn resume_stage(&self, name: &str) -> Result<Option<Resumed>, EngineError>;
+
+    /// Names and notes of the unfinished staged files that have a checkpoint, sorted.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    fn unfinished(&self) -> Result<Vec<(String, Bytes)>, EngineError>;
+
     /// Names of the finished staged files, sorted.
     ///
     /// # Errors
     /// The folder cannot be read.
     fn staged(&self) -> Result<Vec<String>, EngineError>;
 
-    /// Removes a staged file; nothing happens where there is none.
+    /// Removes a staged file, finished or not; nothing happens where there is none.
     ///
     /// # Errors
     /// The file cannot be removed.
@@ -178,6 +210,13 @@ pub trait Engine: Reader + Send + Sync + 'static {
     /// [`Engine::write`].
     fn ingest(&self, name: &str, start: &[u8], end: &[u8]) -> Result<(), EngineError>;
 
+    /// Does ahead what [`Engine::ingest`] of that file would have to do while writers wait. For a
+    /// background thread, shortly before; never needed.
+    ///
+    /// # Errors
+    /// As [`Engine::ingest`].
+    fn prepare_ingest(&self, name: &str) -> Result<(), EngineError>;
+
     /// Roughly how many bytes a range takes: exact for a few hundred entries; beyond that,
     /// RocksDB counts sorted files as compressed and misses what is still in memtables. Costs
     /// about a hundred reads: for each region now and then, not for each write.
@@ -190,7 +229,8 @@ pub trait Engine: Reader + Send + Sync + 'static {
     fn stats(&self) -> EngineStats;
 }
 
-/// A staged file being written. Dropped before it is finished, it leaves nothing behind.
+/// A staged file being written. Dropped before it is finished, it leaves what its last checkpoint
+/// has, or nothing.
 pub trait Stage: Send {
     /// Adds an entry.
     ///
@@ -198,6 +238,13 @@ pub trait Stage: Send {
     /// [`EngineError::Unordered`] for a key that is not above the one before;
     /// [`EngineError::Full`] or [`EngineError::Fatal`] where the file cannot be written.
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError>;
+
+    /// Makes everything put so far durable, with a note for [`Engine::resume_stage`]. Each one
+    /// ends a file on disk: every few MiB, not for every entry.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn checkpoint(&mut self, note: &[u8]) -> Result<(), EngineError>;
 
     /// Ends the file. It is durable, and listed by [`Engine::staged`], once this returns.
     ///

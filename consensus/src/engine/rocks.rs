@@ -4,6 +4,7 @@
 //! other and share one where they can. Which options are set, and why, stands in
 //! [`RocksOptions`]; what lies in the folder, in the module `rocks_open`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,13 +14,14 @@ use parking_lot::Mutex;
 use rocksdb::{Cache, ColumnFamily, DB, Options, ReadOptions, WriteOptions, properties};
 
 use super::options::DEFAULT_FAMILY;
+use super::rocks_list;
 use super::rocks_open::{self, SYNC_KEY};
 use super::rocks_read::{self, RocksSnapshot};
 use super::rocks_stage::{self, RocksStage};
 use super::synced::SyncedFile;
 use super::{
-    Cf, Direction, Engine, EngineError, EngineStats, Op, Reader, RocksOptions, Stage, Visit,
-    WriteBatch, check_staged_name,
+    Cf, Direction, Engine, EngineError, EngineStats, Op, Reader, Resumed, RocksOptions, Stage,
+    Visit, WriteBatch, check_staged_name,
 };
 
 /// Bytes that RocksDB adds to a change of a batch, at most: tag, family and two lengths.
@@ -46,6 +48,10 @@ pub(super) struct Shared {
     staged_options: Options,
     staged_folder: PathBuf,
     can_link: bool,
+    /// Number of the next segment of a staged file.
+    segments: AtomicU64,
+    /// Finished staged files whose segments this process wrote or has checked.
+    verified: Mutex<BTreeSet<String>>,
     /// The first failure; what every later write returns.
     poison: OnceLock<EngineError>,
     /// Calls of `sync` so far.
@@ -98,6 +104,8 @@ impl RocksEngine {
             staged_options: opened.staged_options,
             staged_folder: opened.staged_folder,
             can_link: options.env.is_none(),
+            segments: AtomicU64::new(opened.next_segment),
+            verified: Mutex::default(),
             poison: OnceLock::new(),
             sync_calls: AtomicU64::new(0),
             syncing: Mutex::new(Syncing { file: opened.synced, number: opened.number, served: 0 }),
@@ -142,6 +150,14 @@ impl Shared {
 
     pub(super) fn can_link(&self) -> bool {
         self.can_link
+    }
+
+    pub(super) fn segments(&self) -> &AtomicU64 {
+        &self.segments
+    }
+
+    pub(super) fn verified(&self) -> &Mutex<BTreeSet<String>> {
+        &self.verified
     }
 
     /// Refuses all writes from now on. Returns the first failure, which may be an earlier one.
@@ -242,7 +258,12 @@ impl Engine for RocksEngine {
     }
 
     fn write_synced(&self, batch: WriteBatch) -> Result<(), EngineError> {
-        self.shared.write_synced(&batch, &mut self.shared.syncing.lock())
+        if let Some(mut syncing) = self.shared.syncing.try_lock() {
+            return self.shared.write_synced(&batch, &mut syncing);
+        }
+        // Another sync is under way: write meanwhile, and share the next one with whoever waits.
+        self.write(batch)?;
+        self.sync()
     }
 
     fn stage(&self, name: &str) -> Result<Box<dyn Stage>, EngineError> {
@@ -251,8 +272,23 @@ impl Engine for RocksEngine {
         Ok(Box::new(RocksStage::new(Arc::clone(&self.shared), name)?))
     }
 
+    fn resume_stage(&self, name: &str) -> Result<Option<Resumed>, EngineError> {
+        check_staged_name(name);
+        self.shared.writable()?;
+        let stage = RocksStage::resume(Arc::clone(&self.shared), name)?;
+        Ok(stage.map(|stage| {
+            let note = stage.note();
+            (Box::new(stage) as Box<dyn Stage>, note)
+        }))
+    }
+
+    fn unfinished(&self) -> Result<Vec<(String, Bytes)>, EngineError> {
+        rocks_stage::unfinished(&self.shared.staged_folder)
+            .map_err(|error| EngineError::from_io("listing staged files", &error))
+    }
+
     fn staged(&self) -> Result<Vec<String>, EngineError> {
-        rocks_stage::list(&self.shared.staged_folder)
+        rocks_list::names(&self.shared.staged_folder, "done")
             .map_err(|error| EngineError::from_io("listing staged files", &error))
     }
 
@@ -265,7 +301,7 @@ impl Engine for RocksEngine {
     fn ingest(&self, name: &str, start: &[u8], end: &[u8]) -> Result<(), EngineError> {
         check_staged_name(name);
         self.shared.writable()?;
-        let entries = rocks_stage::has_entries(&self.shared, name)?;
+        let list = rocks_stage::finished(&self.shared, name)?;
         // Up to what is there instead of up to the end, which may be unbounded; and nothing where
         // nothing is, the usual case: then the file goes to the last level, without a flush.
         let mut cleared = WriteBatch::new();
@@ -274,10 +310,25 @@ impl Engine for RocksEngine {
             cleared.delete_range(Cf::Data, start.to_vec(), last);
         }
         self.write_synced(cleared)?;
-        if entries {
-            rocks_stage::ingest(&self.shared, name)?;
+        if !list.segments.is_empty() {
+            rocks_stage::ingest(&self.shared, name, &list)?;
         }
         Ok(())
+    }
+
+    fn prepare_ingest(&self, name: &str) -> Result<(), EngineError> {
+        check_staged_name(name);
+        self.shared.writable()?;
+        let list = rocks_stage::finished(&self.shared, name)?;
+        let mut end = list.last;
+        end.push(0);
+        if list.segments.is_empty() || self.shared.last_key(Cf::Data, &list.first, &end)?.is_none()
+        {
+            return Ok(());
+        }
+        let during = "flushing memtables before an ingest";
+        let flushed = self.shared.database.flush_cf(self.shared.family(Cf::Data));
+        flushed.map_err(|error| self.shared.poison(EngineError::from_rocks(during, &error)))
     }
 
     fn approximate_size(&self, cf: Cf, start: &[u8], end: &[u8]) -> Result<u64, EngineError> {

@@ -4,7 +4,7 @@
 //! FORMAT    version of this layout, written before anything else
 //! SYNCED    number of the last sync (see the module `synced`)
 //! db/       RocksDB, with its lock file
-//! staged/   files to be ingested: NAME.sst, and unfinished NAME.part and NAME.link
+//! staged/   files to be ingested (see the module `rocks_stage`)
 //! ```
 
 use std::fs::{self, File};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{Cache, DB, Options};
 
+use super::rocks_list;
 use super::synced::SyncedFile;
 use super::{EngineError, RocksOptions};
 
@@ -27,6 +28,8 @@ pub(super) struct Opened {
     pub(super) cache: Cache,
     pub(super) staged_options: Options,
     pub(super) staged_folder: PathBuf,
+    /// Above the numbers of all segments of staged files.
+    pub(super) next_segment: u64,
     pub(super) synced: SyncedFile,
     /// Number of the last sync.
     pub(super) number: u64,
@@ -45,7 +48,7 @@ pub(super) fn open(path: &Path, options: &RocksOptions) -> Result<Opened, Engine
         .map_err(|error| open_failed(path, &error))?;
     // Everything below holds RocksDB's lock on the folder.
     sync_folder(path).map_err(io)?;
-    remove_unfinished(&staged_folder).map_err(io)?;
+    let next_segment = rocks_list::tidy_up(&staged_folder).map_err(io)?;
     let (synced, acknowledged) = SyncedFile::open(&path.join("SYNCED")).map_err(io)?;
     let recovered = recovered_sync(&database)?;
     if recovered < acknowledged {
@@ -53,7 +56,8 @@ pub(super) fn open(path: &Path, options: &RocksOptions) -> Result<Opened, Engine
         return Err(EngineError::LostWrites { path, synced: acknowledged, recovered });
     }
     let (cache, staged_options) = (prepared.cache, prepared.staged);
-    Ok(Opened { database, cache, staged_options, staged_folder, synced, number: recovered })
+    let number = recovered;
+    Ok(Opened { database, cache, staged_options, staged_folder, next_segment, synced, number })
 }
 
 /// Makes the names in a folder durable.
@@ -105,23 +109,13 @@ fn check_format(path: &Path, database_folder: &Path) -> Result<(), EngineError> 
 }
 
 /// Writes a whole file so that a crash leaves either all of it or nothing under its name.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("part");
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
-}
-
-fn remove_unfinished(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "sst") {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
 }
 
 fn recovered_sync(database: &DB) -> Result<u64, EngineError> {

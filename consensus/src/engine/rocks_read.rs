@@ -9,6 +9,9 @@ use rocksdb::{ColumnFamily, DB, ReadOptions, SnapshotWithThreadMode};
 use super::rocks::Shared;
 use super::{Cf, Direction, EngineError, Reader, Visit};
 
+/// Bytes that a long pass reads ahead.
+const SWEEP_READAHEAD: usize = 1 << 20;
+
 /// A consistent view that keeps the database open.
 pub(super) struct RocksSnapshot {
     // Released before the database it belongs to: fields drop in this order.
@@ -51,6 +54,15 @@ impl Reader for RocksSnapshot {
         options.set_snapshot(&self.snapshot);
         let family = self.shared.family(cf);
         scan(self.shared.database(), family, (start, end), direction, options, visit)
+    }
+
+    fn sweep(&self, cf: Cf, start: &[u8], end: &[u8], visit: Visit<'_>) -> Result<(), EngineError> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        options.fill_cache(false);
+        options.set_readahead_size(SWEEP_READAHEAD);
+        let family = self.shared.family(cf);
+        scan(self.shared.database(), family, (start, end), Direction::Forward, options, visit)
     }
 }
 

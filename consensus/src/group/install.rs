@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, PeerId, Term};
-use raft::Storage;
 use raft::eraftpb::Message;
 use raft::prelude::Ready;
+use raft::{ProgressState, Storage};
 
 use super::{Group, message};
 use crate::engine::WriteBatch;
@@ -128,8 +128,24 @@ impl<T> Group<T> {
         }
     }
 
+    /// True while raft-rs waits for the outcome of that snapshot.
+    pub(crate) fn wants_snapshot(&self, make: &MakeSnapshot) -> bool {
+        let progress = self.node.raft.prs().get(make.to.0);
+        self.is_leader()
+            && self.node.raft.term == make.term.0
+            && progress.is_some_and(|progress| progress.state == ProgressState::Snapshot)
+    }
+
+    /// The data of a snapshot for `to` was read.
+    pub(crate) fn snapshot_taken(&mut self, to: PeerId, index: LogIndex) {
+        self.transfers.insert(to.0, index.0);
+    }
+
     /// A snapshot for `to` was delivered, or lost.
     pub(crate) fn snapshot_sent(&mut self, to: PeerId, delivered: bool) {
+        if !delivered {
+            self.transfers.remove(&to.0);
+        }
         let status =
             if delivered { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
         self.node.report_snapshot(to.0, status);

@@ -86,6 +86,8 @@ pub(crate) struct Group<T> {
     missed: bool,
     installing: Option<Box<Installing>>,
     incoming: Option<Staged>,
+    /// Snapshots on their way: up to where each receiver will have the log.
+    transfers: BTreeMap<u64, u64>,
     /// Messages that must wait for the write under way, and the number of its `Ready`.
     held: Vec<Envelope>,
     writing: Option<u64>,
@@ -160,6 +162,7 @@ impl<T> Group<T> {
             missed: false,
             installing: None,
             incoming: None,
+            transfers: BTreeMap::new(),
             held: Vec::new(),
             writing: None,
             safe_truncate: 0,

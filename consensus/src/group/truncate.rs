@@ -1,9 +1,13 @@
 //! Truncation: which part of the log nobody needs any more.
 //!
 //! The leader tells, on its appends and heartbeats, up to where every member has the log; each
-//! peer truncates up to there on its own, in steps. A member that lags, is down, or receives a
-//! snapshot is spared: the log it will need is kept, up to a bound of entries and bytes. Beyond
-//! that bound it gets a snapshot.
+//! peer truncates up to there on its own, in steps. A member that lags or is down is spared: the
+//! log it will need is kept, up to a bound of entries and bytes. Beyond that bound it gets a
+//! snapshot.
+//!
+//! From the moment a snapshot's data was read until its receiver has caught up with it, the log
+//! behind it is kept; the bound then counts from there. Otherwise the receiver would find, once
+//! the snapshot is installed, that it needs another one, for ever.
 
 use raft::{Progress, ProgressState};
 
@@ -15,20 +19,36 @@ impl<T> Group<T> {
     /// under way is there.
     fn known_everywhere(&self) -> u64 {
         let truncated = self.node.store().truncated_index();
-        let known = |progress: &Progress| match progress.state {
-            ProgressState::Snapshot => progress.pending_snapshot.max(progress.matched),
-            ProgressState::Probe | ProgressState::Replicate => progress.matched,
-        };
         let progress = self.node.raft.prs();
+        let known = |peer: u64| {
+            let progress: &Progress = progress.get(peer)?;
+            let asked = match progress.state {
+                ProgressState::Snapshot => progress.pending_snapshot,
+                ProgressState::Probe | ProgressState::Replicate => 0,
+            };
+            // Its data was read later than it was asked for.
+            let taken = self.transfers.get(&peer).copied();
+            Some(taken.unwrap_or(asked).max(progress.matched))
+        };
         self.members
             .iter()
-            .filter_map(|member| progress.get(member.peer.0))
-            .map(known)
+            .filter_map(|member| known(member.peer.0))
             // Zero is a member that has not answered in this term. One that is known to end
             // before our log begins gets a snapshot in any case: no need to spare it.
             .filter(|matched| *matched == 0 || *matched >= truncated)
             .min()
             .unwrap_or(0)
+    }
+
+    /// Forgets the transfers whose receivers have caught up, or are members no more.
+    fn forget_transfers(&mut self) {
+        if self.transfers.is_empty() {
+            return;
+        }
+        let (leads, progress) = (self.is_leader(), self.node.raft.prs());
+        self.transfers.retain(|peer, index| {
+            leads && progress.get(*peer).is_some_and(|progress| progress.matched < *index)
+        });
     }
 
     pub(super) fn truncate(&mut self, context: &GroupContext<'_>, batch: &mut WriteBatch) {
@@ -43,6 +63,7 @@ impl<T> Group<T> {
         if !due(span) && !tail_is_long {
             return;
         }
+        self.forget_transfers();
         if self.is_leader() {
             self.safe_truncate = self.known_everywhere();
         }
@@ -52,7 +73,9 @@ impl<T> Group<T> {
             self.node.mut_store().shrink_tail(index);
         }
         if span > options.max_log_entries || bytes > options.max_log_bytes {
-            to = to.max(first + span.div_ceil(2));
+            let half = first + span.div_ceil(2);
+            let spared = self.transfers.values().min().copied().filter(|index| *index > first);
+            to = to.max(spared.map_or(half, |index| half.min(index)));
         }
         if due(to.saturating_sub(first))
             && let Err(error) = self.node.mut_store().truncate(to, batch)

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{LogIndex, NodeId, RegionId, Term};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 
 use crate::engine::EngineError;
 use crate::shard::{
@@ -49,6 +49,25 @@ pub struct SnapshotSource {
     pub state: Bytes,
     /// The engine as it was then.
     pub reader: Box<dyn crate::engine::Reader + Send>,
+}
+
+/// A snapshot on its way, or waiting for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotProgress {
+    /// Of which group.
+    pub group: RegionId,
+    /// The peer that gets it.
+    pub peer: PeerId,
+    /// The other process: where it goes, or where it comes from.
+    pub node: NodeId,
+    /// True where it leaves from here.
+    pub sending: bool,
+    /// False while it waits for its turn, or to go on after a break.
+    pub running: bool,
+    /// Bytes that have left, or are staged.
+    pub bytes: u64,
+    /// Roughly how many it will be; never less than `bytes`. 0 while that is not known.
+    pub total_bytes: u64,
 }
 
 /// The replicated state machine of all groups of a process. It runs on the apply thread.

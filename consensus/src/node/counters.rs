@@ -46,6 +46,24 @@ pub struct Counters {
     pub mailbox_refused: Counter,
     /// Snapshots delivered.
     pub snapshots_sent: Counter,
+    /// Attempts to send a snapshot whose receiver had no place.
+    pub snapshots_postponed: Counter,
+    /// Attempts to send a snapshot that broke off and are gone on with.
+    pub snapshots_broken: Counter,
+    /// Attempts that went on behind chunks that an earlier one had sent.
+    pub snapshots_resumed: Counter,
+    /// Snapshots that were not delivered.
+    pub snapshots_failed: Counter,
+    /// Chunks sent.
+    pub snapshot_chunks_sent: Counter,
+    /// Bytes in them.
+    pub snapshot_bytes_sent: Counter,
+    /// Unfinished snapshots that were removed because nobody went on with them.
+    pub snapshots_abandoned: Counter,
+    /// Chunks received and staged.
+    pub snapshot_chunks_received: Counter,
+    /// Bytes in them.
+    pub snapshot_bytes_received: Counter,
     /// Snapshots received whole.
     pub snapshots_received: Counter,
     /// Snapshots installed.

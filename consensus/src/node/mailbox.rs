@@ -4,6 +4,7 @@
 //! what counts on a small machine is wake-ups and cache lines per operation. (A general channel
 //! takes its lock or its atomics once per item, and spins before it sleeps.)
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,11 @@ use parking_lot::{Condvar, Mutex};
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
+use super::transmit::Client;
 use super::{Counters, Replies};
-use crate::shard::{Event, Refusal, Reply};
+use crate::hash::FixedState;
+use crate::shard::{Event, MakeSnapshot, Refusal, Reply};
+use crate::transfer::Ticket;
 
 /// Mails one worker's mailbox holds; beyond, requests are refused and messages dropped.
 const CAPACITY: usize = 65_536;
@@ -21,6 +25,8 @@ const CAPACITY: usize = 65_536;
 pub(super) enum Mail<T> {
     Event(Event<T>),
     Frame(NodeId, Vec<Envelope>),
+    /// It is this snapshot's turn to be sent.
+    Snapshot(Ticket, MakeSnapshot),
     Stop,
 }
 
@@ -85,6 +91,12 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// Which of `workers` a group belongs to. Region ids have regular gaps, since their peers take ids
+/// from the same source, so that a plain remainder would leave workers without groups.
+fn spread(group: RegionId, workers: usize) -> usize {
+    (((FixedState.hash_one(group) >> 32) * workers as u64) >> 32) as usize
+}
+
 /// The mailboxes of all workers.
 pub(super) struct Mailboxes<T> {
     pub(super) workers: Vec<Arc<Mailbox<T>>>,
@@ -94,7 +106,7 @@ pub(super) struct Mailboxes<T> {
 
 impl<T: 'static> Mailboxes<T> {
     pub(super) fn worker_of(&self, group: RegionId) -> usize {
-        (group.0 % self.workers.len() as u64) as usize
+        spread(group, self.workers.len())
     }
 
     fn of(&self, group: RegionId) -> &Mailbox<T> {
@@ -175,6 +187,11 @@ impl<T: 'static> Mailboxes<T> {
         taken
     }
 
+    /// It is a snapshot's turn to be sent. There are as many as there are places for them.
+    pub(super) fn snapshot(&self, ticket: Ticket, make: MakeSnapshot) {
+        let _ = self.of(make.group).push(Mail::Snapshot(ticket, make), true);
+    }
+
     fn deliver(&self, worker: &Mailbox<T>, from: NodeId, envelopes: Vec<Envelope>) {
         let count = envelopes.len() as u64;
         if worker.push(Mail::Frame(from, envelopes), false).is_err() {
@@ -185,6 +202,35 @@ impl<T: 'static> Mailboxes<T> {
     pub(super) fn stop(&self) {
         for worker in &self.workers {
             let _ = worker.push(Mail::Stop, true);
+        }
+    }
+}
+
+impl<T: Send + 'static> Client for Mailboxes<T> {
+    fn take_picture(&self, ticket: Ticket, make: MakeSnapshot) {
+        self.snapshot(ticket, make);
+    }
+
+    fn sent(&self, make: &MakeSnapshot, delivered: bool) {
+        let (group, to) = (make.group, make.to);
+        self.tell(group, Event::SnapshotSent { group, to, delivered });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_spread_over_workers_whatever_the_gaps_of_their_ids() {
+        for (workers, gap) in [(1, 4), (2, 4), (3, 3), (4, 4), (8, 6)] {
+            let mut groups = vec![0; workers];
+            for number in 0..1_000 {
+                groups[spread(RegionId(2 + number * gap), workers)] += 1;
+            }
+            let fair = 1_000 / workers;
+            let uneven = groups.iter().any(|count| count * 10 < fair * 9 || count * 10 > fair * 11);
+            assert!(!uneven, "{workers} workers, every {gap}th id: {groups:?}");
         }
     }
 }

@@ -5,6 +5,8 @@
 //! [`Effects`](crate::shard::Effects), one write at a time for each worker.
 
 mod api;
+mod attempt;
+mod background;
 pub mod clock;
 mod counters;
 mod links;
@@ -13,6 +15,7 @@ mod mailbox;
 mod outbox;
 mod receive;
 mod service;
+mod stage;
 mod transmit;
 mod worker;
 
@@ -29,10 +32,12 @@ use quorate_proto::{NodeId, RegionId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-pub use api::{Addresses, Machine, Outcome, Progress, Replies, SnapshotSource};
+pub use api::{Addresses, Machine, Outcome, Progress, Replies, SnapshotProgress, SnapshotSource};
 pub use counters::{Counter, Counters};
 pub use logger::raft_logger;
 pub use service::PeerService;
+
+pub use crate::transfer::SnapshotOptions;
 
 use crate::engine::{Engine, EngineError};
 use crate::shard::{Event, Member, NewGroup, RaftOptions, Shard};
@@ -61,6 +66,8 @@ pub struct NodeOptions {
     pub workers: usize,
     /// How the groups behave.
     pub raft: RaftOptions,
+    /// How snapshots are sent and received.
+    pub snapshots: SnapshotOptions,
 }
 
 /// The groups of one process, running.
@@ -68,6 +75,7 @@ pub struct Node<T> {
     mailboxes: Arc<Mailboxes<T>>,
     links: Arc<Links>,
     receiver: Arc<Receiver>,
+    transmitter: Arc<Transmitter>,
     identity: Identity,
     counters: Arc<Counters>,
     pulses: Vec<Arc<Pulse>>,
@@ -110,8 +118,24 @@ impl<T: Send + 'static> Node<T> {
             counters.clone(),
             Arc::new(move |node| told.unreachable(node)),
         ));
-        let transmitter =
-            Arc::new(Transmitter::new(identity, runtime.clone(), addresses, counters.clone()));
+        let transmitter = Transmitter::new(
+            &options.snapshots,
+            identity,
+            runtime.clone(),
+            addresses,
+            counters.clone(),
+            engine.clone(),
+            mailboxes.clone(),
+        );
+        let (admits, delivers) = (replies.clone(), mailboxes.clone());
+        let receiver = Arc::new(Receiver::new(
+            &options.snapshots,
+            engine.clone(),
+            Box::new(move |message| admits.admit_snapshot(message)),
+            Box::new(move |from, message| delivers.message(from, message)),
+            counters.clone(),
+        ));
+        runtime.spawn(receive::sweep(Arc::downgrade(&receiver)));
         let machine = Arc::new(Mutex::new(machine));
         let (report, failed) = watch::channel(None);
         let report = Arc::new(report);
@@ -171,11 +195,8 @@ impl<T: Send + 'static> Node<T> {
         Ok(Arc::new(Self {
             mailboxes,
             links,
-            receiver: Arc::new(Receiver::new(
-                engine,
-                Box::new(move |message| replies.admit_snapshot(message)),
-                counters.clone(),
-            )),
+            receiver,
+            transmitter,
             identity,
             counters,
             pulses,
@@ -237,6 +258,13 @@ impl<T: Send + 'static> Node<T> {
         &self.counters
     }
 
+    /// Snapshots on their way from here and to here, and those that wait: for reports and metrics.
+    pub fn snapshots(&self) -> Vec<SnapshotProgress> {
+        let mut all = self.transmitter.list();
+        all.extend(self.receiver.list());
+        all
+    }
+
     /// Groups hosted, and how many of them are awake (as of the last tick).
     pub fn group_counts(&self) -> (u64, u64) {
         self.pulses.iter().fold((0, 0), |(groups, awake), pulse| {
@@ -262,8 +290,12 @@ impl<T: Send + 'static> Node<T> {
         }
     }
 
-    /// Lets the workers finish what is queued, stops them and closes the links. Blocks.
+    /// Stops the transfer of snapshots (what was received of them is kept), lets the workers finish
+    /// what is queued, stops them and closes the links. Blocks; not for a thread that the runtime
+    /// needs.
     pub fn shutdown(&self) {
+        self.transmitter.close();
+        self.receiver.close();
         self.mailboxes.stop();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();

@@ -1,136 +1,400 @@
-//! Receiving a snapshot: chunks are checked and written to a staged file of the engine.
+//! Receiving snapshots: chunks are checked and written to a staged file of the engine.
+//!
+//! What a broken call has brought is made durable and gone on with by the next call of the same
+//! transfer, also after a restart of this process. What nobody goes on with is removed.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use quorate_proto::wire::peer::{Envelope, SnapshotChunk};
-use tokio::sync::{Semaphore, mpsc};
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use prost::Message;
+use quorate_proto::wire::peer::snapshot_answer::Answer as WireAnswer;
+use quorate_proto::wire::peer::{
+    Envelope, SnapshotAnswer, SnapshotBusy, SnapshotChunk, SnapshotGoOn, SnapshotHeader,
+    SnapshotResult, StagedTransfer,
+};
+use quorate_proto::{NodeId, PeerId, RegionId};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::{Status, Streaming};
 
-use super::Counters;
+use super::stage::{Ended, Staging};
+use super::{Counters, SnapshotProgress, background, clock};
 use crate::engine::Engine;
 use crate::group::staged_file;
+use crate::transfer::{Answer, Arrival, Position, ReceiveDesk, SnapshotOptions, TokenBucket};
 
-/// Snapshots received at once.
-const RECEIVING: usize = 2;
 /// A sender that is silent for longer has gone.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Chunks between the network and the disk.
 const QUEUE: usize = 4;
+/// How long a call that was given up may take to notice.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+/// Between two looks for what nobody goes on with.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long going down waits for the calls to end.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Says whether a snapshot may come in.
 pub(super) type Admit = Box<dyn Fn(&Envelope) -> Result<(), String> + Send + Sync>;
+/// Hands the message of a snapshot that is here to its group; false where that cannot take it.
+pub(super) type Deliver = Box<dyn Fn(NodeId, Envelope) -> bool + Send + Sync>;
+/// Where a call's answers go.
+pub(super) type Answers = mpsc::Sender<Result<SnapshotAnswer, Status>>;
 
 /// See the module.
 pub(super) struct Receiver {
-    engine: Arc<dyn Engine>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) checkpoint_bytes: u64,
     admit: Admit,
-    places: Arc<Semaphore>,
-    counters: Arc<Counters>,
+    deliver: Deliver,
+    bucket: Mutex<TokenBucket>,
+    state: Mutex<State>,
+    /// A call ended.
+    ended: Notify,
+    closed: Condvar,
+}
+
+struct State {
+    desk: ReceiveDesk,
+    /// What stops the running calls.
+    stops: HashMap<String, watch::Sender<bool>>,
+    closed: bool,
 }
 
 impl Receiver {
-    pub(super) fn new(engine: Arc<dyn Engine>, admit: Admit, counters: Arc<Counters>) -> Self {
-        Self { engine, admit, places: Arc::new(Semaphore::new(RECEIVING)), counters }
+    /// Finds what earlier runs of the process have left.
+    pub(super) fn new(
+        options: &SnapshotOptions,
+        engine: Arc<dyn Engine>,
+        admit: Admit,
+        deliver: Deliver,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let mut desk = ReceiveDesk::new(options.receiving, options.resume());
+        match engine.unfinished() {
+            Ok(found) => {
+                for (id, note) in found {
+                    match StagedTransfer::decode(note) {
+                        Ok(staged) => desk.restore(id, &staged, clock::now()),
+                        Err(_) => remove(&*engine, &id),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot look for unfinished snapshots"),
+        }
+        Self {
+            engine,
+            counters,
+            checkpoint_bytes: options.checkpoint_bytes(),
+            admit,
+            deliver,
+            bucket: Mutex::new(TokenBucket::new(options.receive_mib_per_sec << 20)),
+            state: Mutex::new(State { desk, stops: HashMap::new(), closed: false }),
+            ended: Notify::new(),
+            closed: Condvar::new(),
+        }
     }
 
-    /// Receives all chunks; the staged file, whose name is returned, is durable then.
+    /// Takes one call, to its end.
     pub(super) async fn receive(
-        &self,
-        message: &Envelope,
-        mut chunks: Streaming<SnapshotChunk>,
-    ) -> Result<String, String> {
-        let Ok(_place) = self.places.try_acquire() else {
-            return Err("too many snapshots are being received here".into());
+        self: Arc<Self>,
+        from: NodeId,
+        header: SnapshotHeader,
+        chunks: Streaming<SnapshotChunk>,
+        answers: Answers,
+    ) {
+        let answer = match self.try_receive(from, header, chunks, &answers).await {
+            Ok(answer) => Ok(SnapshotAnswer { answer: Some(answer) }),
+            Err(reason) => Err(Status::aborted(reason)),
         };
-        let id = staged_file(message).ok_or("the snapshot has no proper name")?;
-        (self.admit)(message)?;
+        // Where the sender has gone, it asks again.
+        let _ = answers.send(answer).await;
+    }
+
+    /// The last answer; `Err` where the sender may go on.
+    async fn try_receive(
+        self: &Arc<Self>,
+        from: NodeId,
+        header: SnapshotHeader,
+        chunks: Streaming<SnapshotChunk>,
+        answers: &Answers,
+    ) -> Result<WireAnswer, String> {
+        let Some(message) = header.message else {
+            return Ok(result(Err("a snapshot without its message".to_owned())));
+        };
+        let Some(id) = staged_file(&message) else {
+            return Ok(result(Err("the snapshot has no proper name".to_owned())));
+        };
+        if let Err(reason) = (self.admit)(&message) {
+            return Ok(result(Err(reason)));
+        }
+        let arrival = Arrival {
+            id,
+            group: RegionId(message.group),
+            to: PeerId(message.to_peer),
+            from,
+            total_bytes: header.total_bytes,
+        };
+        let (position, stopped) = match self.arrive(&arrival).await {
+            Ok(admitted) => admitted,
+            Err(answer) => return Ok(answer),
+        };
+        let (position, ended) = self.take(&arrival, position, stopped, chunks, answers).await;
+        self.conclude(&arrival.id, position, ended, from, message)
+    }
+
+    /// Waits for an earlier call of the same transfer to notice that it is over.
+    async fn arrive(
+        &self,
+        arrival: &Arrival,
+    ) -> Result<(Position, watch::Receiver<bool>), WireAnswer> {
+        let busy = |wait: Duration| {
+            let retry_after_ms = wait.as_millis() as u64;
+            WireAnswer::Busy(SnapshotBusy { retry_after_ms })
+        };
+        let deadline = tokio::time::Instant::now() + TAKE_OVER;
+        loop {
+            let ended = self.ended.notified();
+            {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return Err(busy(Duration::from_millis(500)));
+                }
+                match state.desk.arrive(arrival.clone(), clock::now()) {
+                    Answer::GoOn { from, gone } => {
+                        let (stop, stopped) = watch::channel(false);
+                        state.stops.insert(arrival.id.clone(), stop);
+                        for id in &gone {
+                            state.stop(id);
+                        }
+                        drop(state);
+                        // Those that run are removed when they have stopped.
+                        gone.iter().for_each(|id| self.discard(id));
+                        return Ok((from, stopped));
+                    }
+                    Answer::Busy(wait) => return Err(busy(wait)),
+                    Answer::Finished => return Err(result(Ok(()))),
+                    Answer::TakeOver => state.stop(&arrival.id),
+                }
+            }
+            if tokio::time::timeout_at(deadline, ended).await.is_err() {
+                return Err(busy(TAKE_OVER));
+            }
+        }
+    }
+
+    /// Takes chunks until the last one, or until the call breaks off.
+    async fn take(
+        self: &Arc<Self>,
+        arrival: &Arrival,
+        position: Position,
+        mut stopped: watch::Receiver<bool>,
+        mut chunks: Streaming<SnapshotChunk>,
+        answers: &Answers,
+    ) -> (Position, Ended) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let engine = self.engine.clone();
-        let name = id.clone();
-        let writer = tokio::task::spawn_blocking(move || write(&*engine, &name, receiver));
-        let mut sequence = 0;
+        let (opened, opening) = oneshot::channel();
+        let staging = Staging { receiver: Arc::clone(self), arrival: arrival.clone() };
+        let mut writing =
+            background::spawn("snapshot-receive", move || staging.run(position, opened, receiver));
+        if let Ok(next_sequence) = opening.await {
+            let go_on = WireAnswer::GoOn(SnapshotGoOn { next_sequence });
+            let _ = answers.send(Ok(SnapshotAnswer { answer: Some(go_on) })).await;
+        }
+        let mut sender = Some(sender);
         let mut broken = None;
         loop {
-            let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await;
-            match next.unwrap_or_else(|_| Err(Status::deadline_exceeded("the sender is silent"))) {
-                Ok(Some(chunk)) => {
-                    if chunk.sequence != sequence || crc32fast::hash(&chunk.data) != chunk.crc {
-                        broken = Some(format!("chunk {sequence} is damaged or out of order"));
-                        break;
+            tokio::select! {
+                biased;
+                ended = &mut writing => return match ended {
+                    Ok((position, Ended::Broken(reason))) => {
+                        (position, Ended::Broken(broken.unwrap_or(reason)))
                     }
-                    sequence += 1;
-                    let last = chunk.last;
-                    if sender.send(chunk).await.is_err() || last {
-                        break;
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        let reason = "no thread to write it".to_owned();
+                        (Position::default(), Ended::Failed(reason))
                     }
+                },
+                () = told_to_stop(&mut stopped), if sender.is_some() => {
+                    broken = Some("the call was given up".to_owned());
+                    sender = None;
                 }
-                Ok(None) => break,
-                Err(status) => {
-                    broken = Some(status.message().to_owned());
-                    break;
-                }
+                next = self.next(&mut chunks), if sender.is_some() => match next {
+                    Ok(chunk) => {
+                        let last = chunk.last;
+                        if let Some(sender) = &sender {
+                            // Where it fails the writing has ended, and says why.
+                            let _ = sender.send(chunk).await;
+                        }
+                        if last {
+                            sender = None;
+                        }
+                    }
+                    Err(reason) => {
+                        broken = Some(reason);
+                        sender = None;
+                    }
+                },
             }
         }
-        drop(sender);
-        let written = writer.await.map_err(|error| error.to_string())?;
-        match (broken, written) {
-            (None, Ok(())) => {
-                self.counters.snapshots_received.add(1);
-                Ok(id)
+    }
+
+    /// The next chunk, when its bytes may come in.
+    async fn next(&self, chunks: &mut Streaming<SnapshotChunk>) -> Result<SnapshotChunk, String> {
+        match tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()).await {
+            Ok(Ok(Some(chunk))) => {
+                let wait = self.bucket.lock().take(chunk.data.len() as u64, clock::now());
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                Ok(chunk)
             }
-            // An unfinished file leaves nothing behind.
-            (None, Err(reason)) => Err(reason),
-            (Some(reason), Err(_)) => Err(reason),
-            (Some(reason), Ok(())) => {
-                self.discard(id).await;
-                Err(reason)
-            }
+            Ok(Ok(None)) => Err("the sender ended the call".to_owned()),
+            Ok(Err(status)) => Err(status.message().to_owned()),
+            Err(_) => Err("the sender is silent".to_owned()),
         }
+    }
+
+    fn conclude(
+        &self,
+        id: &str,
+        position: Position,
+        ended: Ended,
+        from: NodeId,
+        message: Envelope,
+    ) -> Result<WireAnswer, String> {
+        let (answer, keep) = match ended {
+            Ended::Finished => {
+                let wanted = self.state.lock().desk.runs(id);
+                if !wanted {
+                    let reason = "another transfer has taken its place".to_owned();
+                    (Ok(result(Err(reason))), false)
+                } else if (self.deliver)(from, message) {
+                    self.counters.snapshots_received.add(1);
+                    self.state.lock().desk.finished(id, clock::now());
+                    (Ok(result(Ok(()))), true)
+                } else {
+                    self.state.lock().desk.failed(id);
+                    (Ok(result(Err("the raft worker has too much to do".to_owned()))), false)
+                }
+            }
+            Ended::Broken(reason) => {
+                let keep = self.state.lock().desk.broke(id, position, clock::now());
+                (Err(reason), keep)
+            }
+            Ended::Failed(reason) => {
+                self.state.lock().desk.failed(id);
+                (Ok(result(Err(reason))), false)
+            }
+        };
+        if !keep {
+            self.discard(id);
+        }
+        self.state.lock().stops.remove(id);
+        self.ended.notify_waiters();
+        self.closed.notify_all();
+        answer
+    }
+
+    /// So much of a transfer is staged.
+    pub(super) fn progressed(&self, id: &str, position: Position) {
+        self.state.lock().desk.progressed(id, position, clock::now());
     }
 
     /// Removes a staged file that nobody will install.
-    pub(super) async fn discard(&self, id: String) {
-        let engine = self.engine.clone();
-        let removed = tokio::task::spawn_blocking(move || engine.discard_staged(&id)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, "could not remove a snapshot nobody wants");
-        }
+    fn discard(&self, id: &str) {
+        remove(&*self.engine, id);
     }
-}
 
-fn write(
-    engine: &dyn Engine,
-    name: &str,
-    mut chunks: mpsc::Receiver<SnapshotChunk>,
-) -> Result<(), String> {
-    let mut stage = engine.stage(name).map_err(|error| error.to_string())?;
-    let mut records = 0;
-    while let Some(chunk) = chunks.blocking_recv() {
-        let mut data = chunk.data;
-        while !data.is_empty() {
-            let (key, value) = record(&mut data).ok_or("a record is cut off")?;
-            stage.put(&key, &value).map_err(|error| error.to_string())?;
-            records += 1;
+    /// Snapshots that come in, and unfinished ones, by turn.
+    pub(super) fn list(&self) -> Vec<SnapshotProgress> {
+        let state = self.state.lock();
+        let shown = |(arrival, position, running): (&Arrival, Position, bool)| SnapshotProgress {
+            group: arrival.group,
+            peer: arrival.to,
+            node: arrival.from,
+            sending: false,
+            running,
+            bytes: position.bytes,
+            total_bytes: arrival.total_bytes.max(position.bytes),
+        };
+        state.desk.transfers().into_iter().map(shown).collect()
+    }
+
+    /// Ends all calls; what they brought is durable when this returns. Blocks.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        for stop in state.stops.values() {
+            stop.send_replace(true);
         }
-        if chunk.last {
-            if records != chunk.records {
-                return Err(format!("{records} records came, {} were sent", chunk.records));
+        let deadline = std::time::Instant::now() + CLOSING;
+        while state.desk.running() > 0 {
+            if self.closed.wait_until(&mut state, deadline).timed_out() {
+                tracing::warn!("stopping with snapshots that still come in");
+                return;
             }
-            return stage.finish().map(|_| ()).map_err(|error| error.to_string());
         }
     }
-    Err("the transfer broke off".into())
 }
 
-fn record(data: &mut Bytes) -> Option<(Bytes, Bytes)> {
-    if data.len() < 8 {
-        return None;
+impl State {
+    fn stop(&self, id: &str) {
+        if let Some(stop) = self.stops.get(id) {
+            stop.send_replace(true);
+        }
     }
-    let (key, value) = (data.get_u32_le() as usize, data.get_u32_le() as usize);
-    if data.len() < key.checked_add(value)? {
-        return None;
+}
+
+/// Removes what nobody goes on with, until the receiver is gone.
+pub(super) async fn sweep(receiver: Weak<Receiver>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(receiver) = receiver.upgrade() else { return };
+        let gone = receiver.state.lock().desk.expire(clock::now());
+        if gone.is_empty() {
+            continue;
+        }
+        receiver.counters.snapshots_abandoned.add(gone.len() as u64);
+        tracing::info!(count = gone.len(), "removing snapshots that nobody goes on with");
+        let _ = background::spawn("snapshot-sweep", move || {
+            gone.iter().for_each(|id| receiver.discard(id));
+        })
+        .await;
     }
-    Some((data.split_to(key), data.split_to(value)))
+}
+
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+    // The other end goes only with the call's own end.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn remove(engine: &dyn Engine, id: &str) {
+    if let Err(error) = engine.discard_staged(id) {
+        tracing::warn!(id, %error, "could not remove a snapshot nobody wants");
+    }
+}
+
+fn result(outcome: Result<(), String>) -> WireAnswer {
+    let accepted = outcome.is_ok();
+    WireAnswer::Result(SnapshotResult { accepted, reason: outcome.err().unwrap_or_default() })
+}
+
+/// What is kept beside the chunks.
+pub(super) fn note(arrival: &Arrival, position: Position) -> Bytes {
+    let staged = StagedTransfer {
+        group: arrival.group.0,
+        to_peer: arrival.to.0,
+        from_node: arrival.from.0,
+        next_sequence: position.next,
+        records: position.records,
+        bytes: position.bytes,
+        digest: position.digest,
+        total_bytes: arrival.total_bytes,
+    };
+    staged.encode_to_vec().into()
 }

@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use quorate_proto::NodeId;
 use quorate_proto::wire::peer::peer_server::Peer;
-use quorate_proto::wire::peer::{Closed, Frame, Hello, SnapshotChunk, SnapshotResult};
+use quorate_proto::wire::peer::{Closed, Frame, Hello, SnapshotAnswer, SnapshotChunk};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::links::{Identity, PROTOCOL};
 use super::mailbox::Mailboxes;
 use super::receive::Receiver;
+
+/// Answers of one call: where to go on, and how it ended.
+const ANSWERS: usize = 2;
 
 /// The service other processes of the cluster speak to.
 pub struct PeerService<T> {
@@ -69,10 +74,12 @@ impl<T: Send + 'static> Peer for PeerService<T> {
         Ok(Response::new(Closed {}))
     }
 
+    type SnapshotStream = ReceiverStream<Result<SnapshotAnswer, Status>>;
+
     async fn snapshot(
         &self,
         request: Request<Streaming<SnapshotChunk>>,
-    ) -> Result<Response<SnapshotResult>, Status> {
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
         let mut chunks = request.into_inner();
         let Some(first) = chunks.message().await? else {
             return Err(Status::invalid_argument("a snapshot without chunks"));
@@ -80,20 +87,10 @@ impl<T: Send + 'static> Peer for PeerService<T> {
         let header =
             first.header.ok_or_else(|| Status::invalid_argument("a snapshot without a header"))?;
         let from = check(&self.identity, header.hello)?;
-        let message = header
-            .message
-            .ok_or_else(|| Status::invalid_argument("a snapshot without its message"))?;
-        match self.receiver.receive(&message, chunks).await {
-            Ok(staged) => {
-                let accepted = self.mailboxes.message(from, message);
-                if accepted {
-                    return Ok(Response::new(SnapshotResult { accepted, reason: String::new() }));
-                }
-                self.receiver.discard(staged).await;
-                let reason = "the raft worker has too much to do".to_owned();
-                Ok(Response::new(SnapshotResult { accepted, reason }))
-            }
-            Err(reason) => Ok(Response::new(SnapshotResult { accepted: false, reason })),
-        }
+        let (answers, stream) = mpsc::channel(ANSWERS);
+        // On a task of its own: this one is dropped when the connection breaks, and what came by
+        // then is kept.
+        tokio::spawn(Arc::clone(&self.receiver).receive(from, header, chunks, answers));
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -1,145 +1,306 @@
-//! Sending a snapshot: a consistent picture of a group's data, in checksummed chunks.
+//! Sending snapshots: the queue of those that Raft wants sent, and the attempts to deliver them.
+//!
+//! Each attempt is a call of its own over a connection of its own. A picture of the group's data
+//! is taken when its turn has come, and kept while a broken transfer may still be gone on with, so
+//! that all attempts send the same chunks.
 
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use futures::StreamExt;
-use quorate_proto::wire::peer::peer_client::PeerClient;
-use quorate_proto::wire::peer::{Envelope, SnapshotChunk, SnapshotHeader, SnapshotMeta};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{Notify, watch};
 
-use super::links::{Identity, connect};
-use super::{Addresses, Counters, SnapshotSource};
-use crate::engine::{Cf, Direction};
-use crate::shard::{MakeSnapshot, Plane, conf_of};
+use super::attempt::{Attempt, Outcome, Picture};
+use super::links::Identity;
+use super::{Addresses, Counters, SnapshotProgress, SnapshotSource, clock};
+use crate::engine::Engine;
+use crate::shard::{LeaderChange, MakeSnapshot};
+use crate::transfer::{Broken, SendQueue, SnapshotOptions, Ticket, TokenBucket};
 
-/// Snapshots sent at once.
-const SENDING: usize = 2;
-/// Bytes of records in one chunk.
-const CHUNK_BYTES: usize = 256 * 1024;
-/// Chunks between the disk and the network.
-const QUEUE: usize = 4;
-const RAFT_MSG_SNAPSHOT: u32 = 7;
+/// Raft asks again at once for what was not delivered; this long it is not told.
+const COOLING: Duration = Duration::from_millis(500);
+
+/// Where the transmitter turns to.
+pub(super) trait Client: Send + Sync + 'static {
+    /// It is this snapshot's turn: hand its data to [`Transmitter::begin`], or call
+    /// [`Transmitter::forget`].
+    fn take_picture(&self, ticket: Ticket, make: MakeSnapshot);
+    /// It was delivered, or not.
+    fn sent(&self, make: &MakeSnapshot, delivered: bool);
+}
 
 /// See the module.
 pub(super) struct Transmitter {
-    identity: Identity,
+    pub(super) identity: Identity,
+    pub(super) addresses: Arc<dyn Addresses>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) bucket: Mutex<TokenBucket>,
     runtime: Handle,
-    addresses: Arc<dyn Addresses>,
-    places: Arc<Semaphore>,
-    counters: Arc<Counters>,
+    client: Arc<dyn Client>,
+    transfers: AtomicU64,
+    state: Mutex<State>,
+    /// A job was added, or a place is free.
+    changed: Notify,
+}
+
+struct State {
+    queue: SendQueue,
+    live: BTreeMap<Ticket, Live>,
+    closed: bool,
+}
+
+/// A transfer whose picture was taken.
+struct Live {
+    progress: Arc<Progress>,
+    /// Kept between two attempts.
+    picture: Option<Picture>,
+    stop: watch::Sender<bool>,
+}
+
+/// How far a transfer has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub(super) sent: AtomicU64,
+    pub(super) total: AtomicU64,
 }
 
 impl Transmitter {
     pub(super) fn new(
+        options: &SnapshotOptions,
         identity: Identity,
         runtime: Handle,
         addresses: Arc<dyn Addresses>,
         counters: Arc<Counters>,
-    ) -> Self {
-        let places = Arc::new(Semaphore::new(SENDING));
-        Self { identity, runtime, addresses, places, counters }
+        engine: Arc<dyn Engine>,
+        client: Arc<dyn Client>,
+    ) -> Arc<Self> {
+        let queue = SendQueue::new(options.sending, options.resume());
+        let transmitter = Arc::new(Self {
+            identity,
+            addresses,
+            counters,
+            engine,
+            bucket: Mutex::new(TokenBucket::new(options.send_mib_per_sec << 20)),
+            runtime: runtime.clone(),
+            client,
+            transfers: AtomicU64::new(0),
+            state: Mutex::new(State { queue, live: BTreeMap::new(), closed: false }),
+            changed: Notify::new(),
+        });
+        runtime.spawn(dispatch(Arc::downgrade(&transmitter)));
+        transmitter
     }
 
-    /// Sends in the background, then says whether it was delivered. Where too many are under way
-    /// it says so at once, and Raft asks again.
-    pub(super) fn send(
-        &self,
+    /// Raft wants a snapshot sent; the client hears of the outcome. False: too many wait already.
+    pub(super) fn ask(&self, make: MakeSnapshot) -> bool {
+        let mut state = self.state.lock();
+        let asked = state.queue.ask(make);
+        if let Ok(Some(overtaken)) = asked {
+            state.stop(overtaken);
+        }
+        drop(state);
+        self.changed.notify_one();
+        asked.is_ok()
+    }
+
+    /// The picture for a job whose turn it is.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        ticket: Ticket,
         make: MakeSnapshot,
         source: SnapshotSource,
-        done: impl FnOnce(bool) + Send + 'static,
     ) {
-        let (Ok(place), Some(address)) =
-            (self.places.clone().try_acquire_owned(), self.addresses.address(make.node))
-        else {
-            done(false);
-            return;
-        };
-        let (identity, counters) = (self.identity, self.counters.clone());
-        self.runtime.spawn(async move {
-            let outcome = transmit(identity, &address, &make, source).await;
-            drop(place);
-            match &outcome {
-                Ok(()) => {
-                    counters.snapshots_sent.add(1);
-                    tracing::info!(group = %make.group, to = %make.node, "sent a snapshot");
-                }
-                Err(reason) => {
-                    tracing::warn!(group = %make.group, to = %make.node, %reason, "snapshot not delivered");
-                }
+        let number = self.transfers.fetch_add(1, Ordering::Relaxed) + 1;
+        let incarnation = self.identity.incarnation;
+        let id = format!("{}-{}-{}-{incarnation:x}-{number}", make.group, make.to, source.index.0);
+        let picture = Picture::new(id, &make, source);
+        let (stop, stopped) = watch::channel(false);
+        let progress = Arc::new(Progress::default());
+        {
+            let mut state = self.state.lock();
+            if state.closed || !state.queue.jobs().any(|(known, _, _)| known == ticket) {
+                // It was overtaken meanwhile.
+                return;
             }
-            done(outcome.is_ok());
+            let live = Live { progress: Arc::clone(&progress), picture: None, stop };
+            state.live.insert(ticket, live);
+        }
+        self.run(ticket, make, picture, progress, stopped);
+    }
+
+    /// There is nothing to send for that job.
+    pub(super) fn forget(&self, ticket: Ticket) {
+        self.state.lock().queue.ended(ticket);
+        self.changed.notify_one();
+    }
+
+    /// A group's leader or term is another one: what is not wanted any more is stopped.
+    pub(super) fn leader_changed(&self, change: &LeaderChange) {
+        let mut state = self.state.lock();
+        for ticket in state.queue.outdated(change.group, change.term, change.is_local) {
+            state.stop(ticket);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// A chunk was taken by the receiver's connection.
+    pub(super) fn progressed(&self, ticket: Ticket) {
+        self.state.lock().queue.progressed(ticket, clock::now());
+    }
+
+    /// Snapshots under way and waiting, by turn.
+    pub(super) fn list(&self) -> Vec<SnapshotProgress> {
+        let state = self.state.lock();
+        let shown = |(ticket, make, running): (Ticket, &MakeSnapshot, bool)| {
+            let (mut bytes, mut total_bytes) = (0, 0);
+            if let Some(live) = state.live.get(&ticket) {
+                bytes = live.progress.sent.load(Ordering::Relaxed);
+                total_bytes = live.progress.total.load(Ordering::Relaxed).max(bytes);
+            }
+            let (group, peer, node) = (make.group, make.to, make.node);
+            SnapshotProgress { group, peer, node, sending: true, running, bytes, total_bytes }
+        };
+        state.queue.jobs().map(shown).collect()
+    }
+
+    /// Stops everything.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        for live in state.live.values() {
+            live.stop.send_replace(true);
+        }
+        state.live.clear();
+    }
+
+    fn run(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        make: MakeSnapshot,
+        picture: Picture,
+        progress: Arc<Progress>,
+        stopped: watch::Receiver<bool>,
+    ) {
+        let transmitter = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let attempt = Attempt { transmitter: Arc::clone(&transmitter), ticket, progress };
+            let (picture, outcome) = attempt.run(&make, picture, stopped).await;
+            transmitter.attempted(ticket, &make, picture, outcome).await;
         });
     }
-}
 
-async fn transmit(
-    identity: Identity,
-    address: &str,
-    make: &MakeSnapshot,
-    source: SnapshotSource,
-) -> Result<(), String> {
-    let id = format!("{}-{}-{}-{:x}", make.group, make.to, source.index.0, identity.incarnation);
-    let message = Envelope {
-        group: make.group.0,
-        from_peer: make.from.0,
-        to_peer: make.to.0,
-        kind: RAFT_MSG_SNAPSHOT,
-        term: make.term.0,
-        snapshot: Some(SnapshotMeta {
-            id,
-            index: source.index.0,
-            term: source.term.0,
-            conf: Some(conf_of(&source.members)),
-            state: source.state.clone(),
-        }),
-        ..Envelope::default()
-    };
-    let header = SnapshotHeader {
-        hello: Some(identity.hello(make.node, Plane::Bulk)),
-        message: Some(message),
-    };
-    let channel = connect(address).await?;
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let reading = tokio::task::spawn_blocking(move || read(&source, &sender));
-    let first = SnapshotChunk { header: Some(header), ..SnapshotChunk::default() };
-    let chunks = futures::stream::iter([first]).chain(ReceiverStream::new(receiver));
-    let answer = PeerClient::new(channel).snapshot(chunks).await;
-    reading.await.map_err(|error| error.to_string())??;
-    let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
-    if answer.accepted { Ok(()) } else { Err(answer.reason) }
-}
-
-fn read(source: &SnapshotSource, chunks: &mpsc::Sender<SnapshotChunk>) -> Result<(), String> {
-    let mut data = BytesMut::with_capacity(CHUNK_BYTES + 4096);
-    let (mut sequence, mut records, mut gone) = (0, 0, false);
-    let mut send = |data: &mut BytesMut, last, records| {
-        let data = data.split().freeze();
-        let crc = crc32fast::hash(&data);
-        let chunk = SnapshotChunk { header: None, sequence, data, crc, last, records };
-        sequence += 1;
-        chunks.blocking_send(chunk).is_ok()
-    };
-    source
-        .reader
-        .scan(Cf::Data, &source.start, &source.end, Direction::Forward, &mut |key, value| {
-            data.put_u32_le(key.len() as u32);
-            data.put_u32_le(value.len() as u32);
-            data.put_slice(key);
-            data.put_slice(value);
-            records += 1;
-            if data.len() >= CHUNK_BYTES && !send(&mut data, false, 0) {
-                gone = true;
-                return ControlFlow::Break(());
+    async fn attempted(
+        &self,
+        ticket: Ticket,
+        make: &MakeSnapshot,
+        picture: Option<Picture>,
+        outcome: Outcome,
+    ) {
+        let (group, to) = (make.group, make.node);
+        let next = {
+            let mut state = self.state.lock();
+            match &outcome {
+                Outcome::Delivered | Outcome::Refused(_) => {
+                    state.queue.ended(ticket);
+                    Broken::GiveUp
+                }
+                Outcome::Busy(wait) => state.queue.busy(ticket, *wait, clock::now()),
+                Outcome::Broken(_) if picture.is_some() => state.queue.broke(ticket, clock::now()),
+                Outcome::Broken(_) => {
+                    state.queue.ended(ticket);
+                    Broken::GiveUp
+                }
+                Outcome::Stopped => {
+                    drop(state);
+                    self.changed.notify_one();
+                    return tracing::info!(%group, %to, "stopped sending a snapshot");
+                }
             }
-            ControlFlow::Continue(())
-        })
-        .map_err(|error| error.to_string())?;
-    if gone || !send(&mut data, true, records) {
-        return Err("the receiver broke off".into());
+        };
+        match &outcome {
+            Outcome::Delivered => {
+                self.counters.snapshots_sent.add(1);
+                tracing::info!(%group, %to, "sent a snapshot");
+            }
+            Outcome::Busy(_) => self.counters.snapshots_postponed.add(1),
+            Outcome::Broken(reason) if next == Broken::Retry => {
+                self.counters.snapshots_broken.add(1);
+                tracing::info!(%group, %to, %reason, "a snapshot broke off; going on soon");
+            }
+            Outcome::Broken(reason) | Outcome::Refused(reason) => {
+                self.counters.snapshots_failed.add(1);
+                tracing::warn!(%group, %to, %reason, "snapshot not delivered");
+            }
+            Outcome::Stopped => {}
+        }
+        match next {
+            Broken::Retry => {
+                let mut state = self.state.lock();
+                // Where nothing was received yet, a newer picture is as good, and this one would
+                // hold back the engine while it waits.
+                let begun = picture.filter(Picture::has_begun);
+                if begun.is_none() {
+                    state.live.remove(&ticket);
+                } else if let Some(live) = state.live.get_mut(&ticket) {
+                    live.picture = begun;
+                }
+            }
+            Broken::GiveUp => {
+                self.state.lock().live.remove(&ticket);
+                let delivered = matches!(outcome, Outcome::Delivered);
+                self.changed.notify_one();
+                drop(picture);
+                if !delivered {
+                    tokio::time::sleep(COOLING).await;
+                }
+                self.client.sent(make, delivered);
+            }
+        }
+        self.changed.notify_one();
     }
-    Ok(())
+}
+
+impl State {
+    fn stop(&mut self, ticket: Ticket) {
+        if let Some(live) = self.live.remove(&ticket) {
+            live.stop.send_replace(true);
+        }
+    }
+}
+
+/// Starts the jobs whose turn has come, until the transmitter is gone.
+async fn dispatch(transmitter: std::sync::Weak<Transmitter>) {
+    /// It also looks whether the transmitter is still there.
+    const LONGEST: Duration = Duration::from_secs(1);
+    loop {
+        let Some(this) = transmitter.upgrade() else { return };
+        let wait = loop {
+            let mut state = this.state.lock();
+            if state.closed {
+                return;
+            }
+            let now = clock::now();
+            let Some((ticket, make)) = state.queue.next(now) else {
+                break state.queue.next_time().map_or(LONGEST, |time| time.since(now).min(LONGEST));
+            };
+            let kept = state.live.get_mut(&ticket).and_then(|live| {
+                let picture = live.picture.take()?;
+                Some((picture, Arc::clone(&live.progress), live.stop.subscribe()))
+            });
+            drop(state);
+            match kept {
+                Some((picture, progress, stopped)) => {
+                    this.run(ticket, make, picture, progress, stopped);
+                }
+                None => this.client.take_picture(ticket, make),
+            }
+        };
+        let changed = this.changed.notified();
+        let _ = tokio::time::timeout(wait, changed).await;
+    }
 }

@@ -19,6 +19,7 @@ use super::{Counters, Machine, Replies, clock};
 use crate::engine::{Engine, EngineError};
 use crate::shard::{ApplyTask, Effects, Event, Install, MakeSnapshot, Shard};
 use crate::time::Instant;
+use crate::transfer::Ticket;
 
 /// What a worker tells the rest of the node.
 #[derive(Default)]
@@ -61,7 +62,7 @@ impl<M: Machine> Worker<M> {
             let now = clock::now();
             self.pulse.at.store(now.0, Ordering::Relaxed);
             for mail in mails.drain(..) {
-                stopping |= self.take(mail, now);
+                stopping |= self.take(mail, now)?;
             }
             if now >= next_tick {
                 // Ticks that were missed stay missed: a paused process must not believe that its
@@ -78,7 +79,7 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    fn take(&mut self, mail: Mail<M::Token>, now: Instant) -> bool {
+    fn take(&mut self, mail: Mail<M::Token>, now: Instant) -> Result<bool, EngineError> {
         match mail {
             Mail::Event(event) => {
                 self.count(&event);
@@ -92,9 +93,10 @@ impl<M: Machine> Worker<M> {
                     }
                 }
             }
-            Mail::Stop => return true,
+            Mail::Snapshot(ticket, make) => self.take_picture(ticket, make)?,
+            Mail::Stop => return Ok(true),
         }
-        false
+        Ok(false)
     }
 
     /// A snapshot was admitted when its first chunk came; the regions around may have changed
@@ -122,6 +124,7 @@ impl<M: Machine> Worker<M> {
             | Event::Destroy { .. }
             | Event::Reconfigured(_)
             | Event::Applied { .. }
+            | Event::SnapshotTaken { .. }
             | Event::SnapshotSent { .. }
             | Event::Installed { .. }
             | Event::Unreachable { .. } => {}
@@ -149,6 +152,7 @@ impl<M: Machine> Worker<M> {
         }
         for change in effects.leaders {
             self.counters.leader_changes.add(1);
+            self.transmitter.leader_changed(&change);
             self.replies.leader_changed(change);
         }
         for stranger in effects.strangers {
@@ -178,7 +182,7 @@ impl<M: Machine> Worker<M> {
         }
         self.apply(rest)?;
         for make in effects.snapshots {
-            self.make_snapshot(make)?;
+            self.make_snapshot(make);
         }
         for install in effects.installs {
             self.install(install)?;
@@ -222,18 +226,32 @@ impl<M: Machine> Worker<M> {
         Ok(())
     }
 
-    fn make_snapshot(&mut self, make: MakeSnapshot) -> Result<(), EngineError> {
-        let source = self.machine.lock().snapshot(make.group)?;
+    /// Whoever wants it gets it in turn; the receiver would get nothing more for the rest of the
+    /// term if the outcome were lost.
+    fn make_snapshot(&mut self, make: MakeSnapshot) {
         let (group, to) = (make.group, make.to);
-        let mailboxes = self.mailboxes.clone();
+        if !self.transmitter.ask(make) {
+            let event = Event::SnapshotSent { group, to, delivered: false };
+            self.shard.step(event, clock::now());
+        }
+    }
+
+    /// It is this snapshot's turn.
+    fn take_picture(&mut self, ticket: Ticket, make: MakeSnapshot) -> Result<(), EngineError> {
+        let (group, to) = (make.group, make.to);
+        if !self.shard.wants_snapshot(&make) {
+            self.transmitter.forget(ticket);
+            return Ok(());
+        }
+        let source = self.machine.lock().snapshot(group)?;
         match source {
             Some(source) if source.index >= make.at_least => {
-                // Never lost: the receiver would get nothing more for the rest of the term.
-                self.transmitter.send(make, source, move |delivered| {
-                    mailboxes.tell(group, Event::SnapshotSent { group, to, delivered });
-                });
+                let event = Event::SnapshotTaken { group, to, index: source.index };
+                self.shard.step(event, clock::now());
+                self.transmitter.begin(ticket, make, source);
             }
             Some(_) | None => {
+                self.transmitter.forget(ticket);
                 let event = Event::SnapshotSent { group, to, delivered: false };
                 self.shard.step(event, clock::now());
             }

@@ -112,6 +112,16 @@ pub enum Event<T> {
         /// Its term.
         term: Term,
     },
+    /// The data of a snapshot asked for by [`MakeSnapshot`] was read as of this index: the log is
+    /// kept from there on until the receiver has caught up, within its bounds.
+    SnapshotTaken {
+        /// Of which group.
+        group: RegionId,
+        /// For whom.
+        to: PeerId,
+        /// Last applied entry in it.
+        index: LogIndex,
+    },
     /// A snapshot asked for by [`MakeSnapshot`] was delivered to its receiver, or not.
     SnapshotSent {
         /// Of which group.

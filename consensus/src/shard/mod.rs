@@ -138,6 +138,9 @@ impl<T> Shard<T> {
             Event::Applied { group, index, term } => {
                 self.with(group, now, |group, _, _| group.applied(index.0, term.0));
             }
+            Event::SnapshotTaken { group, to, index } => {
+                self.with(group, now, |group, _, _| group.snapshot_taken(to, index));
+            }
             Event::SnapshotSent { group, to, delivered } => {
                 self.with(group, now, |group, _, _| group.snapshot_sent(to, delivered));
             }
@@ -205,6 +208,11 @@ impl<T> Shard<T> {
     pub fn has_work(&self) -> bool {
         let idle = self.touched.is_empty() && self.pending.is_idle() && self.destroyed.is_empty();
         self.writing.is_none() && !idle
+    }
+
+    /// True while the group still waits for that snapshot to be sent.
+    pub fn wants_snapshot(&self, make: &MakeSnapshot) -> bool {
+        self.groups.get(&make.group).is_some_and(|group| group.wants_snapshot(make))
     }
 
     /// An engine error met while reading the log: the process must stop.

@@ -226,7 +226,7 @@ fn a_damaged_staged_file_fails_alone() {
     let mut stage = engine.stage("file").unwrap();
     stage.put(b"a", b"1").unwrap();
     stage.finish().unwrap();
-    let file = folder.path().join("staged/file.sst");
+    let file = folder.path().join("staged/file.0.seg");
     truncate(&file, length(&file) - 1);
     let error = engine.ingest("file", b"a", b"b").unwrap_err();
     assert!(matches!(error, EngineError::BadStaged { .. }), "{error}");
@@ -272,9 +272,9 @@ fn unfinished_staged_files_are_removed_at_start() {
     let mut stage = engine.stage("half").unwrap();
     stage.put(b"a", b"1").unwrap();
     let killed = copy(folder.path());
-    assert!(killed.path().join("staged/half.part").exists());
+    assert!(killed.path().join("staged/half.0.seg").exists());
     let restarted = open(killed.path()).unwrap();
-    assert!(!killed.path().join("staged/half.part").exists());
+    assert!(!killed.path().join("staged/half.0.seg").exists());
     assert_eq!(restarted.staged().unwrap(), Vec::<String>::new());
 }
 
@@ -287,8 +287,13 @@ fn concurrent_syncs_cover_their_writers() {
             let engine = Arc::clone(&engine);
             scope.spawn(move || {
                 for number in 0..50 {
-                    engine.write(entry(writer * 1000 + number)).unwrap();
-                    engine.sync().unwrap();
+                    let entry = entry(writer * 1000 + number);
+                    if writer % 2 == 0 {
+                        engine.write(entry).unwrap();
+                        engine.sync().unwrap();
+                    } else {
+                        engine.write_synced(entry).unwrap();
+                    }
                 }
             });
         }
@@ -299,4 +304,41 @@ fn concurrent_syncs_cover_their_writers() {
     for writer in 0..4 {
         assert!((0..50).all(|number| has(&restarted, writer * 1000 + number)));
     }
+}
+
+#[test]
+fn a_damaged_staged_file_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path()).unwrap();
+    let mut stage = engine.stage("one").unwrap();
+    stage.put(b"a", &[7; 1000]).unwrap();
+    stage.checkpoint(b"first").unwrap();
+    stage.put(b"b", &[7; 1000]).unwrap();
+    stage.checkpoint(b"second").unwrap();
+    drop((stage, engine));
+    let files = |path: &Path, ending: &str| -> Vec<PathBuf> {
+        let files = fs::read_dir(path.join("staged")).unwrap().map(|item| item.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|name| name == ending)).collect()
+    };
+    assert_eq!(files(folder.path(), "seg").len(), 2);
+    for ending in ["seg", "open"] {
+        let damaged = copy(folder.path());
+        let file = files(damaged.path(), ending).pop().unwrap();
+        flip(&file, length(&file) / 2);
+        let engine = open(damaged.path()).unwrap();
+        assert!(engine.resume_stage("one").unwrap().is_none(), "{ending}");
+        assert!(engine.unfinished().unwrap().is_empty());
+        assert!(files(damaged.path(), "seg").is_empty(), "nothing is left of it");
+    }
+    // Finished by one process and damaged before another ingests it.
+    let engine = open(folder.path()).unwrap();
+    let (stage, note) = engine.resume_stage("one").unwrap().unwrap();
+    assert_eq!(&note[..], b"second");
+    stage.finish().unwrap();
+    drop(engine);
+    let file = files(folder.path(), "seg").pop().unwrap();
+    flip(&file, length(&file) / 2);
+    let engine = open(folder.path()).unwrap();
+    let error = engine.ingest("one", b"", b"").unwrap_err();
+    assert!(matches!(error, EngineError::BadStaged { .. }), "{error}");
 }

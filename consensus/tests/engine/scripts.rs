@@ -9,11 +9,15 @@
 //! scan CF START END [reverse] [LIMIT]
 //! snapshot NAME · release NAME · @NAME get … · @NAME multi-get … · @NAME scan …
 //! stage NAME KEY=VALUE… · abandon NAME KEY=VALUE… · staged · discard NAME · ingest NAME START END
+//! begin NAME NOTE KEY=VALUE… · go-on NAME NOTE KEY=VALUE…       up to a checkpoint; what was noted
+//! complete NAME KEY=VALUE… · unfinished · prepare NAME
 //! ```
 
 use std::collections::BTreeMap;
 
-use quorate_consensus::engine::{Cf, Direction, EngineError, Reader, WriteBatch};
+use quorate_consensus::engine::{
+    Cf, Direction, EngineError, Reader, Stage, StagedFile, WriteBatch,
+};
 
 use crate::subject::{Subject, collect};
 
@@ -34,6 +38,7 @@ scripts!(
     a_batch_is_applied_in_order_and_whole,
     snapshots_do_not_move,
     staged_files_are_ingested,
+    staged_files_are_gone_on_with,
     a_restart_keeps_everything,
 );
 
@@ -86,16 +91,35 @@ impl Runner {
             }
             [command @ ("stage" | "abandon"), name, entries @ ..] => {
                 let mut stage = engine.stage(name)?;
-                for entry in entries {
-                    let (key, value) = entry.split_once('=').unwrap();
-                    stage.put(&bytes(key), value.as_bytes())?;
-                }
+                put(stage.as_mut(), entries)?;
                 if *command == "stage" {
-                    let file = stage.finish()?;
-                    let (name, entries, bytes) = (file.name, file.entries, file.bytes);
-                    return Ok(vec![format!("{name}: {entries} entries, {bytes} bytes")]);
+                    return Ok(vec![shown(&stage.finish()?)]);
                 }
             }
+            ["begin", name, note, entries @ ..] => {
+                let mut stage = engine.stage(name)?;
+                put(stage.as_mut(), entries)?;
+                stage.checkpoint(note.as_bytes())?;
+            }
+            ["go-on", name, note, entries @ ..] => {
+                let Some((mut stage, before)) = engine.resume_stage(name)? else {
+                    return Ok(vec!["nothing to go on with".to_owned()]);
+                };
+                put(stage.as_mut(), entries)?;
+                stage.checkpoint(note.as_bytes())?;
+                return Ok(vec![before.escape_ascii().to_string()]);
+            }
+            ["complete", name, entries @ ..] => {
+                let (mut stage, _) = engine.resume_stage(name)?.unwrap();
+                put(stage.as_mut(), entries)?;
+                return Ok(vec![shown(&stage.finish()?)]);
+            }
+            ["unfinished"] => {
+                let found = engine.unfinished()?.into_iter();
+                let found = found.map(|(name, note)| format!("{name}:{}", note.escape_ascii()));
+                return Ok(vec![found.collect::<Vec<_>>().join(" ")]);
+            }
+            ["prepare", name] => engine.prepare_ingest(name)?,
             ["staged"] => return Ok(vec![engine.staged()?.join(" ")]),
             ["discard", name] => engine.discard_staged(name)?,
             ["ingest", name, start, end] => engine.ingest(name, &bytes(start), &bytes(end))?,
@@ -103,6 +127,18 @@ impl Runner {
         }
         Ok(Vec::new())
     }
+}
+
+fn put(stage: &mut dyn Stage, entries: &[&str]) -> Result<(), EngineError> {
+    for entry in entries {
+        let (key, value) = entry.split_once('=').unwrap();
+        stage.put(&bytes(key), value.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn shown(file: &StagedFile) -> String {
+    format!("{}: {} entries, {} bytes", file.name, file.entries, file.bytes)
 }
 
 fn read(reader: &dyn Reader, words: &[&str]) -> Result<Vec<String>, EngineError> {

@@ -9,7 +9,7 @@ use quorate_consensus::shard::{
 };
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::{Envelope, SnapshotMeta};
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{LogIndex, NodeId, RegionId};
 
 use crate::host::{Host, framed, members, parse_members};
 use crate::show::{describe, short};
@@ -28,7 +28,7 @@ pub(crate) struct Cluster {
     pub(crate) cuts: BTreeSet<(u64, u64)>,
     /// Snapshots are not delivered on their own.
     pub(crate) holds_snapshots: bool,
-    pub(crate) snapshots: Vec<(u64, MakeSnapshot)>,
+    pub(crate) snapshots: Vec<(u64, MakeSnapshot, Option<Envelope>)>,
     pub(crate) traces: bool,
     pub(crate) tokens: u64,
     /// Who led in which term, and which processes were asked for which peers.
@@ -249,7 +249,7 @@ impl Cluster {
         self.apply(node, rest);
         for make in effects.snapshots {
             self.say(format!("n{node} {} sends a snapshot to {}", make.group, make.to));
-            self.snapshots.push((node, make));
+            self.snapshots.push((node, make, None));
         }
         if !self.holds_snapshots {
             self.send_snapshots(true);
@@ -317,16 +317,31 @@ impl Cluster {
         }
     }
 
+    /// Reads the data of those that are to be sent.
+    pub(crate) fn take_snapshots(&mut self) {
+        for mut snapshot in std::mem::take(&mut self.snapshots) {
+            let (from, make, taken) = (snapshot.0, &snapshot.1, &mut snapshot.2);
+            if taken.is_none() {
+                let envelope = self.snapshot(from, make);
+                let index = LogIndex(envelope.snapshot.as_ref().unwrap().index);
+                let (group, to) = (make.group, make.to);
+                *taken = Some(envelope);
+                self.step(from, Event::SnapshotTaken { group, to, index });
+            }
+            self.snapshots.push(snapshot);
+        }
+    }
+
     pub(crate) fn send_snapshots(&mut self, arrive: bool) {
-        for (from, make) in std::mem::take(&mut self.snapshots) {
+        self.take_snapshots();
+        for (from, make, envelope) in std::mem::take(&mut self.snapshots) {
             let to = make.node.0;
             let (group, peer) = (make.group, make.to);
             let reaches = arrive
                 && !self.cuts.contains(&(from, to))
                 && self.hosts.get(&to).is_some_and(|host| host.runs);
             if reaches {
-                let envelope = self.snapshot(from, &make);
-                self.post(from, to, Wire::Message(Box::new(envelope)));
+                self.post(from, to, Wire::Message(Box::new(envelope.unwrap())));
             }
             self.step(from, Event::SnapshotSent { group, to: peer, delivered: reaches });
         }

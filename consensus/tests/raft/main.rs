@@ -49,7 +49,9 @@ scripts!(
     reads_find_their_index,
     silence_wakes_the_orphans,
     snapshots_are_installed,
+    snapshots_keep_the_log_they_need,
     snapshots_nobody_needs_are_discarded,
     two_of_one_rank_are_elected,
     votes_are_promised,
+    what_is_not_settled_is_published,
 );

@@ -13,6 +13,7 @@
 //! change N rG LIST [at VERSION]       these members from now on: 1,2l,3i,4d (voter, learner,
 //!                                     incoming, demoting); VERSION as applied there by default
 //! members rG                          who they are, as each process has applied it
+//! progress N rG                       what a peer publishes of those that are not settled
 //! tick [COUNT] [on 1,2]      100 ms pass each time; these processes tick and send beats
 //! advance MS                 time passes and nobody notices
 //! propose N rG TEXT…         each word is a command; `!word` suspends the lease,
@@ -21,7 +22,7 @@
 //! cut 1->2 … · cut 1-2 … · heal
 //! stall N · persist N · flow N        writes on N finish only at `persist`
 //! stop N [keep COUNT] · restart N     unsynced writes beyond COUNT are lost (default: none)
-//! hold snapshots · send snapshots · lose snapshots · slow installs N · install N
+//! hold snapshots · take snapshots · send snapshots · lose snapshots · slow installs N · install N
 //! manual · auto              nothing moves by itself · everything comes to rest after each command
 //! work N · deliver [1->2 …] · deliver-one 1->2 · drop 1->2 … · repeat 1->2
 //! status rG · lease N rG · hold-lease N rG · holds N rG · log N rG · data N rG · trace on|off
@@ -126,6 +127,7 @@ impl Runner {
                 cluster.change(number(node), group(id), list, version);
             }
             ["members", id] => cluster.members(group(id)),
+            ["progress", node, id] => cluster.progress(number(node), group(id)),
             ["tick", rest @ ..] => {
                 let (count, rest) = match rest {
                     [count, rest @ ..] if *count != "on" => (number(count), rest),
@@ -179,6 +181,7 @@ impl Runner {
             ["stop", node, "keep", count] => cluster.stop(number(node), number(count) as usize),
             ["restart", node] => cluster.restart(number(node)),
             ["hold", "snapshots"] => cluster.holds_snapshots = true,
+            ["take", "snapshots"] => cluster.take_snapshots(),
             ["send", "snapshots"] => cluster.send_snapshots(true),
             ["lose", "snapshots"] => cluster.send_snapshots(false),
             ["slow", "installs", node] => cluster.host(number(node)).installs_slowly = true,

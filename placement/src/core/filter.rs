@@ -175,9 +175,8 @@ pub fn cannot_hold(
     if info.region.peer_on(store).is_some() {
         return Some(Filtered::HasReplica);
     }
-    let stays = |peer: &&Peer| Some(peer.store) != replacing;
-    let others: Vec<Peer> = info.region.peers.iter().filter(stays).copied().collect();
-    (!wants(view.rules_of(info), role, &others, store, view)).then_some(Filtered::Unwanted)
+    let others = info.region.peers.iter().filter(|peer| Some(peer.store) != replacing);
+    (!wants(view.rules_of(info), role, others, store, view)).then_some(Filtered::Unwanted)
 }
 
 /// What a replica on `store` adds to the isolation of the others of its role, without `replacing`.

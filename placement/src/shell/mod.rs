@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use quorate_consensus::engine::{Engine, RocksEngine};
-use quorate_consensus::node::{Node, NodeOptions};
+use quorate_consensus::node::{Node, NodeOptions, SnapshotOptions};
 use quorate_consensus::shard::{NewGroup, RaftOptions};
 use quorate_consensus::view::GroupView;
 use quorate_proto::limits::MAX_FRAME_BYTES;
@@ -112,6 +112,7 @@ async fn member(config: PlacementConfig, shutdown: Boxed<()>) -> Result<(), Plac
         incarnation: rand::random::<u64>().max(1),
         workers: 1,
         raft: RaftOptions { tick_ms: config.raft.tick_ms, ..RaftOptions::default() },
+        snapshots: SnapshotOptions::default(),
     };
     options.raft.validate().map_err(PlacementError::Config)?;
     let node = Node::<Token>::start(

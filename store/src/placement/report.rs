@@ -230,6 +230,10 @@ impl Heartbeats {
         let (region_count, leader_count, _) = count(&self.directory);
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
+        let snapshots = self.orders.raft.snapshots();
+        let on_their_way = |sending| {
+            snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
+        };
         let report = StoreReport {
             cluster_id: self.identity.cluster_id,
             store_id: self.identity.store.0,
@@ -244,6 +248,8 @@ impl Heartbeats {
             full,
             sequence: *sequence,
             stopping: self.nudge.is_stopping(),
+            snapshots_sending: on_their_way(true),
+            snapshots_receiving: on_their_way(false),
             cpu_us: process::cpu_us(),
             refusals: self.nudge.refusals(),
             ..StoreReport::default()

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use quorate_consensus::engine::{
-    Cf, Direction, Engine, EngineError, EngineStats, MemoryEngine, Reader, Stage, Visit, WriteBatch,
+    Cf, Direction, Engine, EngineError, EngineStats, MemoryEngine, Reader, Resumed, Stage, Visit,
+    WriteBatch,
 };
 use quorate_consensus::shard::{Install, Member};
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
@@ -255,6 +256,15 @@ impl Engine for Failing {
     }
     fn stage(&self, name: &str) -> Result<Box<dyn Stage>, EngineError> {
         self.inner.stage(name)
+    }
+    fn resume_stage(&self, name: &str) -> Result<Option<Resumed>, EngineError> {
+        self.inner.resume_stage(name)
+    }
+    fn unfinished(&self) -> Result<Vec<(String, Bytes)>, EngineError> {
+        self.inner.unfinished()
+    }
+    fn prepare_ingest(&self, name: &str) -> Result<(), EngineError> {
+        self.inner.prepare_ingest(name)
     }
     fn staged(&self) -> Result<Vec<String>, EngineError> {
         self.inner.staged()

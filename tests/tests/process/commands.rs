@@ -2,16 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_tests::process::{Ran, run};
 
 /// A folder with a cluster of `quorate up`, taken down in the end.
 struct Up {
     home: tempfile::TempDir,
+    // The program looks for free ports and takes them later: two at once would find the same.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Up {
     fn new() -> Up {
-        Up { home: tempfile::Builder::new().prefix("quorate-up-").tempdir().unwrap() }
+        let _alone = ALONE.lock();
+        Up { home: tempfile::Builder::new().prefix("quorate-up-").tempdir().unwrap(), _alone }
     }
 
     fn data(&self) -> PathBuf {

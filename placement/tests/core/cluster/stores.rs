@@ -8,7 +8,7 @@ use quorate_proto::{RegionId, StoreId};
 use super::{Cluster, FIRST};
 use crate::support::joining;
 
-fn remove(cluster: &mut Cluster, store: u64, cancel: bool, dead: bool) -> Result<u64, String> {
+pub fn remove(cluster: &mut Cluster, store: u64, cancel: bool, dead: bool) -> Result<u64, String> {
     let (state, now) = (&cluster.machine.state, cluster.now);
     let (command, replicas) = cluster
         .leader
@@ -18,7 +18,7 @@ fn remove(cluster: &mut Cluster, store: u64, cancel: bool, dead: bool) -> Result
     Ok(replicas)
 }
 
-fn state(cluster: &Cluster, store: u64) -> StoreState {
+pub fn state(cluster: &Cluster, store: u64) -> StoreState {
     let known = &cluster.machine.state.stores()[&StoreId(store)];
     cluster.leader.stores().state(known, cluster.now)
 }

@@ -157,6 +157,7 @@ impl Process {
             | E::TransferLeader { group, .. }
             | E::Destroy { group }
             | E::Applied { group, .. }
+            | E::SnapshotTaken { group, .. }
             | E::SnapshotSent { group, .. }
             | E::Installed { group, .. } => *group,
             E::Create(new) => new.group,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Engine, EngineError};
 use quorate_consensus::node::SnapshotSource;
 use quorate_consensus::shard::{self, Install, MakeSnapshot, Plane, conf_of};
-use quorate_proto::NodeId;
 use quorate_proto::wire::peer::{Envelope, SnapshotMeta};
+use quorate_proto::{NodeId, Role};
 
 use super::Process;
 use crate::sim::agenda::MS;
@@ -34,6 +34,8 @@ impl Process {
             self.mail(shard::Event::SnapshotSent { group, to, delivered: false }, cx);
             return Ok(());
         };
+        let index = source.index;
+        self.mail(shard::Event::SnapshotTaken { group, to, index }, cx);
         let transfer = self.transfer(make, source, cx.mutant)?;
         self.life().sending += 1;
         let (from, to, lane) = (self.id, transfer.make.node, Lane::Raft(Plane::Bulk));
@@ -52,6 +54,15 @@ impl Process {
     ) -> Result<Transfer, EngineError> {
         let id =
             format!("{}-{}-{}-{:x}", make.group, make.to, source.index.0, self.life().incarnation);
+        let mut members = source.members.clone();
+        if mutant == Some(Mutant::SnapshotWithoutJoint) {
+            for member in &mut members {
+                member.role = match member.role {
+                    Role::Voter | Role::IncomingVoter => Role::Voter,
+                    Role::Learner | Role::DemotingVoter => Role::Learner,
+                };
+            }
+        }
         let message = Envelope {
             group: make.group.0,
             from_peer: make.from.0,
@@ -62,7 +73,7 @@ impl Process {
                 id,
                 index: source.index.0,
                 term: source.term.0,
-                conf: Some(conf_of(&source.members)),
+                conf: Some(conf_of(&members)),
                 state: source.state.clone(),
             }),
             ..Envelope::default()
