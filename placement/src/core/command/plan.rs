@@ -185,6 +185,7 @@ fn record_to_wire(record: &Record) -> wire::Lifecycle {
         held: record.held,
         reason: record.reason.clone(),
         operator_id: record.operator,
+        seen_conf_ver: record.seen,
     }
 }
 
@@ -219,6 +220,7 @@ fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
         held: wire.held,
         reason: wire.reason,
         operator: wire.operator_id,
+        seen: wire.seen_conf_ver,
         pace: Pace::new(wire.since_ms),
     })
 }

@@ -102,7 +102,7 @@ impl Leader {
                     let leave = Aim::Leave { replaced_by: Some(stray.node) };
                     records.retain(|record| record.node != old);
                     if let Some(voter) = group.on(old) {
-                        records.push(Record::found(voter, leave, Life::Active, now_ms));
+                        records.push(Record::found(group, voter, leave, Life::Active, now_ms));
                     }
                     Aim::Vote { replacing: Some(old) }
                 }
@@ -110,11 +110,12 @@ impl Leader {
                 Some(Aim::Leave { .. }) => Aim::Leave { replaced_by: None },
                 Some(Aim::Vote { .. }) | None => Aim::Vote { replacing: None },
             };
-            records.push(Record::found(&stray, aim, Life::Syncing, now_ms));
+            records.push(Record::found(group, &stray, aim, Life::Syncing, now_ms));
         }
     }
 
-    /// Tells stores to destroy what is left of removed replicas, each once in a term.
+    /// Tells stores to destroy what is left of removed replicas, each once in a term. One that was
+    /// never seen in a configuration may yet appear in one, and is left alone.
     fn destroy_removed(&mut self, info: &RegionInfo, group: &Group) {
         let region = info.region.id;
         let records = self.members.of(region).to_vec();
@@ -122,7 +123,10 @@ impl Leader {
             let key = (region, record.peer);
             if group.peer(record.peer).is_some() {
                 self.destroyed.remove(&key);
-            } else if record.peer.0 != 0 && !self.destroyed.contains_key(&key) {
+            } else if record.seen != 0
+                && info.region.epoch.conf_ver > record.seen
+                && !self.destroyed.contains_key(&key)
+            {
                 let epoch = info.region.epoch;
                 self.destroyed.insert(key, epoch);
                 let order = Order {
@@ -344,6 +348,7 @@ fn roles_of(info: &RegionInfo) -> Group {
     };
     Group {
         id: info.region.id,
+        conf_ver: info.region.epoch.conf_ver,
         leader: info.leader.map(|leader| leader.id),
         last_index: info.last_index,
         target: 0,

@@ -69,6 +69,7 @@ impl Leader {
         });
         Group {
             id: info.region.id,
+            conf_ver: info.region.epoch.conf_ver,
             leader: leader.map(|leader| leader.id),
             last_index: match info.last_index {
                 LogIndex(0) => info.stats.commit,

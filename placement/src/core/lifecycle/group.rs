@@ -31,6 +31,8 @@ pub struct Member {
 pub struct Group {
     /// Which one; 0 is placement's own.
     pub id: RegionId,
+    /// The version of its configuration.
+    pub conf_ver: u64,
     /// Its leader, if one is known that reports.
     pub leader: Option<PeerId>,
     /// Last entry of the leader's log; 0 where it did not say.

@@ -23,6 +23,8 @@
 //! * A step is ordered only where both sides of every configuration it leads to have an odd number
 //!   of voters and a live majority ([`proof`]).
 //! * A joint configuration is completed forward before anything else.
+//! * A configuration older than what is known of its members decides nothing: after a failover the
+//!   next leader of placement may see one, and so may anybody who believes a deposed leader.
 //! * Nothing that a member says of itself makes it ready: only what the group's leader measured.
 //! * A healthy learner is never removed for want of a partner.
 //!
@@ -204,6 +206,9 @@ pub struct Record {
     pub reason: String,
     /// The operator that brought it here; 0 for none, or once that one has ended.
     pub operator: u64,
+    /// The version of the first configuration in which it was seen; 0 for none. Only a later one
+    /// without it shows that it was removed: an earlier one is merely old.
+    pub seen: u64,
     /// How it gets on, as this leader of placement measured it.
     pub pace: Pace,
 }
@@ -222,12 +227,13 @@ impl Record {
             held: false,
             reason: String::new(),
             operator: 0,
+            seen: 0,
             pace: Pace::new(now_ms),
         }
     }
 
     /// A member of the configuration that had no record.
-    pub fn found(member: &Member, aim: Aim, state: State, now_ms: u64) -> Self {
+    pub fn found(group: &Group, member: &Member, aim: Aim, state: State, now_ms: u64) -> Self {
         Self {
             node: member.node,
             peer: member.peer,
@@ -238,6 +244,7 @@ impl Record {
             held: false,
             reason: String::new(),
             operator: 0,
+            seen: group.conf_ver,
             pace: Pace::new(now_ms),
         }
     }
@@ -280,6 +287,7 @@ impl Record {
             held,
             reason: _,
             operator,
+            seen,
             pace: _,
         } = self;
         *node == other.node
@@ -290,6 +298,7 @@ impl Record {
             && *joined_ms == other.joined_ms
             && *held == other.held
             && *operator == other.operator
+            && *seen == other.seen
     }
 
     fn enter(&mut self, state: State, reason: impl Into<String>, now_ms: u64) {

@@ -9,6 +9,10 @@ use super::{Aim, Record, State, next};
 
 /// One look at a group. See the module.
 pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> Stepped {
+    if records.iter().any(|record| record.seen > group.conf_ver) {
+        let next = Next::Wait("its newest configuration is not reported yet".to_owned());
+        return Stepped { records: records.to_vec(), next, transitions: Vec::new() };
+    }
     let mut look = Look {
         group,
         limits,
@@ -99,6 +103,9 @@ impl Look<'_> {
                 }
                 Some(member) => {
                     record.peer = member.peer;
+                    if record.seen == 0 {
+                        record.seen = self.group.conf_ver;
+                    }
                     self.is_there(&mut record, &member);
                     true
                 }

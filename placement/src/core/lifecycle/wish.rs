@@ -210,7 +210,7 @@ impl Work<'_> {
         }
         let leave = Aim::Leave { replaced_by: Some(to) };
         let state = if votes { State::Active } else { State::StandbyLearner };
-        self.put(Record::found(&old, leave, state, now_ms));
+        self.put(Record::found(self.group, &old, leave, state, now_ms));
         Ok(())
     }
 
@@ -221,7 +221,8 @@ impl Work<'_> {
             match self.record(node) {
                 Some(record) => record.aim = leave,
                 None => {
-                    let found = Record::found(&old, leave, State::StandbyLearner, self.now_ms);
+                    let found =
+                        Record::found(self.group, &old, leave, State::StandbyLearner, self.now_ms);
                     self.put(found);
                 }
             }
@@ -237,7 +238,7 @@ impl Work<'_> {
         }
         self.check_fewer(&going, force)?;
         for member in going {
-            self.put(Record::found(&member, leave, State::Active, self.now_ms));
+            self.put(Record::found(self.group, &member, leave, State::Active, self.now_ms));
         }
         Ok(())
     }
@@ -321,7 +322,7 @@ impl Work<'_> {
                         record.pace.restart(now_ms);
                     }
                 }
-                None => self.put(Record::found(&member, aim, State::Syncing, now_ms)),
+                None => self.put(Record::found(self.group, &member, aim, State::Syncing, now_ms)),
             }
         }
         Ok(())
@@ -348,7 +349,7 @@ impl Work<'_> {
         }
         self.check_fewer(&going, force)?;
         for member in going {
-            self.put(Record::found(&member, Aim::Learn, State::Active, self.now_ms));
+            self.put(Record::found(self.group, &member, Aim::Learn, State::Active, self.now_ms));
         }
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! Placement's leader changes, and regions change their own: at any step of the way.
 
+use std::time::Duration;
+
 use quorate_placement::core::command::Command;
+use quorate_placement::core::leader::Leader;
 use quorate_placement::core::operators::Goal;
-use quorate_proto::{Peer, PeerId, Role, StoreId};
+use quorate_proto::{Peer, PeerId, Role, StoreId, Term};
 
 use super::moves::{move_replica, request};
 use super::{Cluster, FIRST};
@@ -162,4 +165,41 @@ fn an_older_form_of_the_cluster_refuses_until_it_is_raised() {
     let falls = vec![("cluster_version".to_owned(), "1".to_owned())];
     let bad = cluster.machine.state.check_settings(&falls).unwrap_err().to_string();
     assert_eq!(bad, "cluster_version is 2 and never falls: what was written in that form stays");
+}
+
+#[test]
+fn routes_of_some_seconds_ago_destroy_nothing() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.seconds(2);
+    // What is saved is from before the learner came.
+    let saved = cluster.leader.to_save(100);
+    cluster.machine.apply(Command::SaveRegions(saved));
+    cluster.stores.get_mut(&4).unwrap().stuck = true;
+    move_replica(&mut cluster, 2, 4);
+    cluster.seconds(5);
+    assert_eq!(cluster.learners(FIRST), [4]);
+    // The next leader hears of nobody for a while.
+    cluster.term += 1;
+    let state = cluster.machine.reloaded();
+    cluster.leader = Leader::new(Term(cluster.term), &state, cluster.now);
+    for _ in 0..20 {
+        cluster.now = cluster.now + Duration::from_millis(100);
+        assert!(cluster.leader.tick(&cluster.machine.state, cluster.now).is_empty());
+        cluster.replicate();
+    }
+    cluster.stores.get_mut(&4).unwrap().stuck = false;
+    cluster.report_all(true);
+    cluster.seconds(20);
+    assert_eq!(cluster.voters(FIRST), [1, 3, 4]);
+    assert!(cluster.stores[&4].destroyed.is_empty());
+}
+
+#[test]
+fn a_join_that_was_rolled_back_is_not_destroyed_where_it_may_yet_appear() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.stores.get_mut(&1).unwrap().refuses = Some("busy".to_owned());
+    move_replica(&mut cluster, 2, 4);
+    cluster.seconds(60);
+    assert_eq!(cluster.voters(FIRST), [1, 2, 3]);
+    assert!(cluster.stores[&4].destroyed.is_empty(), "it was in no configuration");
 }

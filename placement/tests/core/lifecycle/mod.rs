@@ -50,6 +50,7 @@ pub fn member(node: u64, role: Role) -> Member {
 pub fn group(voters: u64, target: usize) -> Group {
     Group {
         id: RegionId(7),
+        conf_ver: 1,
         leader: Some(PeerId(10)),
         last_index: LogIndex(1_000),
         target,
@@ -175,6 +176,7 @@ impl World {
     }
 
     pub fn apply_unchecked(&mut self, change: Change) {
+        self.group.conf_ver += 1;
         let members = &mut self.group.members;
         match change {
             Change::AddLearner { node, peer } => {
@@ -218,7 +220,7 @@ impl World {
     pub fn with_learner(&mut self, node: u64, aim: Aim, state: State) {
         let learner = member(node, Role::Learner);
         self.group.members.push(learner.clone());
-        self.records.push(Record::found(&learner, aim, state, self.now_ms));
+        self.records.push(Record::found(&self.group, &learner, aim, state, self.now_ms));
     }
 
     pub fn has_told(&self, text: &str) -> bool {

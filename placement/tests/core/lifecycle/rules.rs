@@ -55,11 +55,12 @@ fn pairs_by_failure_domain_then_by_arrival() {
     for (at, name) in ["a", "b", "b"].iter().enumerate() {
         group.members[at].domain = zone(name);
     }
+    let world = group.clone();
     let learner = |node: u64, joined_ms: u64, name: &str| {
         let mut learner = member(node, Role::Learner);
         learner.domain = zone(name);
         let aim = Aim::Vote { replacing: None };
-        (Record::found(&learner, aim, State::StandbyLearner, joined_ms), learner)
+        (Record::found(&world, &learner, aim, State::StandbyLearner, joined_ms), learner)
     };
     let learners =
         [learner(4, 10, "a"), learner(5, 20, "c"), learner(6, 30, "c"), learner(7, 40, "d")];

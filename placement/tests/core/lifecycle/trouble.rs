@@ -252,8 +252,33 @@ fn a_removed_member_that_others_removed_is_noticed() {
     let mut world = World::new(3, 5);
     let learner = member(4, Role::Learner);
     let aim = Aim::Vote { replacing: None };
-    world.records.push(Record::found(&learner, aim, State::StandbyLearner, world.now_ms));
+    let (group, now_ms) = (&world.group, world.now_ms);
+    world.records.push(Record::found(group, &learner, aim, State::StandbyLearner, now_ms));
+    world.second();
+    assert_eq!(world.state(4), State::StandbyLearner, "the same configuration proves nothing");
+    world.group.conf_ver += 1;
     world.second();
     assert_eq!(world.state(4), State::Removed);
     assert_eq!(world.record(4).reason, "by a change from elsewhere");
+}
+
+#[test]
+fn an_old_configuration_decides_nothing() {
+    let mut world = World::new(3, 3);
+    let before = world.group.clone();
+    world.exchange(2, 4);
+    world.rates.insert(4, 1);
+    world.seconds(4);
+    assert_eq!(world.state(4), State::Syncing);
+    // The next leader of placement has saved routes of some seconds ago, or believes a store that
+    // does not know yet that it was deposed.
+    let newest = std::mem::replace(&mut world.group, before);
+    let records = world.records.clone();
+    world.look();
+    assert_eq!(world.records, records);
+    assert_eq!(world.next, Next::Wait("its newest configuration is not reported yet".to_owned()));
+    world.group = newest;
+    world.rates.remove(&4);
+    world.seconds(15);
+    assert_eq!(world.voters(), [1, 3, 4]);
 }
