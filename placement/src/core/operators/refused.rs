@@ -43,6 +43,12 @@ pub enum Refused {
          placement, then set cluster_version to 2"
     )]
     OldVersion,
+    /// An older form of the cluster.
+    #[error(
+        "placement's own members are changed from cluster_version 3 on: run the newer program on \
+         all of them, then set cluster_version to 3"
+    )]
+    OldMembers,
     /// Nothing of that name, or it has ended.
     #[error("operator {0} is not under way")]
     UnknownOperator(u64),

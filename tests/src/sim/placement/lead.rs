@@ -92,6 +92,7 @@ impl MemberRole {
             id: NodeId(MEMBERS + number),
             name: format!("m{number}"),
             address: format!("m{number}:1"),
+            role: Role::Voter,
         };
         let knobs = &host.cx.knobs;
         Command::Initialize {
