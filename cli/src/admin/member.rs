@@ -141,6 +141,11 @@ pub(crate) async fn member(command: MemberCommand) -> Outcome {
         Action::Remove => "is taken out",
         Action::Replace => "is replaced",
     };
+    if region_id == 0 && !matches!(action, Action::Hold | Action::Release) {
+        // Placement's own group has no operators.
+        output::note(&format!("{} {words}; see `quorate member watch placement`", change.member));
+        return Ok(());
+    }
     super::operator::accepted(
         operator,
         &format!("{} {words}", change.member),

@@ -68,7 +68,7 @@ pub(crate) struct Cluster {
     pub(crate) metrics: Metrics,
     /// Streams of stores that report to this member.
     pub(crate) streams: Mutex<BTreeMap<StoreId, StoreStream>>,
-    /// Counts up whenever a route changes.
+    /// Counts the changes of routes.
     pub(crate) routes: watch::Sender<u64>,
     /// Set once the process is told to end.
     pub(crate) stopping: watch::Sender<bool>,
@@ -368,9 +368,8 @@ impl Cluster {
                 }
             }
         };
-        tokio::time::timeout(CEILING_PATIENCE, wait)
-            .await
-            .map_err(|_| Status::unavailable(NoTimestamp::Ceiling.to_string()))?
+        let given = tokio::time::timeout(CEILING_PATIENCE, wait).await;
+        given.map_err(|_| Status::unavailable(NoTimestamp::Ceiling.to_string()))?
     }
 
     /// `count` ids that nobody else gets; the first one.

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::cluster::{Cluster, Session};
 use super::{explain, membership};
 use crate::core::command::{Answer, Command};
-use crate::core::leader::{MemberAction, OWN};
+use crate::core::leader::MemberAction;
 use crate::core::operators::{Goal, Refused, ReplicaRole};
 use crate::core::state::State;
 
@@ -72,41 +72,6 @@ impl AdminService {
         // One that is not replicated yet is under way all the same.
         let _ = tokio::time::timeout(PATIENCE, replicated).await;
         Ok(id)
-    }
-
-    /// Wants something of a member of placement's own group, once, and waits until that is
-    /// replicated.
-    async fn change_own(
-        &self,
-        node: NodeId,
-        action: MemberAction,
-        force: bool,
-    ) -> Result<(), Status> {
-        let (standing, now) = (membership::standing(&self.0), clock::now());
-        let mut wanted = false;
-        self.0
-            .read(|session, state| {
-                if !wanted {
-                    session.leader.change_own(state, &standing, node, action, force, now)?;
-                    wanted = true;
-                }
-                Ok::<(), Refused>(())
-            })
-            .await?
-            .map_err(Status::from)?;
-        let replicated = async {
-            loop {
-                let done =
-                    self.0.read(|session, state| session.leader.members().is_durable(OWN, state));
-                match done.await {
-                    Ok(true) | Err(_) => return,
-                    Ok(false) => tokio::time::sleep(GLANCE).await,
-                }
-            }
-        };
-        // What is not replicated yet goes on all the same.
-        let _ = tokio::time::timeout(PATIENCE, replicated).await;
-        Ok(())
     }
 
     async fn change_settings_to(&self, changes: Vec<(String, String)>) -> Result<(), Status> {
@@ -268,7 +233,7 @@ impl admin_server::Admin for AdminService {
         };
         let (force, now) = (request.force, clock::now());
         if request.region_id == 0 {
-            self.change_own(NodeId(request.node_id), action, force).await?;
+            membership::change(&self.0, NodeId(request.node_id), action, force).await?;
             return Ok(Response::new(wire::ChangeMemberResponse { operator_id: 0 }));
         }
         let operator_id = self

@@ -159,13 +159,16 @@ impl From<Refused> for Status {
         let words = refused.to_string();
         match refused {
             Refused::Busy { .. } | Refused::Full => Status::resource_exhausted(words),
-            Refused::UnknownRegion(_) | Refused::UnknownOperator(_) => Status::not_found(words),
+            Refused::UnknownRegion(_) | Refused::UnknownOperator(_) | Refused::NoMember(_) => {
+                Status::not_found(words)
+            }
             Refused::NoLeader(_) => Status::unavailable(words),
             Refused::NoStore(..)
             | Refused::Idle(_)
             | Refused::Rule(_)
             | Refused::OldVersion
             | Refused::OldMembers
+            | Refused::LoneMember
             | Refused::Forward(..) => Status::failed_precondition(words),
         }
     }

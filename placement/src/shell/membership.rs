@@ -14,12 +14,16 @@ use tonic::{Code, Status};
 use super::cluster::Cluster;
 use super::joining::{self, Asked};
 use crate::core::command::{Answer, Command, JoiningMember, Member};
-use crate::core::leader::{Other, OwnStep, Standing};
+use crate::core::leader::{MemberAction, OWN, Other, OwnStep, Standing};
+use crate::core::operators::Refused;
 
 /// How often the leader looks at its group.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long a transfer of leadership may take to show.
 const TRANSFER: Duration = Duration::from_secs(2);
+/// Pause before a look at whether something was replicated, and how long that is waited for.
+const GLANCE: Duration = Duration::from_millis(20);
+const REPLICATED: Duration = Duration::from_secs(3);
 /// How often a member without a leader asks whether it still is a member.
 const ASK: Duration = Duration::from_secs(5);
 
@@ -142,6 +146,43 @@ pub(crate) async fn join(
         fingerprint: cluster.fingerprint,
         members: members.iter().map(member).collect(),
     })
+}
+
+/// Wants something of a member, once, and waits until that is replicated.
+///
+/// # Errors
+/// This member does not lead, or the rule that stands in the way.
+pub(crate) async fn change(
+    cluster: &Cluster,
+    node: NodeId,
+    action: MemberAction,
+    force: bool,
+) -> Result<(), Status> {
+    let (standing, now) = (standing(cluster), clock::now());
+    let mut wanted = false;
+    cluster
+        .read(|session, state| {
+            if !wanted {
+                session.leader.change_own(state, &standing, node, action, force, now)?;
+                wanted = true;
+            }
+            Ok::<(), Refused>(())
+        })
+        .await?
+        .map_err(Status::from)?;
+    let replicated = async {
+        loop {
+            let done =
+                cluster.read(|session, state| session.leader.members().is_durable(OWN, state));
+            match done.await {
+                Ok(true) | Err(_) => return,
+                Ok(false) => tokio::time::sleep(GLANCE).await,
+            }
+        }
+    };
+    // What is not replicated yet goes on all the same.
+    let _ = tokio::time::timeout(REPLICATED, replicated).await;
+    Ok(())
 }
 
 /// While nobody leads this member, asks the others whether it still is one. Resolves with the words

@@ -10,6 +10,7 @@ use quorate_placement::core::command::{
     Answer, CLUSTER_VERSION, Command, JoiningMember, Member, MemberRefusal,
 };
 use quorate_placement::core::leader::{Leader, MemberAction, OWN, Other, OwnStep, Standing};
+use quorate_placement::core::oracle::CEILING_AHEAD_MS;
 use quorate_proto::{LogIndex, NodeId, Role, StoreId, Term};
 
 use crate::support::{Machine, seconds};
@@ -130,6 +131,9 @@ impl Group {
     }
 
     fn elect(&mut self, to: NodeId) {
+        // No former leader's time has reached the ceiling that the next one finds.
+        let ceiling_ms = self.leader.time_ms(self.now) + CEILING_AHEAD_MS + 1;
+        self.machine.apply(Command::ExtendTime { ceiling_ms });
         self.me = to;
         self.term += 1;
         self.now = self.now + Duration::from_secs(1);
@@ -280,7 +284,10 @@ fn a_dead_member_is_replaced_on_request_and_does_not_come_back() {
         "the rule is named: {words}"
     );
     let nobody = group.change(two, MemberAction::Replace { with: StoreId(9) }, false).unwrap_err();
-    assert_eq!(nobody, "placement-9 has no replica of placement");
+    assert_eq!(
+        nobody,
+        "placement-9 is no member of placement; `quorate member list placement` shows them"
+    );
     let new = group.ask(4);
     group.until("it is ready", |group| group.state_of(new) == Some("Pairing"));
     group.change(two, MemberAction::Replace { with: StoreId(new.0) }, false).unwrap();

@@ -3,15 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use quorate_placement::{PlacementConfig, PlacementError, run};
 use quorate_proto::wire::pdpb::{self, pd_client::PdClient};
 use quorate_proto::wire::placement::change_member_request::Action;
 use quorate_proto::wire::placement::{self as wire, admin_client::AdminClient};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-use crate::support::{Member, alone, channel, cluster_id, eventually, free_address};
+use crate::support::{Member, alone, channel, cluster_id, eventually, free_address, within};
+
+/// How long a change of members may take on a machine that is busy with other things.
+const GROWN: Duration = Duration::from_secs(120);
 
 /// Settings of one that joins.
 fn newcomer(folder: &Path, name: &str, through: &[&Member]) -> PlacementConfig {
@@ -24,32 +28,40 @@ fn newcomer(folder: &Path, name: &str, through: &[&Member]) -> PlacementConfig {
     }
 }
 
-fn admin(member: &Member) -> AdminClient<Channel> {
-    AdminClient::new(channel(&member.address))
+/// Calls whoever leads.
+async fn at_leader<T>(
+    addresses: &[String],
+    call: impl AsyncFn(AdminClient<Channel>) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let mut last = Status::unavailable("nobody was asked");
+    for address in addresses {
+        match call(AdminClient::new(channel(address))).await {
+            Err(status) if status.code() == Code::Unavailable => last = status,
+            ended => return ended,
+        }
+    }
+    Err(last)
 }
 
-/// Its members as its leader lists them: number and state.
-async fn members(leader: &Member) -> Option<Vec<(u64, String)>> {
-    let request = wire::MembersRequest { region_id: 0, placement: true };
-    let listed = admin(leader).members(request).await.ok()?.into_inner().members;
-    Some(listed.into_iter().map(|member| (member.node_id, member.state)).collect())
+/// The members as the leader lists them: number and state.
+async fn members(addresses: &[String]) -> Vec<(u64, String)> {
+    let listed = at_leader(addresses, async |mut admin| {
+        admin.members(wire::MembersRequest { region_id: 0, placement: true }).await
+    });
+    let listed = listed.await.map(|answer| answer.into_inner().members).unwrap_or_default();
+    listed.into_iter().map(|member| (member.node_id, member.state)).collect()
 }
 
 /// The numbers of those that vote, once all members do.
-async fn active(leader: &Member) -> Vec<u64> {
-    let members = members(leader).await.unwrap_or_default();
+async fn active(addresses: &[String]) -> Vec<u64> {
+    let members = members(addresses).await;
     match members.iter().all(|(_, state)| state == "Active") {
         true => members.into_iter().map(|(id, _)| id).collect(),
         false => Vec::new(),
     }
 }
 
-async fn change(
-    leader: &Member,
-    node: u64,
-    action: Action,
-    with: u64,
-) -> Result<(), tonic::Status> {
+async fn change(addresses: &[String], node: u64, action: Action, with: u64) -> Result<(), Status> {
     let request = wire::ChangeMemberRequest {
         region_id: 0,
         node_id: node,
@@ -57,7 +69,9 @@ async fn change(
         with_node_id: with,
         force: false,
     };
-    admin(leader).change_member(request).await.map(|_| ())
+    let changed =
+        at_leader(addresses, async |mut admin| admin.change_member(request.clone()).await);
+    changed.await.map(|_| ())
 }
 
 /// Asks whoever leads for timestamps until told to stop; each is later than the one before.
@@ -75,7 +89,7 @@ async fn ask_for_time(addresses: Vec<String>, stop: Arc<AtomicBool>) -> usize {
             assert!(timestamp > last, "{timestamp} after {last}");
             (last, given) = (timestamp, given + 1);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     given
 }
@@ -91,17 +105,18 @@ async fn a_group_grows_under_load_and_replaces_a_member_that_died() {
     let stop = Arc::new(AtomicBool::new(false));
     let addresses = [first.address.clone()].into_iter();
     let addresses = addresses.chain(configs.iter().map(|config| config.listen.clone()));
-    let asking = tokio::spawn(ask_for_time(addresses.collect(), Arc::clone(&stop)));
+    let all: Vec<String> = addresses.collect();
+    let asking = tokio::spawn(ask_for_time(all.clone(), Arc::clone(&stop)));
 
     let second = Member::start(configs[0].clone());
-    eventually("the second one waits for a partner", async || {
-        let listed = members(&first).await.unwrap_or_default();
+    within(GROWN, "the second one waits for a partner", async || {
+        let listed = members(&all).await;
         listed.iter().any(|(_, state)| state == "Pairing")
     })
     .await;
     let third = Member::start(configs[1].clone());
-    eventually("three vote", async || active(&first).await.len() == 3).await;
-    let three = active(&first).await;
+    within(GROWN, "three vote", async || active(&all).await.len() == 3).await;
+    let three = active(&all).await;
     assert_eq!(cluster_id(&mut third.pd()).await, id, "it knows the cluster");
     let known = second.pd().get_members(pdpb::GetMembersRequest { header: None }).await.unwrap();
     assert_eq!(known.into_inner().members.len(), 3, "every member knows all");
@@ -112,15 +127,15 @@ async fn a_group_grows_under_load_and_replaces_a_member_that_died() {
     second.ready().await;
 
     // It dies, and another one takes its place.
-    let refused = change(&first, three[1], Action::Remove, 0).await.unwrap_err();
+    let refused = change(&all, three[1], Action::Remove, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("only in exchange for another one"), "{refused}");
     let dead = eventually_listed(&first, &configs[0].listen).await;
     second.stop().await;
     let fourth = Member::start(configs[2].clone());
     let mut fresh = 0;
-    eventually("the fourth one is ready", async || {
-        let listed = members(&first).await.unwrap_or_default();
+    within(GROWN, "the fourth one is ready", async || {
+        let listed = members(&all).await;
         let ready = listed
             .iter()
             .find(|(id, state)| !three.contains(id) && (state == "Pairing" || state == "Ready"));
@@ -128,9 +143,9 @@ async fn a_group_grows_under_load_and_replaces_a_member_that_died() {
         fresh != 0
     })
     .await;
-    change(&first, dead, Action::Replace, fresh).await.unwrap();
-    eventually("it votes in the place of the dead one", async || {
-        let now = active(&first).await;
+    change(&all, dead, Action::Replace, fresh).await.unwrap();
+    within(GROWN, "it votes in the place of the dead one", async || {
+        let now = active(&all).await;
         now.len() == 3 && now.contains(&fresh) && !now.contains(&dead)
     })
     .await;

@@ -17,6 +17,7 @@ mod advance;
 mod look;
 mod outcome;
 mod own;
+mod own_group;
 mod patrol;
 mod requests;
 mod store;

@@ -11,12 +11,11 @@
 use quorate_consensus::time::Instant;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role};
 
+use super::own_group::{group, members_after, words};
 use super::{Leader, MemberAction};
-use crate::core::command::{
-    Candidate, Command, JoiningMember, MEMBERS_SINCE, Member, MemberRefusal,
-};
+use crate::core::command::{Candidate, Command, JoiningMember, MEMBERS_SINCE, MemberRefusal};
 use crate::core::lifecycle::{
-    self, Aim, CannotBe, Change, Group, Limits, Next, Record, State as Life, Wish,
+    self, Aim, CannotBe, Group, Limits, Next, Record, State as Life, Wish,
 };
 use crate::core::operators::Refused;
 use crate::core::state::State;
@@ -25,9 +24,6 @@ use crate::core::state::State;
 pub const OWN: RegionId = RegionId(0);
 /// Most voters of the placement group: more would only slow it down.
 pub const MAX_VOTERS: usize = 5;
-/// A member that lacks more entries than this is not given leadership.
-const MAX_BEHIND: u64 = 1_024;
-
 /// What this leader knows of the other members, as Raft does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -239,6 +235,9 @@ impl Leader {
         let (now_ms, limits) = (self.time_ms(now), state.settings().limits());
         let seen = self.own_group(state, standing);
         let records = self.members.of(OWN).to_vec();
+        if seen.on(node).is_none() && records.iter().all(|record| record.node != node) {
+            return Err(Refused::NoMember(node));
+        }
         let wish = match action {
             MemberAction::Promote => Wish::Promote { nodes: vec![node] },
             MemberAction::Demote => Wish::Demote { nodes: vec![node], force },
@@ -246,7 +245,7 @@ impl Leader {
             MemberAction::Replace { with } => {
                 let to = NodeId(with.0);
                 if seen.on(to).is_none() {
-                    return Err(CannotBe::NotThere(seen.name(to), seen.title()).into());
+                    return Err(Refused::NoMember(to));
                 }
                 Wish::Move { from: node, to }
             }
@@ -264,7 +263,10 @@ impl Leader {
             }
             Err(why) => {
                 self.history.note(OWN, "request", format!("{what}; refused: {why}"), now_ms);
-                Err(why.into())
+                Err(match why {
+                    CannotBe::OnlyVoter(_) => Refused::LoneMember,
+                    why => why.into(),
+                })
             }
         }
     }
@@ -301,109 +303,4 @@ fn joining(candidate: &Candidate, limits: &Limits, now_ms: u64) -> Record {
     // A member's peer has its id.
     let peer = PeerId(candidate.id.0);
     Record { peer, ..Record::joining(candidate.id, aim, limits, now_ms) }
-}
-
-fn group(state: &State, standing: &Standing, records: &[Record], limits: &Limits) -> Group {
-    let members = state.members().values().map(|member| {
-        let leads = member.id == standing.me;
-        let other = standing.others.iter().find(|other| other.member == member.id);
-        let silent_ms = other.map_or(0, |other| other.silent_ms);
-        let alive = leads || silent_ms < limits.contact_ms;
-        let close = other.is_none_or(|other| {
-            other.snapshot.is_none() && other.matched.0 + MAX_BEHIND >= standing.last.0
-        });
-        let host = member.address.rsplit_once(':').map_or("", |(host, _)| host);
-        lifecycle::Member {
-            node: member.id,
-            peer: PeerId(member.id.0),
-            role: member.role,
-            matched: match leads {
-                true => Some(standing.last),
-                false => other.map(|other| other.matched),
-            },
-            snapshot: other.and_then(|other| other.snapshot),
-            silent_ms,
-            alive,
-            can_lead: alive && close && member.votes(),
-            domain: vec![format!("host={host}")],
-        }
-    });
-    let members: Vec<lifecycle::Member> = members.collect();
-    Group {
-        id: OWN,
-        leader: Some(PeerId(standing.me.0)),
-        last_index: standing.last,
-        target: target(&members, records),
-        members,
-    }
-}
-
-/// Wanted voters: see the module.
-fn target(members: &[lifecycle::Member], records: &[Record]) -> usize {
-    let aim = |node: NodeId| {
-        let record = records.iter().find(|record| record.node == node);
-        record.map(|record| (record.aim, record.state))
-    };
-    let stays = members.iter().filter(|member| match (aim(member.node), member.role) {
-        (_, Role::DemotingVoter) => false,
-        (Some((Aim::Leave { .. } | Aim::Learn, _)), _) => false,
-        (Some((Aim::Vote { .. }, state)), _) => state != Life::Zombie,
-        (None, Role::Voter | Role::IncomingVoter) => true,
-        (None, Role::Learner) => false,
-    });
-    let comes = records.iter().filter(|record| {
-        matches!(record.aim, Aim::Vote { .. })
-            && matches!(record.state, Life::Joining { .. })
-            && members.iter().all(|member| member.node != record.node)
-    });
-    let wanted = (stays.count() + comes.count()).clamp(1, MAX_VOTERS);
-    if wanted.is_multiple_of(2) { wanted + 1 } else { wanted }
-}
-
-fn members_after(state: &State, change: &Change) -> Vec<(NodeId, Role)> {
-    let is = |peers: &[PeerId], member: &Member| peers.contains(&PeerId(member.id.0));
-    let mut after: Vec<(NodeId, Role)> = Vec::new();
-    for member in state.members().values() {
-        let role = match (change, member.role) {
-            (Change::EnterJoint { promote, .. }, Role::Learner) if is(promote, member) => {
-                Role::IncomingVoter
-            }
-            (Change::EnterJoint { demote, .. }, Role::Voter) if is(demote, member) => {
-                Role::DemotingVoter
-            }
-            (Change::LeaveJoint, Role::IncomingVoter) => Role::Voter,
-            (Change::LeaveJoint, Role::DemotingVoter) => Role::Learner,
-            (Change::RemoveLearner { peer }, Role::Learner) if is(&[*peer], member) => continue,
-            (
-                Change::AddLearner { .. }
-                | Change::EnterJoint { .. }
-                | Change::LeaveJoint
-                | Change::RemoveLearner { .. },
-                role,
-            ) => role,
-        };
-        after.push((member.id, role));
-    }
-    if let Change::AddLearner { node, .. } = change {
-        after.push((*node, Role::Learner));
-    }
-    after
-}
-
-fn words(group: &Group, change: &Change) -> String {
-    let names = |peers: &[PeerId]| group.names(peers.iter().map(|peer| NodeId(peer.0)));
-    match change {
-        Change::AddLearner { node, .. } => format!("add {} as a learner", group.name(*node)),
-        Change::EnterJoint { promote, demote } if demote.is_empty() => {
-            format!("promote {}", names(promote))
-        }
-        Change::EnterJoint { promote, demote } if promote.is_empty() => {
-            format!("demote {}", names(demote))
-        }
-        Change::EnterJoint { promote, demote } => {
-            format!("promote {} in place of {}", names(promote), names(demote))
-        }
-        Change::LeaveJoint => "leave the joint configuration".to_owned(),
-        Change::RemoveLearner { peer } => format!("remove {}", names(&[*peer])),
-    }
 }

@@ -1,6 +1,6 @@
 //! Why an operator was not taken, in words that say what to do.
 
-use quorate_proto::{RegionId, StoreId};
+use quorate_proto::{NodeId, RegionId, StoreId};
 use thiserror::Error;
 
 use super::MAX_OPERATORS;
@@ -49,6 +49,15 @@ pub enum Refused {
          all of them, then set cluster_version to 3"
     )]
     OldMembers,
+    /// The only voter of placement leads it.
+    #[error(
+        "placement has one voter, which leads it, and a leader is never demoted: let two more \
+         members join first"
+    )]
+    LoneMember,
+    /// Nobody of that number.
+    #[error("placement-{} is no member of placement; `quorate member list placement` shows them", .0.0)]
+    NoMember(NodeId),
     /// Nothing of that name, or it has ended.
     #[error("operator {0} is not under way")]
     UnknownOperator(u64),

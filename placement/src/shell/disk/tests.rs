@@ -64,7 +64,7 @@ impl Replica {
             members: group(),
             initial_stores: 1,
             replicas: 3,
-            version: 2,
+            version: CLUSTER_VERSION,
         };
         let address = "127.0.0.1:7".to_owned();
         let joining = Joining { address, data_id: 5, ..Joining::default() };
