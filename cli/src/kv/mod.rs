@@ -4,6 +4,7 @@
 //! every byte that is not printable.
 
 mod batches;
+mod from;
 pub(crate) mod import;
 pub(crate) mod lines;
 mod progress;
@@ -41,6 +42,8 @@ pub(crate) enum Kv {
         #[arg(long)]
         raw: bool,
         #[command(flatten)]
+        from: from::From,
+        #[command(flatten)]
         options: Options,
     },
     /// Delete a key; deleting one that is not there is no error
@@ -75,7 +78,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(command: Kv) -> Outcome {
     match command {
         Kv::Put { key, value, options } => put(&key, &value, &options).await,
-        Kv::Get { key, raw, options } => get(&key, raw, &options).await,
+        Kv::Get { key, raw, from, options } => get(&key, raw, from, &options).await,
         Kv::Delete { key, options } => delete(&key, &options).await,
         Kv::Scan(args) => scan::scan(args).await,
         Kv::Import(args) => import::import(args).await,
@@ -107,12 +110,12 @@ async fn delete(key: &str, options: &Options) -> Outcome {
     Ok(())
 }
 
-async fn get(text: &str, raw: bool, options: &Options) -> Outcome {
+async fn get(text: &str, raw: bool, from: from::From, options: &Options) -> Outcome {
     use std::io::Write as _;
     let key = written(text, "key")?;
     let client = options.connection.client().await?;
     let timed = Timed::begin(&client, &key, options.verbose).await?;
-    let value = client.get(key.clone()).await?;
+    let value = client.get_with(key.clone(), from.options()).await?;
     timed.report();
     let Some(value) = value else {
         return Err(Failure { code: Code::Error, words: format!("no value under {text}") });

@@ -33,6 +33,8 @@ pub(crate) struct ScanArgs {
     #[arg(long)]
     reverse: bool,
     #[command(flatten)]
+    from: super::from::From,
+    #[command(flatten)]
     shape: output::Shape,
     #[command(flatten)]
     connection: Connection,
@@ -59,7 +61,7 @@ pub(super) async fn scan(args: ScanArgs) -> Outcome {
     let mut left = if args.all { usize::MAX } else { args.limit };
     while left > 0 {
         let wanted = left.min(PAGE);
-        let page = read(&client, &start, &end, wanted, args.reverse).await?;
+        let page = read(&client, &start, &end, wanted, &args).await?;
         let Some((last, _)) = page.last() else { break };
         // The next page begins right behind the last key of this one.
         if args.reverse {
@@ -82,12 +84,13 @@ async fn read(
     start: &Bytes,
     end: &Bytes,
     limit: usize,
-    reverse: bool,
+    args: &ScanArgs,
 ) -> Outcome<Vec<KvPair>> {
-    Ok(if reverse {
-        client.reverse_scan(start.clone(), end.clone(), limit).await?
+    let (start, end, from) = (start.clone(), end.clone(), args.from.options());
+    Ok(if args.reverse {
+        client.reverse_scan_with(start, end, limit, from).await?
     } else {
-        client.scan(start.clone(), end.clone(), limit).await?
+        client.scan_with(start, end, limit, from).await?
     })
 }
 
