@@ -31,6 +31,8 @@ mod pages;
 mod placement;
 #[path = "process/splits.rs"]
 mod splits;
+#[path = "process/stale.rs"]
+mod stale;
 #[path = "process/trouble.rs"]
 mod trouble;
 #[path = "process/wire.rs"]

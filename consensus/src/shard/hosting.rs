@@ -37,7 +37,7 @@ impl<T> Shard<T> {
             // the engine: what was not handed out for writing was not promised to anybody.
             self.close(id);
         }
-        let context = context(&self.options, &self.nodes, self.votes_from, now);
+        let context = context(&self.options, &self.nodes, &self.around, now);
         let engine = self.engine.clone();
         match Group::open(&new, engine, self.incarnation, &self.logger, &context) {
             Ok(mut group) => {
