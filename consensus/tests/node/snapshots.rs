@@ -44,8 +44,7 @@ async fn leave_behind(cluster: &mut Cluster, away: u64, groups: &[u64]) {
         let leader = cluster.leader(*group).await;
         if leader == away {
             let next = 1 + away % 3;
-            cluster.node(away).transfer_leader(RegionId(*group), NodeId(next));
-            eventually("another leads", || cluster.leads(next, *group)).await;
+            cluster.hand_over(*group, away, next).await;
         }
         let leader = cluster.leader(*group).await;
         cluster.propose_all(leader, *group, 0..10).await;
