@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/admin.rs"]
+mod admin;
 #[path = "process/batches.rs"]
 mod batches;
 #[path = "process/cache.rs"]

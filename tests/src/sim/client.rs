@@ -25,7 +25,7 @@ use crate::linearize::register::{KvInput, KvOutput};
 pub(crate) type History = Recorder<KeyedInput, KvOutput>;
 
 /// First node id of clients.
-pub(crate) const CLIENTS: u64 = 1_000;
+pub(crate) const CLIENTS: u64 = 200_000;
 
 /// See the module.
 pub(crate) struct Client {
