@@ -41,12 +41,15 @@ async fn change(placement: &PlacementClient, request: wire::ChangeReplicaRequest
 
 /// Waits until a region's voters are on exactly these stores, and nothing else is of it.
 async fn settled(placement: &PlacementClient, letter: u8, stores: &[StoreId]) -> Region {
+    let mut wanted = stores.to_vec();
+    wanted.sort_unstable();
+    let wanted = &wanted;
     eventually("the replicas are where they should be", CHANGE, || async {
         let region = region_of(placement, letter).await;
         let mut on: Vec<StoreId> = region.peers.iter().map(|peer| peer.store).collect();
         on.sort_unstable();
         let plain = region.peers.iter().all(|peer| peer.role == Role::Voter);
-        if on == stores && plain {
+        if on == *wanted && plain {
             return Ok(region);
         }
         let why = placement.explain_region(region.id).await.map_err(|error| error.to_string())?;
