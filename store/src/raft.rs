@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use quorate_consensus::node::{Counter, Node, SnapshotProgress};
 use quorate_consensus::shard::Member;
+use quorate_consensus::view::Slept;
+use quorate_consensus::vigil::Vouched;
 use quorate_proto::{NodeId, RegionId};
 
 use crate::metrics::Exposition;
@@ -20,6 +22,8 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn transfer_leader(&self, region: RegionId, to: NodeId);
     /// Snapshots on their way from here and to here.
     fn snapshots(&self) -> Vec<SnapshotProgress>;
+    /// What beats say of a group that slept here then (see [`Node::vouched`]).
+    fn vouched(&self, slept: Slept) -> Option<Vouched>;
     /// Changes who replicates a region: `members` are all of them afterwards.
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
     /// Removes the replica that is here, for good.
@@ -41,6 +45,9 @@ impl Raft for Node<Token> {
     }
     fn snapshots(&self) -> Vec<SnapshotProgress> {
         Node::snapshots(self)
+    }
+    fn vouched(&self, slept: Slept) -> Option<Vouched> {
+        Node::vouched(self, slept)
     }
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
         Node::change_members(self, region, members, command, token);

@@ -265,6 +265,7 @@ impl Store {
                 nudge: Arc::clone(&nudge),
                 strangers,
                 directory: Arc::clone(&directory),
+                time: Arc::clone(&time),
             }),
             Arc::clone(&self.joiner.addresses) as Arc<dyn Addresses>,
             groups,
@@ -427,6 +428,7 @@ struct Answering {
     nudge: Arc<Nudge>,
     strangers: mpsc::Sender<Stranger>,
     directory: Arc<Directory>,
+    time: Arc<PlacementTime>,
 }
 
 impl Replies<Token> for Answering {
@@ -447,6 +449,10 @@ impl Replies<Token> for Answering {
     fn stranger(&self, stranger: Stranger) {
         // Where the queue is full, it will be called a stranger again.
         let _ = self.strangers.try_send(stranger);
+    }
+
+    fn placement_ms(&self, now: quorate_consensus::time::Instant) -> u64 {
+        self.time.at(now)
     }
 
     fn admit_snapshot(&self, message: &Envelope) -> Result<(), String> {

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/admin.rs"]
+mod admin;
 #[path = "process/batches.rs"]
 mod batches;
 #[path = "process/cache.rs"]
@@ -23,12 +25,16 @@ mod handover;
 mod import;
 #[path = "process/kills.rs"]
 mod kills;
+#[path = "process/membership.rs"]
+mod membership;
 #[path = "process/pages.rs"]
 mod pages;
 #[path = "process/placement.rs"]
 mod placement;
 #[path = "process/splits.rs"]
 mod splits;
+#[path = "process/stale.rs"]
+mod stale;
 #[path = "process/trouble.rs"]
 mod trouble;
 #[path = "process/wire.rs"]

@@ -110,8 +110,7 @@ impl Story {
         loop {
             let all = self.look(stage).await?;
             let done = all.iter().filter(|both| **both == (wanted, wanted)).count();
-            if done == all.len() {
-                self.teller.tell(stage, self.watched);
+            if done == all.len() && self.teller.has_said("member-promoted") {
                 return Ok(());
             }
             let row = format!("{done} of {} regions have {wanted} voters", all.len());
@@ -121,16 +120,24 @@ impl Story {
         }
     }
 
+    /// The last region, which holds no records.
+    async fn sentinel(&self, stage: &Stage) -> Outcome<u64> {
+        let regions = stage.regions().await?;
+        Ok(regions.last().map_or(0, |info| info.region.id.get()))
+    }
+
     /// Waits until every region's learner on that store stands by; how many do.
     async fn standby(&mut self, stage: &mut Stage, load: &Load, store: u64) -> Outcome<usize> {
         loop {
             let regions = self.look(stage).await?.len();
+            let last = self.sentinel(stage).await?;
             let request = MembersRequest { region_id: 0, placement: false };
             let members = stage.placement.lifecycles(request).await?;
-            let alone = members.iter().filter(|one| one.region_id != 0 && one.node_id == store);
+            let alone = members
+                .iter()
+                .filter(|one| one.node_id == store && one.region_id != 0 && one.region_id != last);
             let standing = alone.filter(|one| one.state == "StandbyLearner").count();
-            if standing >= regions {
-                self.teller.tell(stage, self.watched);
+            if standing >= regions && self.teller.has_said("member-standby") {
                 return Ok(standing);
             }
             let row = format!("{standing} of {regions} lone learners stand by");

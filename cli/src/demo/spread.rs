@@ -60,6 +60,17 @@ impl Spread {
         skew(self.stores.values().map(|counts| counts.leaders))
     }
 
+    /// True where stores differ by one, or by a tenth of the mean, at the most.
+    pub(super) fn is_even(&self) -> bool {
+        let even = |of: fn(&Counts) -> u64| {
+            let counts = self.stores.values().map(of);
+            let (least, most) = (counts.clone().min(), counts.clone().max());
+            let apart = most.unwrap_or(0) - least.unwrap_or(0);
+            apart <= (counts.sum::<u64>() / self.stores.len().max(1) as u64 / 10).max(1)
+        };
+        even(|counts| counts.voters) && even(|counts| counts.leaders)
+    }
+
     /// A row for each store.
     pub(super) fn rows(&self) -> Vec<String> {
         let most = |of: fn(&Counts) -> u64| self.stores.values().map(of).max().unwrap_or(0);
@@ -151,6 +162,7 @@ mod tests {
         assert_eq!(spread.replica_skew(), 150.0);
         assert_eq!(Spread::of(&regions, &stores[..3]).leader_skew(), 0.0);
         assert_eq!(spread.rows().len(), 4);
+        assert!(!spread.is_even() && Spread::of(&regions, &stores[..3]).is_even());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use quorate_proto::wire::placement::{SplitRegionRequest, StatusResponse};
 use super::Common;
 use super::load::Load;
 use super::records::Records;
+use super::spread::Spread;
 use crate::cluster::description::Role;
 use crate::cluster::end;
 use crate::cluster::local::Local;
@@ -229,20 +230,25 @@ impl Stage {
             self.placement.split_region(request).await?;
         }
         self.balanced().await?;
-        self.screen.say(&format!("{regions} regions, leaders spread over the stores"));
+        self.screen.say(&format!("{regions} regions, spread over the stores"));
         Ok(())
     }
 
-    /// Waits until every store leads its share.
+    /// Waits until every store has its share of replicas and leaders.
     ///
     /// # Errors
     /// That is not so in time.
     pub(super) async fn balanced(&self) -> Outcome {
-        while !crate::bench::leaders_are_spread(&self.status().await?) {
-            self.in_time("leaders are spread over the stores")?;
+        let ids = self.local.store_ids(self.deadline).await?;
+        let ids: Vec<StoreId> = ids.into_values().map(StoreId).collect();
+        loop {
+            let spread = Spread::of(&self.regions().await?, &ids);
+            if spread.is_even() {
+                return Ok(());
+            }
+            self.in_time(&format!("stores have their share ({})", spread.words()))?;
             self.pause().await;
         }
-        Ok(())
     }
 
     /// Changes settings of the cluster, and says so.

@@ -1,5 +1,7 @@
 //! Events of the demo's cluster, as they come.
 
+use std::collections::BTreeSet;
+
 use quorate_client::PlacementClient;
 use quorate_proto::RegionId;
 use quorate_proto::wire::placement::{Event, EventsRequest};
@@ -13,6 +15,7 @@ use crate::admin::events;
 pub(super) struct Teller {
     events: UnboundedReceiver<Event>,
     task: JoinHandle<()>,
+    said: BTreeSet<String>,
 }
 
 impl Teller {
@@ -27,7 +30,7 @@ impl Teller {
                 events::follow(&placement, request, |event| Ok(sender.send(event.clone()).is_ok()))
                     .await;
         });
-        Self { events, task }
+        Self { events, task, said: BTreeSet::new() }
     }
 
     /// Says what happened to the members of a region since the last look.
@@ -35,8 +38,14 @@ impl Teller {
         while let Ok(event) = self.events.try_recv() {
             if event.region_id == region.get() && event.kind.starts_with("member-") {
                 stage.screen.say(&event.text);
+                self.said.insert(event.kind);
             }
         }
+    }
+
+    /// True once that kind of event was said.
+    pub(super) fn has_said(&self, kind: &str) -> bool {
+        self.said.contains(kind)
     }
 }
 

@@ -8,6 +8,7 @@
 //! any clock (see `docs/ARCHITECTURE.md`).
 
 mod elections;
+mod fresh;
 mod guard;
 mod install;
 mod lease;
@@ -33,9 +34,11 @@ use raft::{RawNode, StateRole};
 
 use crate::engine::{Engine, EngineError};
 use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of};
+use crate::sleepers::Sleepers;
 use crate::time::Instant;
 use crate::view::GroupView;
 use elections::RANKS;
+use fresh::{Claim, Freshness};
 use install::{Installing, Staged};
 use lease::LeaseClock;
 use log::GroupLog;
@@ -58,6 +61,10 @@ pub(crate) struct GroupContext<'a> {
     pub(crate) nodes: &'a Nodes,
     /// No votes and no campaigns before then: the process has just started and may have promised.
     pub(crate) votes_from: Instant,
+    /// Placement's clock (ms), never ahead of it; 0 where it is not known.
+    pub(crate) time_ms: u64,
+    /// Which groups of the process sleep.
+    pub(crate) sleepers: &'a Arc<Sleepers>,
 }
 
 const UNCOMMITTED: Refusal =
@@ -75,6 +82,8 @@ pub(crate) struct Group<T> {
     reads: ReadQueue<T>,
     lease: LeaseClock,
     sleep: Sleep,
+    sleepers: Arc<Sleepers>,
+    fresh: Freshness,
     /// The leader last heard of (kept while there is none), and when.
     last_leader: u64,
     contact: Option<Instant>,
@@ -155,6 +164,8 @@ impl<T> Group<T> {
             reads: ReadQueue::new(incarnation),
             lease: LeaseClock::new(options.lease()),
             sleep: Sleep::Awake { idle_ticks: 0 },
+            sleepers: Arc::clone(context.sleepers),
+            fresh: Freshness::default(),
             last_leader: 0,
             contact: None,
             election_ticks: (options.election_ticks, options.election_stagger_ticks),
@@ -199,8 +210,10 @@ impl<T> Group<T> {
         self.sleep.is_asleep()
     }
 
+    /// The processes of the other members, and of those that speak to it.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|m| m.peer != self.peer).map(|member| member.node)
+        let members = self.members.iter().filter(|m| m.peer != self.peer);
+        members.map(|member| member.node).chain(self.callers.values().copied())
     }
 
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {
@@ -257,6 +270,7 @@ impl<T> Group<T> {
             return;
         }
         let safe_truncate = envelope.safe_truncate;
+        let claim = Claim { time_ms: envelope.fresh_ms, commit: envelope.fresh_commit };
         let checked = message::unpack(envelope)
             .and_then(|message| guard::check(&message, &self.node.raft).map(|()| message));
         let message = match checked {
@@ -275,6 +289,7 @@ impl<T> Group<T> {
             self.contact = Some(context.now);
             self.end_silence();
             self.safe_truncate = self.safe_truncate.max(safe_truncate);
+            self.heard_claim(claim, context.now);
             if self.last_leader != message.from {
                 self.last_leader = message.from;
                 self.set_timeout();
@@ -353,6 +368,7 @@ impl<T> Group<T> {
         self.node.mut_store().set_applied(index, term);
         self.node.advance_apply_to(index);
         self.view.set_applied(LogIndex(index));
+        self.note_fresh();
         if suspended && !self.lease.is_suspended(index) {
             self.node.skip_bcast_commit(true);
         }
@@ -369,6 +385,7 @@ impl<T> Group<T> {
 
     /// The group goes away: whoever waits is told.
     pub(crate) fn close(&mut self, effects: &mut Effects<T>) {
+        self.leave_sleepers();
         self.view.revoke();
         self.view.set_leader(Term(self.node.raft.term), None);
         let mut refuse = |token, refusal| effects.replies.push((token, Reply::Refused(refusal)));

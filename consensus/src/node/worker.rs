@@ -61,6 +61,7 @@ impl<M: Machine> Worker<M> {
             self.mailbox.take(&mut mails, wait);
             let now = clock::now();
             self.pulse.at.store(now.0, Ordering::Relaxed);
+            self.shard.tell_time(self.replies.placement_ms(now));
             for mail in mails.drain(..) {
                 stopping |= self.take(mail, now)?;
             }

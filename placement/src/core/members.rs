@@ -43,9 +43,9 @@ impl Members {
             .flat_map(|(region, records)| records.iter().map(move |record| (*region, record)))
     }
 
-    /// The groups that have records.
-    pub fn groups(&self) -> impl Iterator<Item = RegionId> {
-        self.groups.keys().copied()
+    /// The groups that have such records.
+    pub fn groups(&self, such: impl Fn(&Record) -> bool) -> impl Iterator<Item = RegionId> {
+        self.groups.iter().filter(move |(_, records)| records.iter().any(&such)).map(|(id, _)| *id)
     }
 
     /// The records of a group afterwards.

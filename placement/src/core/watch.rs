@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_proto::{NodeId, RegionId, StoreId, Term};
 
 use super::events::{News, Severity};
-use super::lifecycle::Group;
 use super::stores::StoreState;
 
 /// See the module.
@@ -64,9 +63,15 @@ impl Watch {
         })
     }
 
-    /// A region as it is now: whether somebody alive leads it, and whether a majority is alive.
-    pub fn region(&mut self, group: &Group, led: bool, at_ms: u64) -> Vec<News> {
-        let region = group.id;
+    /// A region as it is now: whether somebody alive leads it, and how many of its voters are
+    /// alive.
+    pub fn region(
+        &mut self,
+        region: RegionId,
+        led: bool,
+        (alive, voters): (usize, usize),
+        at_ms: u64,
+    ) -> Vec<News> {
         let mut news = Vec::new();
         let mut tell = |severity, kind: &str, text| {
             let kind = kind.to_owned();
@@ -81,9 +86,6 @@ impl Watch {
                 format!("{region} has no leader; {last} was the last one"),
             );
         }
-        let (voters, alive) = group.voters().fold((0, 0), |(voters, alive), member| {
-            (voters + 1, alive + usize::from(member.alive))
-        });
         if alive * 2 <= voters {
             if self.no_quorum.insert(region) {
                 tell(

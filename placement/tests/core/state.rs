@@ -1,7 +1,7 @@
 //! The replicated state: bootstrap, joining, ids, saved routes, reload.
 
 use quorate_placement::core::command::{
-    Answer, BadCommand, Command, JoinRefusal, Joining, SavedRegion,
+    Answer, BadCommand, CLUSTER_VERSION, Command, JoinRefusal, Joining, SavedRegion,
 };
 use quorate_placement::core::ids::IdRange;
 use quorate_placement::core::state::{State, StoreLife};

@@ -1,6 +1,7 @@
 //! The cluster as the leader sees it: groups for lifecycles, numbers for people.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use quorate_consensus::time::Instant;
 use quorate_proto::{LogIndex, Role, StoreId};
@@ -8,7 +9,7 @@ use quorate_proto::{LogIndex, Role, StoreId};
 use super::Leader;
 use crate::core::lifecycle::{Group, Member};
 use crate::core::operators::UnderWay;
-use crate::core::state::State;
+use crate::core::state::{State, Store};
 use crate::core::stores::StoreState;
 use crate::core::tree::RegionInfo;
 
@@ -111,20 +112,21 @@ impl Leader {
         self.operators.under_way().find(|under_way| under_way.operator.id == id)
     }
 
+    /// Stores that have reported, are not suspected and not out.
+    pub(super) fn serving(&self, state: &State, now: Instant) -> BTreeSet<StoreId> {
+        let serves = |store: &&Arc<Store>| match self.stores.state(store, now) {
+            StoreState::Up => true,
+            StoreState::Leaving => self.stores.serves(store, now),
+            StoreState::Joining | StoreState::Suspect | StoreState::Down | StoreState::Left => {
+                false
+            }
+        };
+        state.stores().values().filter(serves).map(|store| store.id).collect()
+    }
+
     /// Numbers for the status page: linear in the number of regions.
     pub fn counts(&self, state: &State, now: Instant) -> Counts {
-        let serving: BTreeSet<StoreId> = state
-            .stores()
-            .values()
-            .filter(|store| match self.stores.state(store, now) {
-                StoreState::Up => true,
-                StoreState::Leaving => self.stores.serves(store, now),
-                StoreState::Joining | StoreState::Suspect | StoreState::Down | StoreState::Left => {
-                    false
-                }
-            })
-            .map(|store| store.id)
-            .collect();
+        let serving = self.serving(state, now);
         let mut counts = Counts { regions: self.tree.len() as u64, ..Counts::default() };
         for info in self.tree.iter() {
             let healthy = info.region.peers.iter().filter(|peer| {

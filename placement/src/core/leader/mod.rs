@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Epoch, PeerId, RegionId, StoreId, Term};
+use quorate_proto::{Epoch, PeerId, RegionId, Role, StoreId, Term};
 
 use super::command::{Command, SavedRegion};
 use super::events::{News, Severity};
@@ -167,6 +167,10 @@ impl Leader {
     pub fn loads(&self) -> &Loads {
         &self.loads
     }
+    /// How many regions have no live majority, as of the last look.
+    pub fn without_quorum(&self) -> usize {
+        self.watch.without_quorum().len()
+    }
     /// Placement time, for deadlines: milliseconds that never go backwards, not across leaders
     /// either.
     pub fn time_ms(&self, now: Instant) -> u64 {
@@ -262,7 +266,10 @@ impl Leader {
         let mut due = std::mem::take(&mut self.touched);
         let plans = now >= self.next_plan;
         if plans {
-            due.extend(self.members.groups().filter(|group| *group != OWN));
+            // Those that wait for good are looked at with the rest of the cluster.
+            let all = now >= self.next_watch;
+            let groups = self.members.groups(|record| all || record.is_on_its_way());
+            due.extend(groups.filter(|group| *group != OWN));
             due.extend(self.operators.iter().map(|operator| operator.region));
         }
         for region in due {
@@ -320,10 +327,18 @@ impl Leader {
             let news = self.watch.store(store.id, doing, now_ms);
             news.into_iter().for_each(|news| self.journal.tell(news));
         }
-        let infos: Vec<_> = self.tree.iter().cloned().collect();
-        for info in infos {
-            let group = self.group(state, &info, now);
-            let news = self.watch.region(&group, group.leader.is_some(), now_ms);
+        let serving = self.serving(state, now);
+        for info in self.tree.iter() {
+            let is_alive = |peer: &&quorate_proto::Peer| {
+                serving.contains(&peer.store) && !info.down.contains(&peer.id)
+            };
+            let voters = info.region.peers.iter().filter(|peer| match peer.role {
+                Role::Voter | Role::IncomingVoter => true,
+                Role::Learner | Role::DemotingVoter => false,
+            });
+            let alive = voters.clone().filter(is_alive).count();
+            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
+            let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
             news.into_iter().for_each(|news| self.journal.tell(news));
         }
     }

@@ -250,6 +250,23 @@ impl Record {
         }
     }
 
+    /// True where something is about to happen; false for one that waits for good.
+    pub fn is_on_its_way(&self) -> bool {
+        match self.state {
+            State::Joining { .. }
+            | State::Syncing
+            | State::Ready { .. }
+            | State::Pairing { .. }
+            | State::Promoting { .. }
+            | State::Active
+            | State::Zombie => true,
+            State::StandbyLearner | State::KeepAsLearner => {
+                matches!(self.aim, Aim::Leave { .. } | Aim::Vote { replacing: Some(_) })
+            }
+            State::Removed => false,
+        }
+    }
+
     /// True where nothing that has to be durable differs: the pace is measured anew, and a reason
     /// alone is not worth an entry of the log.
     pub fn is_same(&self, other: &Record) -> bool {

@@ -76,6 +76,7 @@ pub struct Operators {
     under_way: BTreeMap<RegionId, UnderWay>,
     resting: BTreeMap<RegionId, u64>,
     ended: VecDeque<Ended>,
+    ends: BTreeMap<&'static str, u64>,
     destroys: Vec<(StoreId, Order)>,
 }
 
@@ -94,6 +95,7 @@ impl Operators {
             under_way: begun.into_iter().map(again).collect(),
             resting: BTreeMap::new(),
             ended: VecDeque::new(),
+            ends: BTreeMap::new(),
             destroys: Vec::new(),
         }
     }
@@ -202,6 +204,7 @@ impl Operators {
                 self.resting.insert(region, now_ms + millis(REST_AFTER_FAILURE));
             }
         }
+        *self.ends.entry(end.name()).or_default() += 1;
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
         }
@@ -328,6 +331,11 @@ impl Operators {
     /// Those that ended last, oldest first.
     pub fn ended(&self) -> impl Iterator<Item = &Ended> {
         self.ended.iter()
+    }
+
+    /// How many ended in each way in this term.
+    pub fn ends(&self) -> &BTreeMap<&'static str, u64> {
+        &self.ends
     }
 
     /// Regions that a scheduler leaves alone.

@@ -39,6 +39,20 @@ pub enum End {
     Failed(String),
 }
 
+impl End {
+    /// One word, for counting.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            End::Done => "done",
+            End::Overtaken => "overtaken",
+            End::TimedOut => "timed-out",
+            End::Cancelled => "cancelled",
+            End::Refused(_) => "refused",
+            End::Failed(_) => "failed",
+        }
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

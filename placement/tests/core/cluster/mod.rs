@@ -1,6 +1,7 @@
 //! The leader of placement against a small model of stores that carry out what they are told, or
 //! misbehave.
 
+mod balance;
 mod failover;
 mod moves;
 mod people;
