@@ -52,9 +52,10 @@ async fn members(addresses: &[String]) -> Vec<(u64, String)> {
     listed.into_iter().map(|member| (member.node_id, member.state)).collect()
 }
 
-/// The numbers of those that vote, once all members do.
+/// The numbers of those that vote, once all members do. Those who left are remembered for a while.
 async fn active(addresses: &[String]) -> Vec<u64> {
-    let members = members(addresses).await;
+    let mut members = members(addresses).await;
+    members.retain(|(_, state)| state != "Removed");
     match members.iter().all(|(_, state)| state == "Active") {
         true => members.into_iter().map(|(id, _)| id).collect(),
         false => Vec::new(),
