@@ -194,8 +194,8 @@ fn members_that_joined_are_found_after_a_restart_and_in_a_snapshot() {
     replica.fill();
     let id = admit(&mut replica);
     assert!(id.0 > 3, "ids that founding members were given by hand are skipped");
-    let restarted = Replica::open(1, replica.memory.crash(|written| written));
-    let known = restarted.state.read().members().get(&id).cloned().unwrap();
+    let mut replica = Replica::open(1, replica.memory.crash(|written| written));
+    let known = replica.state.read().members().get(&id).cloned().unwrap();
     assert_eq!((known.address.as_str(), known.role), ("127.0.0.1:44", Role::Learner));
 
     let newcomer = MemoryEngine::new();
