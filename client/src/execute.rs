@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use quorate_proto::{
-    Peer, Region,
+    Peer, Region, Role,
     wire::{kvrpcpb, tikvpb::batch_commands_request::request::Cmd as Command},
 };
 
@@ -225,28 +225,15 @@ impl Inner {
     fn choose(&self, attempt: &Attempt, route: &Route) -> Option<(Peer, Ask)> {
         let leader = route.target();
         let as_leader = leader.map(|peer| (peer, Ask::Leader));
-        let from = match attempt.kind {
-            Kind::Write | Kind::Read(ReadFrom::Leader) => return as_leader,
-            Kind::Read(from) => from,
-        };
-        let peers = &route.region.peers;
-        let is_leader = |peer: &&Peer| Some(peer.id) == leader.map(|leader| leader.id);
-        match from {
-            ReadFrom::Leader => as_leader,
-            // Once all others have refused, the leader is asked, then the others again.
-            ReadFrom::Follower => {
-                let others: Vec<Peer> =
-                    peers.iter().filter(|peer| !is_leader(peer)).copied().collect();
-                if others.is_empty() {
-                    return leader.map(|peer| (peer, Ask::Replica));
-                }
-                let turn = attempt.replicas_tried % (others.len() + 1);
-                let order = self.nearby.order(&others, self.replica_turn());
-                order.get(turn).map(|peer| (*peer, Ask::Replica)).or(as_leader)
+        match attempt.kind {
+            Kind::Write | Kind::Read(ReadFrom::Leader) => as_leader,
+            Kind::Read(ReadFrom::Follower) => self.replica(attempt, route, |_| true),
+            Kind::Read(ReadFrom::Learner) => {
+                self.replica(attempt, route, |peer| peer.role == Role::Learner)
             }
             // A replica, the leader where that one is too old, then the other replicas.
-            ReadFrom::Stale(bound) => {
-                let order = self.nearby.order(peers, self.replica_turn());
+            Kind::Read(ReadFrom::Stale(bound)) => {
+                let order = self.nearby.order(&route.region.peers, self.replica_turn());
                 match attempt.replicas_tried % (order.len() + 1) {
                     1 => as_leader,
                     turn => {
@@ -255,5 +242,27 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// One of the replicas that count, the quickest first; once all of them have refused, the
+    /// leader, then they again. The leader where there is none.
+    fn replica(
+        &self,
+        attempt: &Attempt,
+        route: &Route,
+        counts: impl Fn(&Peer) -> bool,
+    ) -> Option<(Peer, Ask)> {
+        let leader = route.target();
+        let is_leader = |peer: &Peer| Some(peer.id) == leader.map(|leader| leader.id);
+        let peers = route.region.peers.iter();
+        let others: Vec<Peer> =
+            peers.filter(|peer| !is_leader(peer) && counts(peer)).copied().collect();
+        if others.is_empty() {
+            return leader.map(|peer| (peer, Ask::Replica));
+        }
+        let turn = attempt.replicas_tried % (others.len() + 1);
+        let order = self.nearby.order(&others, self.replica_turn());
+        let as_leader = leader.map(|peer| (peer, Ask::Leader));
+        order.get(turn).map(|peer| (*peer, Ask::Replica)).or(as_leader)
     }
 }

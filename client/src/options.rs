@@ -65,6 +65,9 @@ pub enum ReadFrom {
     /// Any other replica where there is one, by a read index; the leader where none answers.
     /// Linearizable.
     Follower,
+    /// A learner where there is one, by a read index; the leader where none answers. Linearizable.
+    /// Voters do not feel it: for scans of much.
+    Learner,
     /// Any replica, without asking another: the answer has everything that was acknowledged that
     /// long before the read, and perhaps more. Where the replica is older the leader is asked.
     /// Goes on, within the bound, while a region has lost its quorum.
@@ -89,5 +92,10 @@ impl ReadOptions {
     /// Reads answered by any replica that is not older than `bound`.
     pub fn stale(bound: Duration) -> Self {
         Self { from: ReadFrom::Stale(bound), deadline: None }
+    }
+
+    /// Reads answered by learners.
+    pub fn learner() -> Self {
+        Self { from: ReadFrom::Learner, deadline: None }
     }
 }

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant as Clock};
 use quorate_consensus::time::Instant;
 use quorate_placement::core::limit::{LimitRates, Limits};
 use quorate_placement::core::load::Loads;
-use quorate_placement::core::operators::Goal;
+use quorate_placement::core::operators::{Draft, Goal};
 use quorate_placement::core::policy::Policy;
 use quorate_placement::core::report::{Report, StoreStats};
+use quorate_placement::core::rule::RuleSet;
 use quorate_placement::core::schedule::Schedulers;
 use quorate_placement::core::state::{Store, StoreLife};
 use quorate_placement::core::stores::Stores;
@@ -111,17 +112,27 @@ fn main() {
     print("to see", seeing);
     print(&format!("to plan {drafted} moves"), planning);
 
-    // The worst case: stores are uneven, and nothing may move.
-    let mut stuck = Vec::new();
+    // The worst case: stores are uneven, and the rules let nothing move. The new store may hold
+    // some regions, so it counts, and none that there are.
+    let text = format!("3 voters where host!=h{stores}; 1 voter from \"zzz\" where host=h{stores}");
+    let rules = RuleSet::parse(&text, 3).unwrap();
+    let policy = Arc::new(Policy { rules, ..Policy::of_replicas(3).unwrap() });
+    let (mut stuck, mut again) = (Vec::new(), Vec::new());
     for _ in 0..50 {
         let mut schedulers = Schedulers::default();
         let mut view = see(&BTreeMap::new());
-        view.busy = view.regions.iter().map(|region| region.info.region.id).collect();
+        view.policy = Arc::clone(&policy);
         let start = Clock::now();
-        assert_eq!(schedulers.plan(&view, 256, now).len(), 0);
+        let drafts = schedulers.plan(&view, 256, now);
         stuck.push(start.elapsed());
+        let start = Clock::now();
+        schedulers.plan(&view, 256, now + Duration::from_millis(250));
+        again.push(start.elapsed());
+        let uses_new = |draft: &Draft| matches!(draft.goal, Goal::MoveReplica { to, .. } if to == StoreId(stores));
+        assert!(!drafts.iter().any(uses_new));
     }
-    print("to find that all regions are busy", stuck);
+    print("to find that nothing may move", stuck);
+    print("to remember it", again);
 }
 
 fn print(what: &str, mut times: Vec<Duration>) {

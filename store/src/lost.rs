@@ -12,7 +12,7 @@ use std::time::Duration;
 use quorate_client::PlacementClient;
 use quorate_consensus::node::clock;
 use quorate_consensus::time::Instant;
-use quorate_proto::{Region, RegionId};
+use quorate_proto::RegionId;
 use tokio::time::MissedTickBehavior;
 
 use crate::core::{Directory, LocalRegion, peers};
@@ -41,7 +41,7 @@ pub(crate) async fn watch(
         for local in due(&directory, &mut asked, clock::now()) {
             let id = local.id();
             match placement.get_region_by_id(id).await {
-                Ok(Some(info)) if is_removed(&local, &info.region) => {
+                Ok(Some(info)) if peers::is_removed(&local, &info.region) => {
                     let (peer, epoch) = (local.peer(), info.region.epoch);
                     tracing::info!(region = %id, %peer, ?epoch, "the region goes on without us");
                     raft.destroy(id);
@@ -74,11 +74,6 @@ fn due(
     due.truncate(QUESTIONS);
     asked.extend(due.iter().map(|local| (local.id(), now)));
     due
-}
-
-/// Whether `region`, as placement knows it, is a later configuration without the local replica.
-fn is_removed(local: &LocalRegion, region: &Region) -> bool {
-    region.peer(local.peer()).is_none() && peers::was_removed(local, region.epoch)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use quorate_proto::{Epoch, PeerId, Region};
 
 use super::*;
 use crate::config::LimitsConfig;
+use crate::core::peers::is_removed;
 use crate::testing::{LEFT, RIGHT, TestStore};
 
 fn at(seconds: u64) -> Instant {

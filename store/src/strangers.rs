@@ -1,7 +1,7 @@
-//! Replicas that belong here and are not: their region split while this store was away, and the
-//! log that says so is gone.
+//! Replicas that belong here and are not: they were added to their region, or it split while this
+//! store was away and the log that says so is gone.
 //!
-//! The others keep writing to such a replica; after a while the raft worker calls it a stranger.
+//! The others keep writing to such a replica; the raft worker calls it a stranger.
 //! Placement knows the region; if this store is a member and no local region covers the range any
 //! more, an empty replica is hosted, which then gets a snapshot.
 
@@ -14,8 +14,9 @@ use quorate_proto::PeerId;
 use quorate_proto::wire::peer::Envelope;
 use tokio::sync::mpsc;
 
+use crate::core::directory::Conflict;
 use crate::core::snapshot::parse_state;
-use crate::core::{Directory, PeerAdmission};
+use crate::core::{Directory, PeerAdmission, peers};
 use crate::serve::Token;
 
 /// Strangers that wait to be looked up. Beyond, they are forgotten until they are written to again.
@@ -44,6 +45,15 @@ pub(crate) async fn welcome(
             PeerAdmission::Create(group) => {
                 tracing::info!(region = %id, %peer, "a replica is missing here; it waits for a snapshot");
                 node.create(*group);
+            }
+            PeerAdmission::Refuse(Conflict::OtherPeer { .. }) => {
+                // One that was replaced while it was away. The next word to the new one finds its
+                // place free.
+                let old = directory.get(id).filter(|old| old.peer() < peer);
+                if old.is_some_and(|old| peers::is_removed(&old, &region)) {
+                    tracing::info!(region = %id, %peer, "a replica was replaced by another one here");
+                    node.destroy(id);
+                }
             }
             PeerAdmission::Refuse(conflict) => {
                 tracing::debug!(region = %id, %peer, %conflict, "a stranger does not belong here");

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/admin.rs"]
+mod admin;
 #[path = "process/batches.rs"]
 mod batches;
 #[path = "process/cache.rs"]
@@ -21,6 +23,8 @@ mod handover;
 mod import;
 #[path = "process/kills.rs"]
 mod kills;
+#[path = "process/membership.rs"]
+mod membership;
 #[path = "process/pages.rs"]
 mod pages;
 #[path = "process/placement.rs"]

@@ -72,7 +72,7 @@ fn live(case: Case) -> Result<Outcome, String> {
     }
 }
 
-const REPLAY: &str = "cargo test -p quorate-tests --test sim -- replay --nocapture";
+const REPLAY: &str = "cargo test -p quorate-tests --test sim -- --exact replay --nocapture";
 
 #[test]
 fn seeds_keep_all_promises() {
@@ -81,7 +81,10 @@ fn seeds_keep_all_promises() {
     let seeds: Vec<u64> = (first..first + count).collect();
     let broken = for_all(&seeds, |seed| {
         live(Case::of(*seed)).err().map(|words| {
-            format!("seed {seed}: {words}\nreplay it with:\n  QUORATE_SEED={seed} {REPLAY}\n")
+            let words = format!("seed {seed}: {words}");
+            // At once: a long sweep may be broken off.
+            eprintln!("{words}");
+            format!("{words}\nreplay it with:\n  QUORATE_SEED={seed} {REPLAY}\n")
         })
     });
     let broken: Vec<String> = broken.into_iter().flatten().collect();

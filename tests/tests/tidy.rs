@@ -7,7 +7,6 @@ use quorate_tests::tidy::{Workspace, crates, docs, source};
 
 /// Files that may be longer than [`source::MAX_LINES`]: path, lines, reason.
 const LONG: &[(&str, usize, &str)] = &[
-    ("placement/src/core/command.rs", 450, "one list: every replicated command with its record"),
     ("store/src/run.rs", 450, "the order of starting and stopping is one story"),
     ("store/src/serve/tests.rs", 520, "scripts that share one serving store"),
 ];

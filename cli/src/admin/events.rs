@@ -85,6 +85,8 @@ pub(crate) async fn follow(
                 Err(status) => break status.message().to_owned(),
             }
         };
+        // From here on only what is missing, all of it.
+        request.limit = 0;
         attempts += 1;
         if attempts >= ATTEMPTS {
             return Err(broken(ended));

@@ -178,8 +178,11 @@ pub(super) fn table(members: &[MemberLifecycle], now: SystemTime) -> Table {
             json!(member.state),
             json!(member.role),
             if reached == 0 { Value::Null } else { json!(reached) },
-            if last == 0 { Value::Null } else { json!(last.saturating_sub(reached)) },
-            json!(format!("{} ago", output::time(output::ago(member.since_ms, now)))),
+            if reached == 0 { Value::Null } else { json!(last.saturating_sub(reached)) },
+            match member.since_ms {
+                0 => Value::Null,
+                since => json!(format!("{} ago", output::time(output::ago(since, now)))),
+            },
             json!(if member.held { "held" } else { "" }),
             json!(member.reason),
         ]);

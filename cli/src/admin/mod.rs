@@ -1,6 +1,6 @@
 //! What an operator asks: is it healthy, where is what, why, and requests to change it.
 
-mod events;
+pub(crate) mod events;
 pub(crate) mod health;
 mod id;
 mod member;
@@ -20,4 +20,4 @@ pub(crate) use region::{RegionCommand, region};
 pub(crate) use scheduler::{SchedulerCommand, scheduler};
 pub(crate) use settings::{SettingsCommand, settings};
 pub(crate) use status::{StatusArgs, status};
-pub(crate) use store::{ListArgs, RemoveArgs, ReplaceArgs, list, remove, replace};
+pub(crate) use store::{ListArgs, RemoveArgs, ReplaceArgs, Watcher, list, remove, replace};

@@ -11,8 +11,6 @@ mod report;
 mod target;
 mod usage;
 
-pub(crate) use self::prepare::leaders_are_spread;
-
 use std::time::Duration;
 
 use quorate_proto::limits::MAX_VALUE_BYTES;

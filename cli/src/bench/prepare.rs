@@ -96,11 +96,6 @@ pub(super) async fn balance(placement: &PlacementClient) -> Outcome {
     }
 }
 
-/// No store leads more than a tenth more regions than another.
-pub(crate) fn leaders_are_spread(status: &StatusResponse) -> bool {
-    is_balanced(&leaders(status))
-}
-
 fn leaders(status: &StatusResponse) -> Vec<u32> {
     let reports = status.stores.iter().filter_map(|store| store.last.as_ref());
     reports.map(|report| report.leader_count).collect()

@@ -7,12 +7,18 @@
 //! Demos use smaller regions and shorter limits than a cluster has by default, so that a person
 //! sees the end of them; each says which.
 
+mod analytics;
+mod decommission;
 mod failover;
+mod join;
 mod lineage;
 mod load;
+mod rebalance;
 mod records;
 mod split;
+mod spread;
 mod stage;
+mod teller;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -28,6 +34,14 @@ pub(crate) enum Demo {
     Split(Common),
     /// kill -9 of every store in turn: how long writes wait, and that none is lost
     Failover(Common),
+    /// A fourth store arrives: replicas and leaders level out, then nothing moves
+    Rebalance(Common),
+    /// Learners join, pair and are promoted, 3→5 voters; a lone one waits and stands by
+    Join(Common),
+    /// A store leaves while it serves; one that could not leave is refused
+    Decommission(Common),
+    /// Learners that stay learners serve scans
+    Analytics(Common),
 }
 
 /// What all demos take.
@@ -106,11 +120,19 @@ pub(crate) async fn demo(demo: Demo) -> Outcome {
     let name = match &demo {
         Demo::Split(_) => "split",
         Demo::Failover(_) => "failover",
+        Demo::Rebalance(_) => "rebalance",
+        Demo::Join(_) => "join",
+        Demo::Decommission(_) => "decommission",
+        Demo::Analytics(_) => "analytics",
     };
     let story = async {
         match demo {
             Demo::Split(common) => split::run(&common).await,
             Demo::Failover(common) => failover::run(&common).await,
+            Demo::Rebalance(common) => rebalance::run(&common).await,
+            Demo::Join(common) => join::run(&common).await,
+            Demo::Decommission(common) => decommission::run(&common).await,
+            Demo::Analytics(common) => analytics::run(&common).await,
         }
     };
     let told = tokio::select! {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use quorate_client::placement::RegionInfo;
 use quorate_proto::key;
-use quorate_proto::limits::SENTINEL_START;
 
 use super::lineage::Lineage;
+use super::spread::ordinary;
 use super::stage::{Shape, Stage};
 use super::{Common, Verdict};
 use crate::exit::{Failure, Outcome};
@@ -35,7 +35,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
         .say("demo settings: a region splits at 1 MiB or 5,000 keys (default: 96 MiB, 960,000)");
     let mut lineage = Lineage::default();
     look(&mut lineage, &stage).await?;
-    let before = ordinary(&stage.regions().await?).len();
+    let before = ordinary(&stage.regions().await?).count();
     let load = stage.load(PLACES)?;
     let (counted, import) = stage.import();
     let mut last_split = stage.screen.elapsed();
@@ -50,7 +50,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
                 split.child
             ));
         }
-        let regions = ordinary(&stage.regions().await?).len();
+        let regions = ordinary(&stage.regions().await?).count();
         let rows =
             vec![stage.import_row(&counted), output::plural(regions as u64, "region"), load.line()];
         stage.screen.rows(rows);
@@ -74,7 +74,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let tally = load.stop()?;
 
     let regions = stage.regions().await?;
-    let after = ordinary(&regions).len();
+    let after = ordinary(&regions).count();
     let mut verdict = Verdict::default();
     verdict.figure(format!("{before}→{after} regions"));
     verdict.check(after >= before + 3, format!("only {after} regions: hardly anything split"));
@@ -92,17 +92,9 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
 
 async fn look(lineage: &mut Lineage, stage: &Stage) -> Outcome<Vec<super::lineage::Split>> {
     let regions = stage.regions().await?;
-    let seen: Vec<_> = ordinary(&regions)
-        .into_iter()
-        .map(|info| (info.region.id, info.region.range.start.clone()))
-        .collect();
+    let seen: Vec<_> =
+        ordinary(&regions).map(|info| (info.region.id, info.region.range.start.clone())).collect();
     Ok(lineage.observe(&seen))
-}
-
-/// Without the sentinel.
-fn ordinary(regions: &[RegionInfo]) -> Vec<&RegionInfo> {
-    let is_sentinel = |info: &&RegionInfo| info.region.range.start.as_ref() == SENTINEL_START;
-    regions.iter().filter(|info| !is_sentinel(info)).collect()
 }
 
 /// No gap, no overlap, from the first key to the last.

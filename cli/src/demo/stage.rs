@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_client::placement::RegionInfo;
 use quorate_client::{Client, ClientOptions, PlacementClient, PlacementOptions};
+use quorate_proto::StoreId;
 use quorate_proto::wire::placement::{SplitRegionRequest, StatusResponse};
 
 use super::Common;
 use super::load::Load;
 use super::records::Records;
+use super::spread::Spread;
 use crate::cluster::description::Role;
 use crate::cluster::end;
 use crate::cluster::local::Local;
@@ -228,20 +230,56 @@ impl Stage {
             self.placement.split_region(request).await?;
         }
         self.balanced().await?;
-        self.screen.say(&format!("{regions} regions, leaders spread over the stores"));
+        self.screen.say(&format!("{regions} regions, spread over the stores"));
         Ok(())
     }
 
-    /// Waits until every store leads its share.
+    /// Waits until every store has its share of replicas and leaders.
     ///
     /// # Errors
     /// That is not so in time.
     pub(super) async fn balanced(&self) -> Outcome {
-        while !crate::bench::leaders_are_spread(&self.status().await?) {
-            self.in_time("leaders are spread over the stores")?;
+        let ids = self.local.store_ids(self.deadline).await?;
+        let ids: Vec<StoreId> = ids.into_values().map(StoreId).collect();
+        loop {
+            let spread = Spread::of(&self.regions().await?, &ids);
+            if spread.is_even() {
+                return Ok(());
+            }
+            self.in_time(&format!("stores have their share ({})", spread.words()))?;
             self.pause().await;
         }
+    }
+
+    /// Changes settings of the cluster, and says so.
+    ///
+    /// # Errors
+    /// Placement refuses.
+    pub(super) async fn change(&self, settings: &[(&str, &str)]) -> Outcome {
+        let changes =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let changed = self.placement.change_settings(changes.collect()).await?;
+        let words: Vec<String> = settings
+            .iter()
+            .map(|(name, value)| {
+                let default = changed.iter().find(|setting| setting.name == *name);
+                let default = default.map_or("", |setting| setting.default_value.as_str());
+                format!("{name} {value} (default {default})")
+            })
+            .collect();
+        self.screen.say(&format!("demo settings: {}", words.join(", ")));
         Ok(())
+    }
+
+    /// Adds a store and waits until it has joined; its name and its id.
+    ///
+    /// # Errors
+    /// It does not join in time.
+    pub(super) async fn add_store(&mut self) -> Outcome<(String, StoreId)> {
+        let (name, id, _) = self.local.add_store(self.deadline).await?;
+        let id = StoreId(id);
+        self.screen.say(&format!("{name} joined as {id}"));
+        Ok((name, id))
     }
 
     /// Fails where the demo has taken too long.

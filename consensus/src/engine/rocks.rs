@@ -258,7 +258,12 @@ impl Engine for RocksEngine {
     }
 
     fn write_synced(&self, batch: WriteBatch) -> Result<(), EngineError> {
-        self.shared.write_synced(&batch, &mut self.shared.syncing.lock())
+        if let Some(mut syncing) = self.shared.syncing.try_lock() {
+            return self.shared.write_synced(&batch, &mut syncing);
+        }
+        // Another sync is under way: write meanwhile, and share the next one with whoever waits.
+        self.write(batch)?;
+        self.sync()
     }
 
     fn stage(&self, name: &str) -> Result<Box<dyn Stage>, EngineError> {

@@ -50,9 +50,24 @@ impl<T> Group<T> {
 
     /// raft-rs draws an election timeout of its own at every reset; puts ours in its place.
     pub(super) fn stagger(&mut self) {
-        if self.node.raft.randomized_election_timeout() != self.timeout {
-            self.node.raft.set_randomized_election_timeout(self.timeout);
+        let timeout = self.timeout + self.apart();
+        if self.node.raft.randomized_election_timeout() != timeout {
+            self.node.raft.set_randomized_election_timeout(timeout);
         }
+    }
+
+    /// Two that know of different leaders, or members, may have the same rank and split every
+    /// vote. Where an election was lost, a voter waits for up to as many ticks more as there are
+    /// others: not as many as the other, and in the next term not as many as in this one.
+    fn apart(&self) -> usize {
+        // Voted for itself, and nobody was elected.
+        let raft = &self.node.raft;
+        if raft.vote != self.peer.0 || raft.leader_id != 0 {
+            return 0;
+        }
+        let voters = self.members.iter().filter(|member| member.role != Role::Learner);
+        let before = voters.clone().filter(|member| member.peer < self.peer).count();
+        (before + raft.term as usize) % voters.count().max(1)
     }
 
     pub(super) fn may_vote(&self, context: &GroupContext<'_>) -> bool {

@@ -210,8 +210,10 @@ impl<T> Group<T> {
         self.sleep.is_asleep()
     }
 
+    /// The processes of the other members, and of those that speak to it.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|m| m.peer != self.peer).map(|member| member.node)
+        let members = self.members.iter().filter(|m| m.peer != self.peer);
+        members.map(|member| member.node).chain(self.callers.values().copied())
     }
 
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {

@@ -93,12 +93,9 @@ impl<T> Group<T> {
         let others = self.members.iter().filter(|member| member.peer != self.peer);
         let (silent, live): (Vec<&Member>, Vec<&Member>) =
             others.partition(|member| context.nodes.is_silent(member.node));
-        let level = live.iter().all(|member: &&Member| {
-            raft.prs().get(member.peer.0).is_some_and(|p| p.matched == last)
-        });
         let voters = self.members.iter().filter(|m| m.role == Role::Voter).count();
         let live_voters = 1 + live.iter().filter(|m| m.role == Role::Voter).count();
-        if !settled || !level || live_voters <= voters / 2 {
+        if !settled || !self.is_level(context) || live_voters <= voters / 2 {
             return false;
         }
         let missing: BTreeSet<PeerId> = live.iter().map(|member| member.peer).collect();
@@ -114,6 +111,14 @@ impl<T> Group<T> {
             self.sleep = Sleep::Asking { term, last, missing, ticks: 0, since: context.now };
         }
         true
+    }
+
+    /// All members on live processes have the whole log.
+    fn is_level(&self, context: &GroupContext<'_>) -> bool {
+        let raft = &self.node.raft;
+        let last = raft.raft_log.last_index();
+        let mut live = self.members.iter().filter(|member| !context.nodes.is_silent(member.node));
+        live.all(|member| raft.prs().get(member.peer.0).is_some_and(|p| p.matched == last))
     }
 
     fn fall_asleep(&mut self) {
@@ -190,9 +195,16 @@ impl<T> Group<T> {
             && self.node.raft.raft_log.last_index() == envelope.index
             && self.sleep.acknowledged(PeerId(envelope.from_peer), at)
         {
-            self.fall_asleep();
+            // A process that was silent when the members were asked may be back: nobody would say
+            // so again, and its replica would be left behind.
+            if self.is_level(context) {
+                self.fall_asleep();
+            } else {
+                self.wake();
+            }
         }
     }
+
     /// Work has come: ticks go on.
     pub(crate) fn wake(&mut self) {
         if self.sleep.is_asleep() {

@@ -4,6 +4,7 @@
 //! what counts on a small machine is wake-ups and cache lines per operation. (A general channel
 //! takes its lock or its atomics once per item, and spins before it sleeps.)
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use quorate_proto::{NodeId, RegionId};
 
 use super::transmit::Client;
 use super::{Counters, Replies};
+use crate::hash::FixedState;
 use crate::shard::{Event, MakeSnapshot, Refusal, Reply};
 use crate::transfer::Ticket;
 
@@ -89,6 +91,12 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// Which of `workers` a group belongs to. Region ids have regular gaps, since their peers take ids
+/// from the same source, so that a plain remainder would leave workers without groups.
+fn spread(group: RegionId, workers: usize) -> usize {
+    (((FixedState.hash_one(group) >> 32) * workers as u64) >> 32) as usize
+}
+
 /// The mailboxes of all workers.
 pub(super) struct Mailboxes<T> {
     pub(super) workers: Vec<Arc<Mailbox<T>>>,
@@ -98,7 +106,7 @@ pub(super) struct Mailboxes<T> {
 
 impl<T: 'static> Mailboxes<T> {
     pub(super) fn worker_of(&self, group: RegionId) -> usize {
-        (group.0 % self.workers.len() as u64) as usize
+        spread(group, self.workers.len())
     }
 
     fn of(&self, group: RegionId) -> &Mailbox<T> {
@@ -206,5 +214,23 @@ impl<T: Send + 'static> Client for Mailboxes<T> {
     fn sent(&self, make: &MakeSnapshot, delivered: bool) {
         let (group, to) = (make.group, make.to);
         self.tell(group, Event::SnapshotSent { group, to, delivered });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_spread_over_workers_whatever_the_gaps_of_their_ids() {
+        for (workers, gap) in [(1, 4), (2, 4), (3, 3), (4, 4), (8, 6)] {
+            let mut groups = vec![0; workers];
+            for number in 0..1_000 {
+                groups[spread(RegionId(2 + number * gap), workers)] += 1;
+            }
+            let fair = 1_000 / workers;
+            let uneven = groups.iter().any(|count| count * 10 < fair * 9 || count * 10 > fair * 11);
+            assert!(!uneven, "{workers} workers, every {gap}th id: {groups:?}");
+        }
     }
 }

@@ -272,11 +272,12 @@ pub struct Install {
     pub batch: WriteBatch,
 }
 
-/// Somebody speaks to a peer that this process does not host. The region may be about to split off
-/// here; or this process missed the split, was given the rest of the parent by a snapshot, and has
+/// Somebody speaks to a peer that this process does not host (it may host an older one of the same
+/// group, which is to be destroyed then). The region may be about to split off here; or the peer was
+/// added and is to be created; or this process missed the split, was given the rest of the parent by a snapshot, and has
 /// to create the peer without data ([`Event::Create`] with nothing applied and no members), which
 /// its leader then sends a snapshot. The caller finds out which (it knows who has which range).
-/// Said again every half second for as long as messages come.
+/// Said again, at growing intervals up to half a second, for as long as messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stranger {
     /// The group.

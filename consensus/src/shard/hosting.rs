@@ -10,15 +10,20 @@ use crate::time::Instant;
 impl<T> Shard<T> {
     pub(super) fn message(&mut self, from: NodeId, envelope: Envelope, now: Instant) {
         let id = RegionId(envelope.group);
-        if !self.groups.contains_key(&id) {
-            // The group may be about to split off here.
-            let peer = PeerId(envelope.to_peer);
+        let peer = PeerId(envelope.to_peer);
+        // Ids of peers only grow: one that is older than the peer spoken to was replaced.
+        if self.groups.get(&id).is_none_or(|group| group.peer() < peer) {
+            // The group may be about to split off here, or to go and come again.
             let parking = self.parked.park(id, from, envelope, now);
             self.pending.discards.extend(parking.discard);
             if parking.ask {
                 self.pending.strangers.push(Stranger { group: id, peer });
             }
             return;
+        }
+        if self.groups.get(&id).is_some_and(|group| !group.is_initialised()) {
+            // Its leader must hear that this process is alive, or the group may sleep without it.
+            self.nodes.meet(from, now);
         }
         self.with(id, now, |group, context, effects| {
             group.meet(envelope.from_peer, from);
@@ -80,6 +85,12 @@ impl<T> Shard<T> {
             tracing::info!(group = %id, peer = %group.peer(), "the local peer was removed");
             self.destroy(id);
         }
+    }
+
+    /// Processes that share no group with this shard any more get no beats, and are not missed.
+    pub(super) fn part(&mut self) {
+        let shared = self.groups.values().flat_map(Group::nodes).collect();
+        self.nodes.retain(&shared);
     }
 
     /// The other processes with members of a group get beats from now on.

@@ -39,6 +39,9 @@ pub(crate) use nodes::Nodes;
 use parked::Parked;
 use waking::Wake;
 
+/// Ticks between two looks at which processes still share a group with this shard.
+const PART_TICKS: u64 = 100;
+
 /// The groups of one raft worker.
 pub struct Shard<T> {
     options: RaftOptions,
@@ -58,6 +61,7 @@ pub struct Shard<T> {
     pending: Effects<T>,
     writing: Option<(u64, Vec<RegionId>)>,
     writes: u64,
+    ticks: u64,
     failed: Option<EngineError>,
 }
 
@@ -99,6 +103,7 @@ impl<T> Shard<T> {
             pending: Effects::default(),
             writing: None,
             writes: 0,
+            ticks: 0,
             failed: None,
         }
     }
@@ -280,6 +285,10 @@ impl<T> Shard<T> {
             self.node_changed(change);
         }
         self.wake_some(now);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(PART_TICKS) {
+            self.part();
+        }
         self.pending.discards.extend(self.parked.expire(now));
         let context = context(&self.options, &self.nodes, &self.around, now);
         let mut asleep = Vec::new();

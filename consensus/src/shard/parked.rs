@@ -15,8 +15,10 @@ use crate::time::Instant;
 
 /// Longest stay.
 const KEEP: Duration = Duration::from_secs(3);
-/// The caller is told again of a group that is still not here after this long.
+/// The caller is told again of a group that is still not here after this long; at first sooner, since
+/// whoever knows about a new replica may hear of it a little later than its messages arrive.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+const ASK_SOON: Duration = Duration::from_millis(100);
 /// Messages kept for one group; the newest beyond are dropped (Raft sends again).
 const PER_GROUP: usize = 16;
 /// Groups with kept messages.
@@ -33,7 +35,8 @@ pub(super) struct Parked {
 #[derive(Debug)]
 struct Place {
     since: Instant,
-    asked: Option<Instant>,
+    /// When the caller was told last, and how often.
+    asked: Option<(Instant, u32)>,
     kept: Vec<(NodeId, Envelope)>,
 }
 
@@ -66,9 +69,11 @@ impl Parked {
         }
         let fresh = || Place { since: now, asked: None, kept: Vec::new() };
         let place = self.groups.entry(group).or_insert_with(fresh);
-        let ask = place.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
+        let times = place.asked.map_or(0, |(_, times)| times);
+        let pause = (ASK_SOON * times).min(ASK_AGAIN);
+        let ask = place.asked.is_none_or(|(asked, _)| now.since(asked) >= pause);
         if ask {
-            place.asked = Some(now);
+            place.asked = Some((now, times + 1));
         }
         if place.kept.len() >= PER_GROUP {
             return Parking { discard: staged_file(&envelope), ask };

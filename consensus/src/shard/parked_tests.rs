@@ -32,10 +32,11 @@ fn messages_are_handed_out_in_order_and_once() {
 }
 
 #[test]
-fn somebody_is_asked_at_first_and_now_and_then() {
+fn somebody_is_asked_at_first_soon_and_now_and_then() {
     let mut parked = Parked::default();
     let mut asked = |millis| parked.park(GROUP, NodeId(1), with_bytes(0), at(millis)).ask;
-    assert!(asked(0) && !asked(499) && asked(500) && !asked(999));
+    assert!(asked(0) && !asked(99) && asked(100) && !asked(299) && asked(300));
+    assert!(asked(600) && asked(1_000) && asked(1_500) && !asked(1_999) && asked(2_000));
 }
 
 #[test]

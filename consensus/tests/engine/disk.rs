@@ -287,8 +287,13 @@ fn concurrent_syncs_cover_their_writers() {
             let engine = Arc::clone(&engine);
             scope.spawn(move || {
                 for number in 0..50 {
-                    engine.write(entry(writer * 1000 + number)).unwrap();
-                    engine.sync().unwrap();
+                    let entry = entry(writer * 1000 + number);
+                    if writer % 2 == 0 {
+                        engine.write(entry).unwrap();
+                        engine.sync().unwrap();
+                    } else {
+                        engine.write_synced(entry).unwrap();
+                    }
                 }
             });
         }

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quorate_consensus::engine::{Engine, MemoryEngine, RocksEngine, RocksOptions};
 use quorate_consensus::node::{Addresses, Node, NodeOptions, SnapshotOptions};
-use quorate_consensus::shard::{Member, NewGroup, RaftOptions};
+use quorate_consensus::shard::{Member, NewGroup, RaftOptions, Stranger};
 use quorate_consensus::view::GroupView;
-use quorate_proto::{NodeId, PeerId, RegionId, Role};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::machine::{Answer, Answers, Numbers, Token, applied, checksum, count};
+use crate::machine::{Answer, Answers, Numbers, Token, applied, change_members, checksum, count};
 use crate::proxy::Proxy;
 
 pub(crate) const CLUSTER: u64 = 7;
@@ -52,6 +52,7 @@ struct Running {
     node: Arc<Node<Token>>,
     engine: Arc<dyn Engine>,
     views: HashMap<u64, Arc<GroupView>>,
+    strangers: mpsc::Receiver<Stranger>,
     runtime: Runtime,
 }
 
@@ -85,22 +86,31 @@ fn runtime() -> Runtime {
 
 impl Cluster {
     pub(crate) async fn start(raft: RaftOptions, groups: &[u64]) -> Self {
-        Self::set_up(Setup { raft, ..Setup::default() }, groups).await
+        Self::start_with(raft, groups, 3).await
+    }
+
+    pub(crate) async fn start_with(raft: RaftOptions, groups: &[u64], nodes: u64) -> Self {
+        Self::set_up_with(Setup { raft, ..Setup::default() }, groups, nodes).await
     }
 
     pub(crate) async fn set_up(setup: Setup, groups: &[u64]) -> Self {
+        Self::set_up_with(setup, groups, 3).await
+    }
+
+    /// The groups are on the first three nodes.
+    async fn set_up_with(setup: Setup, groups: &[u64], nodes: u64) -> Self {
         let rocks = Disk::Rocks(tempfile::tempdir().unwrap());
-        let memory = || Disk::Memory(MemoryEngine::new());
+        let memory = |node| (node, Disk::Memory(MemoryEngine::new()));
         let mut cluster = Self {
             setup,
             proxies: BTreeMap::new(),
             groups: groups.to_vec(),
             book: Arc::default(),
-            disks: BTreeMap::from([(1, rocks), (2, memory()), (3, memory())]),
+            disks: (2..=nodes).map(memory).chain([(1, rocks)]).collect(),
             nodes: BTreeMap::new(),
             starts: 0,
         };
-        for node in 1..=3 {
+        for node in 1..=nodes {
             cluster.start_node(node).await;
         }
         cluster
@@ -115,7 +125,7 @@ impl Cluster {
         };
         let mut views = HashMap::new();
         let mut groups = Vec::new();
-        for group in &self.groups {
+        for group in self.groups.iter().filter(|_| node <= 3) {
             let view = GroupView::new(RegionId(*group), PeerId(node));
             views.insert(*group, view.clone());
             groups.push(NewGroup {
@@ -141,11 +151,12 @@ impl Cluster {
         let machine = Numbers { engine: engine.clone(), members, padding };
         // A runtime of its own, so that all its connections end with it, as those of a process do.
         let runtime = runtime();
+        let (told, strangers) = mpsc::sync_channel(64);
         let running = Node::start(
             options,
             engine.clone(),
             machine,
-            Arc::new(Answers),
+            Arc::new(Answers(told)),
             self.book.clone(),
             groups,
             runtime.handle().clone(),
@@ -162,7 +173,7 @@ impl Cluster {
             .add_service(running.peer_service())
             .serve_with_incoming(TcpListenerStream::new(listener));
         runtime.spawn(serving);
-        self.nodes.insert(node, Running { node: running, engine, views, runtime });
+        self.nodes.insert(node, Running { node: running, engine, views, strangers, runtime });
     }
 
     pub(crate) async fn stop_node(&mut self, node: u64) {
@@ -250,13 +261,24 @@ impl Cluster {
     /// The node that leads in the highest term.
     pub(crate) async fn leader(&self, group: u64) -> u64 {
         let find = || {
-            let newest = self.nodes.values().map(|r| r.views[&group].term()).max()?;
-            let leads =
-                |r: &Running| r.views[&group].is_leader() && r.views[&group].term() == newest;
-            self.nodes.iter().find(|(_, running)| leads(running)).map(|(node, _)| *node)
+            let views =
+                self.nodes.iter().filter_map(|(node, r)| Some((*node, r.views.get(&group)?)));
+            let newest = views.clone().map(|(_, view)| view.term()).max()?;
+            let mut leaders = views.filter(|(_, view)| view.is_leader() && view.term() == newest);
+            leaders.next().map(|(node, _)| node)
         };
         eventually("somebody leads", || find().is_some()).await;
         find().unwrap()
+    }
+
+    /// Hands leadership over. It is asked for again and again: a leader does not offer it to a
+    /// member that it has not heard of yet.
+    pub(crate) async fn hand_over(&self, group: u64, from: u64, to: u64) {
+        let done = || {
+            self.node(from).transfer_leader(RegionId(group), NodeId(to));
+            self.leads(to, group)
+        };
+        eventually("the other leads", done).await;
     }
 
     pub(crate) fn propose(
@@ -283,5 +305,46 @@ impl Cluster {
         let (token, answer) = oneshot::channel();
         self.node(node).read(RegionId(group), token);
         answer.await.unwrap()
+    }
+
+    /// Asks for these members until the group has them: a fresh leader refuses for a moment, a
+    /// learner has to catch up.
+    pub(crate) async fn change(&self, node: u64, group: u64, members: &[Member]) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (token, answer) = oneshot::channel();
+            let command = change_members(members);
+            self.node(node).change_members(RegionId(group), members.to_vec(), command, token);
+            let answer = answer.await.unwrap();
+            if matches!(answer, Answer::Applied) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{answer:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Hosts an empty peer as soon as somebody speaks to it.
+    pub(crate) async fn host(&mut self, node: u64, group: u64, peer: u64) {
+        let running = self.nodes.get_mut(&node).unwrap();
+        let (group, peer) = (RegionId(group), PeerId(peer));
+        let strangers = &running.strangers;
+        let spoken_to =
+            || strangers.try_iter().any(|stranger| stranger == Stranger { group, peer });
+        eventually("somebody speaks to it", spoken_to).await;
+        let view = GroupView::new(group, peer);
+        running.views.insert(group.0, view.clone());
+        running.node.create(NewGroup {
+            group,
+            peer,
+            members: Vec::new(),
+            applied: (LogIndex(0), Term(0)),
+            view,
+            campaign: false,
+        });
+    }
+
+    pub(crate) fn view(&self, node: u64, group: u64) -> &GroupView {
+        &self.nodes[&node].views[&group]
     }
 }

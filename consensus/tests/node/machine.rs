@@ -1,14 +1,17 @@
-//! A state machine of numbers: each command stores one under its group.
+//! A state machine of numbers: each command stores one under its group. A change of members is a
+//! command that begins with [`MEMBERS`].
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Engine, EngineError, Reader, WriteBatch};
 use quorate_consensus::node::{Machine, Outcome, Progress, Replies, SnapshotSource};
-use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, Reply, forget_group};
-use quorate_proto::{LogIndex, RegionId, Term};
+use quorate_consensus::shard::{
+    ApplyTask, Install, LeaderChange, Member, Reconfigured, Reply, Stranger, forget_group,
+};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
 use tokio::sync::oneshot;
 
 #[derive(Debug)]
@@ -24,6 +27,38 @@ pub(crate) struct Numbers {
     pub(crate) members: HashMap<RegionId, Vec<Member>>,
     /// Bytes that each number takes beside itself.
     pub(crate) padding: usize,
+}
+
+/// What no number begins with.
+const MEMBERS: [u8; 8] = [0xff; 8];
+
+/// The command that changes the members.
+pub(crate) fn change_members(members: &[Member]) -> Bytes {
+    let mut command = MEMBERS.to_vec();
+    for member in members {
+        let role = match member.role {
+            Role::Voter => 0u64,
+            Role::Learner => 1,
+            Role::IncomingVoter => 2,
+            Role::DemotingVoter => 3,
+        };
+        for number in [member.peer.0, member.node.0, role] {
+            command.extend_from_slice(&number.to_be_bytes());
+        }
+    }
+    command.into()
+}
+
+fn members_in(command: &[u8]) -> Option<Vec<Member>> {
+    let rest = command.strip_prefix(&MEMBERS)?;
+    let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+    let member = |bytes: &[u8]| Member {
+        peer: PeerId(number(&bytes[..8])),
+        node: NodeId(number(&bytes[8..16])),
+        role: [Role::Voter, Role::Learner, Role::IncomingVoter, Role::DemotingVoter]
+            [number(&bytes[16..]) as usize],
+    };
+    Some(rest.chunks_exact(24).map(member).collect())
 }
 
 /// What is applied of a group; 5 and 5 for a fresh one.
@@ -82,6 +117,12 @@ impl Machine for Numbers {
             for entry in task.entries {
                 assert_eq!(entry.index, index.next(), "entries come without a gap");
                 (index, term) = (entry.index, entry.term);
+                answers.extend(entry.tokens);
+                if let Some(members) = members_in(&entry.data) {
+                    self.members.insert(task.group, members.clone());
+                    outcome.reconfigured.push(Reconfigured { group: task.group, members });
+                    continue;
+                }
                 for command in entry.data.chunks_exact(8) {
                     let mut key = task.group.0.to_be_bytes().to_vec();
                     key.extend_from_slice(command);
@@ -89,7 +130,6 @@ impl Machine for Numbers {
                     value.resize(8 + self.padding, 7);
                     batch.put(Cf::Data, key, value);
                 }
-                answers.extend(entry.tokens);
             }
             put_applied(task.group, index, term, &mut batch);
             outcome.progress.push(Progress { group: task.group, index, term });
@@ -109,14 +149,14 @@ impl Machine for Numbers {
             members: self.members[&group].clone(),
             start: Bytes::copy_from_slice(&group.0.to_be_bytes()),
             end: Bytes::copy_from_slice(&(group.0 + 1).to_be_bytes()),
-            state: Bytes::from_static(b"numbers"),
+            state: change_members(&self.members[&group]),
             reader: self.engine.snapshot(),
         }))
     }
 
     fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
-        assert_eq!(&install.state[..], b"numbers");
         let group = install.group;
+        self.members.insert(group, members_in(&install.state).unwrap());
         self.engine.write_synced(install.batch)?;
         let (start, end) = (group.0.to_be_bytes(), (group.0 + 1).to_be_bytes());
         self.engine.ingest(&install.id, &start, &end)?;
@@ -137,11 +177,15 @@ impl Machine for Numbers {
     }
 }
 
-pub(crate) struct Answers;
+/// Hears of peers that are missing.
+pub(crate) struct Answers(pub(crate) mpsc::SyncSender<Stranger>);
 
 impl Replies<Token> for Answers {
     fn reply(&self, token: Token, reply: Reply) {
         let _ = token.send(Answer::Reply(reply));
     }
     fn leader_changed(&self, _: LeaderChange) {}
+    fn stranger(&self, stranger: Stranger) {
+        let _ = self.0.try_send(stranger);
+    }
 }

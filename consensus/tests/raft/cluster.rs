@@ -33,6 +33,9 @@ pub(crate) struct Cluster {
     pub(crate) snapshots: Vec<(u64, MakeSnapshot, Option<Envelope>)>,
     pub(crate) traces: bool,
     pub(crate) tokens: u64,
+    /// Who led in which term, and which processes were asked for which peers.
+    pub(crate) leaders: Vec<(u64, u64)>,
+    pub(crate) strangers: Vec<(u64, u64)>,
     /// What happened since the last command.
     pub(crate) said: Vec<String>,
 }
@@ -50,6 +53,8 @@ impl Cluster {
             snapshots: Vec::new(),
             traces: false,
             tokens: 0,
+            leaders: Vec::new(),
+            strangers: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -122,8 +127,7 @@ impl Cluster {
         let mut host =
             Host::start(node, &self.options, old.engine.clone(), old.starts + 1, self.now);
         for (group, hosted) in old.groups {
-            let members = hosted.applied.members;
-            if let Some(new) = host.open(group, hosted.peer, members, false) {
+            if let Some(new) = host.open(group, hosted.peer, hosted.first, false) {
                 host.shard.step(Event::Create(Box::new(new)), self.now);
             }
         }
@@ -236,6 +240,7 @@ impl Cluster {
             self.say(format!("n{node} #{token} {words}"));
         }
         for change in effects.leaders.iter().filter(|change| change.is_local) {
+            self.leaders.push((change.term.0, node));
             self.say(format!("n{node} leads {} in term {}", change.group, change.term));
         }
         // As in production: what nobody waits for is applied after the write.
@@ -270,6 +275,7 @@ impl Cluster {
             self.host(node).destroy(group.0);
         }
         for stranger in effects.strangers {
+            self.strangers.push((node, stranger.peer.0));
             self.say(format!("n{node} is asked for {} {}", stranger.group, stranger.peer));
         }
         for id in effects.discards {

@@ -52,6 +52,8 @@ pub(crate) struct Host {
 
 pub(crate) struct Hosted {
     pub(crate) peer: u64,
+    /// Its members when it was created.
+    pub(crate) first: Vec<Member>,
     pub(crate) view: Arc<GroupView>,
     pub(crate) lease: Option<Lease>,
     pub(crate) applied: Applied,
@@ -153,6 +155,7 @@ impl Host {
         campaign: bool,
     ) -> Option<NewGroup> {
         let key = group.to_be_bytes();
+        let first = members.clone();
         let applied = match self.engine.get(Cf::Meta, &key).unwrap() {
             Some(stored) => parse(&stored),
             None if members.is_empty() => Applied::default(),
@@ -172,7 +175,7 @@ impl Host {
             view: view.clone(),
             campaign,
         };
-        self.groups.insert(group, Hosted { peer, view, lease: None, applied });
+        self.groups.insert(group, Hosted { peer, first, view, lease: None, applied });
         Some(new)
     }
 

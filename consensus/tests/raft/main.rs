@@ -4,6 +4,7 @@
 //! writes what happens into the scripts; read the difference before you commit it.
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
 mod cluster;
 mod garbage;
 mod host;
@@ -24,6 +25,7 @@ scripts!(
     a_destroyed_group_answers,
     a_leader_is_lost_in_a_joint_configuration,
     a_pair_is_promoted,
+    a_process_is_back_before_the_group_sleeps,
     a_removal_is_finished_after_a_crash,
     a_restart_keeps_the_promises,
     a_restarted_leader_is_replaced,
@@ -51,5 +53,7 @@ scripts!(
     snapshots_are_installed,
     snapshots_keep_the_log_they_need,
     snapshots_nobody_needs_are_discarded,
+    two_of_one_rank_are_elected,
     votes_are_promised,
+    what_is_not_settled_is_published,
 );

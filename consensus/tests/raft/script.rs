@@ -13,6 +13,7 @@
 //! change N rG LIST [at VERSION]       these members from now on: 1,2l,3i,4d (voter, learner,
 //!                                     incoming, demoting); VERSION as applied there by default
 //! members rG                          who they are, as each process has applied it
+//! progress N rG                       what a peer publishes of those that are not settled
 //! tick [COUNT] [on 1,2]      100 ms pass each time; these processes tick and send beats
 //! advance MS                 time passes and nobody notices
 //! clock MS · fresh rG        placement's clock, which ticks move on · how fresh the replicas are
@@ -127,6 +128,7 @@ impl Runner {
                 cluster.change(number(node), group(id), list, version);
             }
             ["members", id] => cluster.members(group(id)),
+            ["progress", node, id] => cluster.progress(number(node), group(id)),
             ["tick", rest @ ..] => {
                 let (count, rest) = match rest {
                     [count, rest @ ..] if *count != "on" => (number(count), rest),

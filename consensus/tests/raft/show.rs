@@ -1,5 +1,6 @@
 //! What the scripts say about processes and messages.
 
+use quorate_consensus::time::Instant;
 use quorate_proto::PeerId;
 use quorate_proto::wire::peer::Envelope;
 
@@ -19,6 +20,28 @@ impl Cluster {
             })
         };
         let lines: Vec<String> = hosts.filter_map(line).collect();
+        self.said.extend(lines);
+    }
+
+    /// How far the others are, and since when the leader is silent.
+    pub(crate) fn progress(&mut self, node: u64, group: u64) {
+        let now = self.now;
+        let ago = |since: Instant| format!("silent for {} ms", now.since(since).as_millis());
+        let view = self.hosts[&node].groups[&group].view.clone();
+        let mut lines = Vec::new();
+        match view.replication() {
+            Some(replication) => {
+                lines.push(format!("up to {}", replication.last));
+                lines.extend(replication.peers.iter().map(|peer| {
+                    let snapshot = if peer.snapshot { ", gets a snapshot" } else { "" };
+                    let silent = peer.silent_since.map(ago).map(|ago| format!(", {ago}"));
+                    let (id, matched) = (peer.peer, peer.matched);
+                    format!("{id} has {matched}{snapshot}{}", silent.unwrap_or_default())
+                }));
+            }
+            None => lines.push("settled".to_owned()),
+        }
+        lines.extend(view.silent_since().map(|since| format!("its leader is {}", ago(since))));
         self.said.extend(lines);
     }
 

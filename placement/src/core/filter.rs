@@ -175,9 +175,8 @@ pub fn cannot_hold(
     if info.region.peer_on(store).is_some() {
         return Some(Filtered::HasReplica);
     }
-    let stays = |peer: &&Peer| Some(peer.store) != replacing;
-    let others: Vec<Peer> = info.region.peers.iter().filter(stays).copied().collect();
-    (!wants(view.rules_of(info), role, &others, store, view)).then_some(Filtered::Unwanted)
+    let others = info.region.peers.iter().filter(|peer| Some(peer.store) != replacing);
+    (!wants(view.rules_of(info), role, others, store, view)).then_some(Filtered::Unwanted)
 }
 
 /// What a replica on `store` adds to the isolation of the others of its role, without `replacing`.
@@ -265,15 +264,23 @@ pub fn select_target_for(
 }
 
 /// A voter that stands worse than it could, and where it would stand better. The sum over the
-/// group grows with each such move, so they end. `None` where nothing is better.
+/// group grows with each such move, so they end. `None` where nothing is better, or the better
+/// store is only busy for the moment.
+///
+/// Cheap for groups that stand as well as they can: checkers ask it of every region.
 pub fn better_isolated(view: &ClusterView, info: &RegionInfo) -> Option<(StoreId, StoreId)> {
     let role = RuleRole::Voters;
     let mut best: Option<(Isolation, StoreId, StoreId)> = None;
     for peer in info.region.peers.iter().filter(|peer| role_of(peer) == role) {
         let from = peer.store;
-        let Ok(to) = select_target(view, info, Some(from)) else { continue };
         let now = isolation_on(view, info, from, role, None);
-        let then = isolation_on(view, info, to, role, Some(from));
+        let on = |to: StoreId| isolation_on(view, info, to, role, Some(from));
+        let could = |to: &StoreId| info.region.peer_on(*to).is_none() && on(*to) > now;
+        if !view.stores.keys().any(could) {
+            continue;
+        }
+        let Ok(to) = select_target(view, info, Some(from)) else { continue };
+        let then = on(to);
         if then > now && best.is_none_or(|(most, ..)| then > most) {
             best = Some((then, from, to));
         }
@@ -282,8 +289,8 @@ pub fn better_isolated(view: &ClusterView, info: &RegionInfo) -> Option<(StoreId
 }
 
 /// The voter to give up where there are more than the rules want: one that no rule needs, on a
-/// store that is not up rather than on one that is, then the least isolated, then the one on the
-/// store with the most replicas. `None` where none is too many.
+/// store that is not up rather than on one that is, then the least isolated, then a follower, then
+/// the one on the store with the most replicas. `None` where none is too many.
 pub fn select_surplus(view: &ClusterView, info: &RegionInfo) -> Option<StoreId> {
     let rules = view.rules_of(info);
     if fit(rules, &info.region.peers, view).surplus.is_empty() {
@@ -299,8 +306,9 @@ pub fn select_surplus(view: &ClusterView, info: &RegionInfo) -> Option<StoreId> 
         let up = view.stores.get(&peer.store).is_some_and(StoreView::is_eligible);
         let down = info.down.contains(&peer.id);
         let isolation = isolation_on(view, info, peer.store, RuleRole::Voters, None);
-        let replicas = usize::MAX - view.tallies.of(peer.store).replicas;
-        (up && !down, isolation, replicas, peer.store)
+        let leads = info.leader.is_some_and(|leader| leader.id == peer.id);
+        let replicas = view.tallies.of(peer.store).replicas;
+        (up && !down, isolation, leads, Reverse(replicas), peer.store)
     };
     spare.min_by_key(worth).map(|peer| peer.store)
 }

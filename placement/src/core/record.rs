@@ -1,9 +1,10 @@
 //! How the replicated state lies in the engine's data column family.
 //!
 //! One record for each thing that changes on its own, so that a command writes little:
-//! `cluster`, `counters`, `initial`, `member/ID`, `store/ID`, `region/ID` (ids big-endian). The
-//! whole column family is what a snapshot of the group carries. Every record is versioned as
-//! commands are.
+//! `cluster`, `counters`, `initial`, `settings`, `member/ID`, `store/ID`, `region/ID`,
+//! `operator/ID`, `lifecycle/REGION`, `event/NUMBER` (ids big-endian). The whole column family is
+//! what a snapshot of the group carries. Every record is versioned as commands are: by the cluster
+//! version that introduced its form.
 
 use std::ops::ControlFlow;
 
@@ -13,8 +14,14 @@ use quorate_consensus::engine::{Cf, Direction, EngineError, Reader, WriteBatch};
 use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{NodeId, Region, RegionId, StoreId};
 
-use super::command::{BadCommand, CLUSTER_VERSION, Member, SavedRegion, labels_from_wire};
-use super::command::{labels_to_wire, leader_from_wire};
+use super::command::{
+    BadCommand, CLUSTER_VERSION, Member, PLANS_SINCE, SavedRegion, labels_from_wire,
+    labels_to_wire, leader_from_wire, plan,
+};
+use super::events::Event;
+use super::lifecycle;
+use super::operators::Operator;
+use super::settings::Settings;
 use super::state::{Cluster, Counters, Store, StoreLife};
 
 /// One stored thing.
@@ -26,6 +33,10 @@ pub(crate) enum Record {
     Member(Member),
     Store(Store),
     Region(SavedRegion),
+    Operator(Operator),
+    Lifecycle(RegionId, Vec<lifecycle::Record>),
+    Event(Event),
+    Settings(Settings),
 }
 
 impl Record {
@@ -37,6 +48,29 @@ impl Record {
             Record::Member(member) => member_key(member.id),
             Record::Store(store) => store_key(store.id),
             Record::Region(saved) => region_key(saved.region.id),
+            Record::Operator(operator) => operator_key(operator.id),
+            Record::Lifecycle(region, _) => lifecycle_key(*region),
+            Record::Event(event) => event_key(event.sequence),
+            Record::Settings(_) => Bytes::from_static(b"settings"),
+        }
+    }
+
+    /// The cluster version that introduced this form.
+    fn since(&self) -> u32 {
+        match self {
+            Record::Cluster(_)
+            | Record::Counters(_)
+            | Record::Initial(_)
+            | Record::Member(_)
+            | Record::Region(_) => 1,
+            Record::Store(store) => match store.life {
+                StoreLife::Joining | StoreLife::Active => 1,
+                StoreLife::Leaving { .. } | StoreLife::Left => PLANS_SINCE,
+            },
+            Record::Operator(_)
+            | Record::Lifecycle(..)
+            | Record::Event(_)
+            | Record::Settings(_) => PLANS_SINCE,
         }
     }
 
@@ -66,14 +100,20 @@ impl Record {
                 version: store.version.clone(),
                 incarnation: store.incarnation,
                 data_id: store.data_id,
-                life: match store.life {
-                    StoreLife::Joining => wire::StoreLife::Joining.into(),
-                    StoreLife::Active => wire::StoreLife::Active.into(),
-                },
+                life: plan::life_to_wire(store.life).into(),
             }),
             Record::Region(saved) => wire::record::Kind::Region(saved.into()),
+            Record::Operator(operator) => wire::record::Kind::Operator(operator.into()),
+            Record::Lifecycle(region, records) => {
+                wire::record::Kind::Lifecycle(plan::lifecycle_to_wire(*region, records))
+            }
+            Record::Event(event) => wire::record::Kind::Event(plan::event_to_wire(event)),
+            Record::Settings(settings) => {
+                let settings = settings.changed().iter().map(plan::setting_to_wire).collect();
+                wire::record::Kind::Settings(wire::ChangedSettings { settings })
+            }
         };
-        let record = wire::Record { version: CLUSTER_VERSION, kind: Some(kind) };
+        let record = wire::Record { version: self.since(), kind: Some(kind) };
         batch.put(Cf::Data, self.key(), record.encode_to_vec());
     }
 
@@ -111,16 +151,22 @@ impl Record {
                     keys: wire.approximate_keys,
                 })
             }
+            wire::record::Kind::Operator(wire) => Record::Operator(wire.try_into()?),
+            wire::record::Kind::Lifecycle(wire) => {
+                let (region, records) = plan::lifecycle_from_wire(wire)?;
+                Record::Lifecycle(region, records)
+            }
+            wire::record::Kind::Event(wire) => Record::Event(plan::event_from_wire(wire)?),
+            wire::record::Kind::Settings(wire) => {
+                let settings = wire.settings.into_iter().map(|set| (set.name, set.value));
+                Record::Settings(Settings::new(settings.collect()))
+            }
         })
     }
 }
 
 fn store_from_wire(wire: wire::Store) -> Result<Store, BadCommand> {
-    let life = match wire::StoreLife::try_from(wire.life) {
-        Ok(wire::StoreLife::Joining) => StoreLife::Joining,
-        Ok(wire::StoreLife::Active) => StoreLife::Active,
-        Err(_) => return Err(BadCommand::Bound("a store's stage of life")),
-    };
+    let life = plan::life_from_wire(wire.life)?;
     Ok(Store {
         id: StoreId(wire.id),
         address: wire.address,
@@ -138,7 +184,22 @@ pub(crate) fn delete_region(batch: &mut WriteBatch, region: RegionId) {
     batch.delete(Cf::Data, region_key(region));
 }
 
-/// Visits all records.
+/// Removes an operator's record.
+pub(crate) fn delete_operator(batch: &mut WriteBatch, id: u64) {
+    batch.delete(Cf::Data, operator_key(id));
+}
+
+/// Removes the record of a group's lifecycles.
+pub(crate) fn delete_lifecycle(batch: &mut WriteBatch, region: RegionId) {
+    batch.delete(Cf::Data, lifecycle_key(region));
+}
+
+/// Removes an event's record.
+pub(crate) fn delete_event(batch: &mut WriteBatch, sequence: u64) {
+    batch.delete(Cf::Data, event_key(sequence));
+}
+
+/// Visits all records, of each kind in the order of their numbers.
 ///
 /// # Errors
 /// The engine cannot be read, or holds what is no record of this or an earlier version.
@@ -179,6 +240,18 @@ fn store_key(id: StoreId) -> Bytes {
 
 fn region_key(id: RegionId) -> Bytes {
     numbered(b"region/", id.0)
+}
+
+fn operator_key(id: u64) -> Bytes {
+    numbered(b"operator/", id)
+}
+
+fn lifecycle_key(region: RegionId) -> Bytes {
+    numbered(b"lifecycle/", region.0)
+}
+
+fn event_key(sequence: u64) -> Bytes {
+    numbered(b"event/", sequence)
 }
 
 fn numbered(prefix: &[u8], number: u64) -> Bytes {

@@ -28,6 +28,10 @@ pub enum StoreState {
     Suspect,
     /// Silent for [`DOWN_AFTER`].
     Down,
+    /// Its replicas go elsewhere, on request.
+    Leaving,
+    /// It is out for good.
+    Left,
 }
 
 impl StoreState {
@@ -38,8 +42,13 @@ impl StoreState {
             StoreState::Up => "Up",
             StoreState::Suspect => "Suspect",
             StoreState::Down => "Down",
+            StoreState::Leaving => "Leaving",
+            StoreState::Left => "Left",
         }
     }
+
+    /// All names, in the order of a life.
+    pub const NAMES: [&'static str; 6] = ["Joining", "Up", "Suspect", "Down", "Leaving", "Left"];
 }
 
 /// What a store's stream has brought in this term of leadership.
@@ -64,12 +73,25 @@ pub struct Heard {
 pub struct Stores {
     since: Instant,
     heard: BTreeMap<StoreId, Heard>,
+    suspect_after: Duration,
+    down_after: Duration,
 }
 
 impl Stores {
     /// For a leader that begins at `now`.
     pub fn new(now: Instant) -> Self {
-        Self { since: now, heard: BTreeMap::new() }
+        Self {
+            since: now,
+            heard: BTreeMap::new(),
+            suspect_after: SUSPECT_AFTER,
+            down_after: DOWN_AFTER,
+        }
+    }
+
+    /// Other limits than the defaults.
+    pub fn set_limits(&mut self, suspect_after: Duration, down_after: Duration) {
+        self.suspect_after = suspect_after;
+        self.down_after = down_after;
     }
 
     /// A report came in. `full` where it told all the regions the store leads.
@@ -115,15 +137,39 @@ impl Stores {
 
     /// How a store is doing.
     pub fn state(&self, store: &Store, now: Instant) -> StoreState {
+        match store.life {
+            StoreLife::Left => return StoreState::Left,
+            StoreLife::Leaving { .. } => return StoreState::Leaving,
+            StoreLife::Joining | StoreLife::Active => {}
+        }
         let silence = self.silence(store.id, now);
-        if silence >= DOWN_AFTER {
+        if silence >= self.down_after {
             StoreState::Down
-        } else if silence >= SUSPECT_AFTER {
+        } else if silence >= self.suspect_after {
             StoreState::Suspect
+        } else if store.life == StoreLife::Joining {
+            StoreState::Joining
         } else {
-            match store.life {
-                StoreLife::Joining => StoreState::Joining,
-                StoreLife::Active => StoreState::Up,
+            StoreState::Up
+        }
+    }
+
+    /// True where the store serves: not suspected, not out.
+    pub fn serves(&self, store: &Store, now: Instant) -> bool {
+        let counts = match store.life {
+            StoreLife::Left | StoreLife::Leaving { dead: true } => false,
+            StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false } => true,
+        };
+        counts && self.silence(store.id, now) < self.suspect_after
+    }
+
+    /// True where the store will not come back, or has been silent for so long that it counts as
+    /// lost: its replicas are replaced.
+    pub fn is_lost(&self, store: &Store, now: Instant) -> bool {
+        match store.life {
+            StoreLife::Left | StoreLife::Leaving { dead: true } => true,
+            StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false } => {
+                self.silence(store.id, now) >= self.down_after
             }
         }
     }
@@ -131,6 +177,6 @@ impl Stores {
     /// True where the store is connected and has been heard of lately.
     pub fn is_alive(&self, store: StoreId, now: Instant) -> bool {
         self.heard.get(&store).is_some_and(|heard| heard.connected)
-            && self.silence(store, now) < SUSPECT_AFTER
+            && self.silence(store, now) < self.suspect_after
     }
 }

@@ -246,6 +246,11 @@ impl RegionTree {
         self.by_id.values()
     }
 
+    /// The regions with ids beyond one, in order.
+    pub fn after(&self, id: RegionId) -> impl Iterator<Item = &Arc<RegionInfo>> {
+        self.by_id.range((Bound::Excluded(id), Bound::Unbounded)).map(|(_, info)| info)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()

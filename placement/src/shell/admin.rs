@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::cluster::Cluster;
 use super::{convert, duties, orders, status};
 use crate::core::command::{Answer, Command, Joining, labels_from_wire};
-use crate::core::operators::{Refused, SPLIT_DEADLINE, TRANSFER_DEADLINE};
+use crate::core::operators::{SPLIT_DEADLINE, TRANSFER_DEADLINE};
 use crate::core::split;
 
 /// Most children of one split that ids are given for.
@@ -55,10 +55,8 @@ impl PlacementService {
                         return Ok(Some(regions.map(|info| info.region.clone()).collect()));
                     }
                     for draft in drafts {
-                        match session.leader.split(draft, now) {
-                            // What a region is busy with ends soon, and then its turn comes.
-                            Ok(_) | Err(Refused::Busy { .. } | Refused::Full) => {}
-                        }
+                        // What a region is busy with ends soon, and then its turn comes.
+                        let _ = session.leader.split(draft, now);
                     }
                     Ok::<Option<Vec<Region>>, Status>(None)
                 })

@@ -4,7 +4,7 @@ use quorate_proto::wire::{metapb, pdpb};
 use tonic::Status;
 
 use crate::core::command::{JoinRefusal, Member, labels_to_wire};
-use crate::core::leader::TransferRefusal;
+use crate::core::leader::{RemoveRefusal, TransferRefusal};
 use crate::core::operators::Refused;
 use crate::core::split::SplitRefusal;
 use crate::core::state::{Store, StoreLife};
@@ -13,11 +13,21 @@ use crate::core::tree::RegionInfo;
 /// A store, as clients and stores see it.
 pub(crate) fn store(store: &Store) -> metapb::Store {
     // Without an address nobody can be sent there; clients leave such stores alone.
-    let state =
-        if store.address.is_empty() { metapb::StoreState::Offline } else { metapb::StoreState::Up };
+    let state = match store.life {
+        StoreLife::Left => metapb::StoreState::Tombstone,
+        StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { .. } => {
+            if store.address.is_empty() {
+                metapb::StoreState::Offline
+            } else {
+                metapb::StoreState::Up
+            }
+        }
+    };
     let node_state = match store.life {
         StoreLife::Joining => metapb::NodeState::Preparing,
         StoreLife::Active => metapb::NodeState::Serving,
+        StoreLife::Leaving { .. } => metapb::NodeState::Removing,
+        StoreLife::Left => metapb::NodeState::Removed,
     };
     metapb::Store {
         id: store.id.0,
@@ -101,7 +111,9 @@ impl From<JoinRefusal> for Status {
         let words = refusal.to_string();
         match refusal {
             JoinRefusal::NotInitialized => Status::unavailable(words),
-            JoinRefusal::WrongCluster { .. } => Status::failed_precondition(words),
+            JoinRefusal::WrongCluster { .. } | JoinRefusal::Left { .. } => {
+                Status::failed_precondition(words)
+            }
             JoinRefusal::IdInUse { .. } | JoinRefusal::AddressInUse { .. } => {
                 Status::already_exists(words)
             }
@@ -128,7 +140,31 @@ impl From<SplitRefusal> for Status {
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
-        Status::resource_exhausted(refused.to_string())
+        let words = refused.to_string();
+        match refused {
+            Refused::Busy { .. } | Refused::Full => Status::resource_exhausted(words),
+            Refused::UnknownRegion(_) | Refused::UnknownOperator(_) => Status::not_found(words),
+            Refused::NoLeader(_) => Status::unavailable(words),
+            Refused::NoStore(..)
+            | Refused::Idle(_)
+            | Refused::Rule(_)
+            | Refused::OldVersion
+            | Refused::Forward(..) => Status::failed_precondition(words),
+        }
+    }
+}
+
+impl From<RemoveRefusal> for Status {
+    fn from(refusal: RemoveRefusal) -> Self {
+        let words = refusal.to_string();
+        match refusal {
+            RemoveRefusal::Unknown(_) => Status::not_found(words),
+            RemoveRefusal::Left(_)
+            | RemoveRefusal::NotLeaving(_)
+            | RemoveRefusal::NoRoom { .. }
+            | RemoveRefusal::Alive(_) => Status::failed_precondition(words),
+            RemoveRefusal::Operator(refused) => refused.into(),
+        }
     }
 }
 

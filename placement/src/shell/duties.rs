@@ -12,11 +12,13 @@ use tonic::Status;
 use super::cluster::Cluster;
 use super::orders;
 use crate::config::DEFAULT_INITIAL_STORES;
-use crate::core::command::{Answer, Command, MAX_SAVED_REGIONS};
+use crate::core::command::{Answer, CLUSTER_VERSION, Command, MAX_SAVED_REGIONS};
 use crate::core::oracle::Oracle;
 
 /// How often time is let pass for operators and the ceiling.
 const BEAT: Duration = Duration::from_millis(50);
+/// How often plans and news are gathered for the log.
+const REPLICATE: Duration = Duration::from_millis(20);
 /// Pause after a proposal that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,6 +87,7 @@ async fn lead(cluster: &Arc<Cluster>, founding: Founding, term: Term) {
         keep_time(cluster, term),
         save_routes(cluster, term, founding.save_every),
         plan(cluster, term),
+        replicate(cluster, term),
     );
 }
 
@@ -115,6 +118,7 @@ async fn take_over(cluster: &Cluster, founding: Founding) -> Oracle {
             members: cluster.group.clone(),
             initial_stores,
             replicas: founding.replicas,
+            version: CLUSTER_VERSION,
         };
         if let Answer::Initialized(cluster_id) = insist(cluster, &command).await {
             tracing::info!(cluster_id, initial_stores, "the cluster has its id");
@@ -168,6 +172,32 @@ async fn save_routes(cluster: &Cluster, term: Term, every: Duration) {
     }
 }
 
+/// Writes plans and news into the log as they come.
+async fn replicate(cluster: &Cluster, term: Term) {
+    let mut beat = interval(REPLICATE);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        beat.tick().await;
+        let now = clock::now();
+        let commands = cluster
+            .with_session(term, |session, state| session.leader.to_propose(state, now))
+            .unwrap_or_default();
+        for command in commands {
+            match cluster.propose(&command).await {
+                Ok(Answer::Refused(reason)) => {
+                    tracing::warn!(reason, "a store's change was refused by the state");
+                }
+                Ok(_) => {}
+                Err(status) => {
+                    tracing::debug!(error = status.message(), "plans were not replicated yet");
+                    cluster.with_session(term, |session, _| session.leader.not_proposed());
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
 /// Makes the first regions once enough stores have joined.
 ///
 /// # Errors
@@ -199,7 +229,7 @@ async fn plan(cluster: &Arc<Cluster>, term: Term) {
         }
         let now = clock::now();
         let due = cluster
-            .with_session(term, |session, state| session.leader.tick(state.stores(), now))
+            .with_session(term, |session, state| session.leader.tick(state, now))
             .unwrap_or_default();
         for store in due {
             orders::push(cluster, term, store);

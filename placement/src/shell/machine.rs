@@ -111,7 +111,8 @@ impl Machine for StateMachine {
             return Ok(None);
         }
         let members = self.applied.members.iter().map(Into::into).collect();
-        let state = wire::SnapshotState { version: CLUSTER_VERSION, members };
+        let version = self.state.read().cluster().map_or(1, |cluster| cluster.version);
+        let state = wire::SnapshotState { version, members };
         Ok(Some(SnapshotSource {
             index: self.applied.index,
             term: self.applied.term,

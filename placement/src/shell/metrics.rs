@@ -1,6 +1,6 @@
 //! Counters of a member, in Prometheus's text format.
 
-use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// All counters and gauges. Those of the state are set when somebody looks.
 pub(crate) struct Metrics {
@@ -20,6 +20,14 @@ pub(crate) struct Metrics {
     pub(crate) reports: IntCounter,
     pub(crate) stale_regions: IntCounter,
     pub(crate) orders: IntCounter,
+    pub(crate) under_replicated: IntGauge,
+    pub(crate) leaderless: IntGauge,
+    pub(crate) without_quorum: IntGauge,
+    pub(crate) events: IntGauge,
+    pub(crate) store_states: IntGaugeVec,
+    pub(crate) member_states: IntGaugeVec,
+    pub(crate) operator_kinds: IntGaugeVec,
+    pub(crate) operators_ended: IntGaugeVec,
 }
 
 impl Metrics {
@@ -34,7 +42,44 @@ impl Metrics {
             let counter = IntCounter::new(name, help);
             register(&registry, counter)
         };
+        let by = |name: &str, help: &str, label: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &[label]);
+            register(&registry, gauges)
+        };
         Self {
+            under_replicated: gauge(
+                "quorate_placement_under_replicated_regions",
+                "regions with fewer healthy voters than wanted, at the leader",
+            ),
+            leaderless: gauge(
+                "quorate_placement_leaderless_regions",
+                "regions that nobody known to be alive leads, at the leader",
+            ),
+            without_quorum: gauge(
+                "quorate_placement_regions_without_quorum",
+                "regions without a live majority of their voters, at the leader",
+            ),
+            events: gauge("quorate_placement_last_event", "number of the last event"),
+            store_states: by(
+                "quorate_placement_stores_by_state",
+                "stores by the state of their life, at the leader",
+                "state",
+            ),
+            member_states: by(
+                "quorate_placement_members_by_state",
+                "replicas on their way by the state of their lifecycle, at the leader",
+                "state",
+            ),
+            operator_kinds: by(
+                "quorate_placement_operators_by_kind",
+                "operators under way by their kind, at the leader",
+                "kind",
+            ),
+            operators_ended: by(
+                "quorate_placement_operators_ended",
+                "operators that ended since this member leads, by what became of them",
+                "end",
+            ),
             leading: gauge("quorate_placement_leading", "1 where this member leads placement"),
             term: gauge("quorate_placement_term", "term of the placement group"),
             committed: gauge("quorate_placement_committed_index", "last committed entry"),

@@ -7,9 +7,11 @@
 
 mod admin;
 mod cluster;
+mod control;
 mod convert;
 mod disk;
 mod duties;
+mod explain;
 mod health;
 mod listener;
 mod machine;
@@ -33,6 +35,7 @@ use quorate_consensus::view::GroupView;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::health::health_server::HealthServer;
 use quorate_proto::wire::pdpb::pd_server::PdServer;
+use quorate_proto::wire::placement::admin_server::AdminServer;
 use quorate_proto::wire::placement::placement_server::PlacementServer;
 use quorate_proto::{NodeId, PeerId};
 use tokio::sync::watch;
@@ -172,6 +175,8 @@ async fn serve(
     let placement = PlacementServer::new(admin::PlacementService(Arc::clone(cluster)))
         .max_decoding_message_size(MAX_FRAME_BYTES)
         .max_encoding_message_size(MAX_FRAME_BYTES);
+    let admin = AdminServer::new(control::AdminService(Arc::clone(cluster)))
+        .max_encoding_message_size(MAX_FRAME_BYTES);
     let mut stopping = cluster.stopping.subscribe();
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
@@ -180,6 +185,7 @@ async fn serve(
         .max_concurrent_streams(config.limits.streams_per_connection)
         .add_service(pd)
         .add_service(placement)
+        .add_service(admin)
         .add_service(HealthServer::new(health::HealthService(Arc::clone(cluster))))
         .add_service(node.peer_service())
         .serve_with_incoming_shutdown(incoming, async move {

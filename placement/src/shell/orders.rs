@@ -18,8 +18,6 @@ use tonic::{Status, Streaming};
 
 use super::cluster::{Cluster, StoreStream};
 use super::{convert, duties};
-use crate::core::command::CLUSTER_VERSION;
-use crate::core::operators::{Goal, Operator};
 use crate::core::report::Report;
 
 /// Orders in one message; more follow.
@@ -153,7 +151,7 @@ async fn report(
             let answer = wire::StoreOrders {
                 sequence,
                 time_ms,
-                cluster_version: CLUSTER_VERSION,
+                cluster_version: state.cluster().map_or(0, |cluster| cluster.version),
                 ..wire::StoreOrders::default()
             };
             Ok((answer, state.stores_generation() + 1))
@@ -162,7 +160,7 @@ async fn report(
     let term = *cluster.leading().borrow();
     let orders = cluster
         .with_session(term, |session, _| session.leader.orders_for(store, ORDERS_PER_MESSAGE, now));
-    answer.orders = orders.unwrap_or_default().into_iter().filter_map(order_to_wire).collect();
+    answer.orders = orders.unwrap_or_default().into_iter().map(Into::into).collect();
     cluster.metrics.orders.inc_by(answer.orders.len() as u64);
     if *stores_sent != generation {
         *stores_sent = generation;
@@ -188,44 +186,20 @@ pub(crate) fn push(cluster: &Cluster, term: Term, store: StoreId) {
     let Some(room) = streams.get(&store).and_then(|stream| stream.orders.try_reserve().ok()) else {
         return;
     };
-    let orders = cluster.with_session(term, |session, _| {
-        session.leader.orders_for(store, ORDERS_PER_MESSAGE, clock::now())
+    let orders = cluster.with_session(term, |session, state| {
+        let orders = session.leader.orders_for(store, ORDERS_PER_MESSAGE, clock::now());
+        (orders, state.cluster().map_or(0, |cluster| cluster.version))
     });
-    let orders = orders.unwrap_or_default();
+    let (orders, cluster_version) = orders.unwrap_or_default();
     if !orders.is_empty() {
         for order in &orders {
-            tracing::debug!(region = %order.region, reason = %order.reason, "ordered");
+            tracing::debug!(region = %order.region, step = ?order.step, reason = order.reason, "ordered");
         }
         cluster.metrics.orders.inc_by(orders.len() as u64);
         room.send(Ok(wire::StoreOrders {
-            orders: orders.into_iter().filter_map(order_to_wire).collect(),
-            cluster_version: CLUSTER_VERSION,
+            orders: orders.into_iter().map(Into::into).collect(),
+            cluster_version,
             ..wire::StoreOrders::default()
         }));
     }
-}
-
-/// The order of an operator, where it has one for the leader's store.
-fn order_to_wire(operator: Operator) -> Option<wire::Order> {
-    let (region_id, epoch) = (operator.region.0, Some(operator.epoch.into()));
-    let step = match operator.goal {
-        Goal::TransferLeader { to, .. } => {
-            let to_store = to.0;
-            wire::order::Step::TransferLeader(wire::TransferLeaderStep {
-                region_id,
-                epoch,
-                to_store,
-            })
-        }
-        Goal::Split { keys } => {
-            wire::order::Step::Split(wire::SplitStep { region_id, epoch, keys })
-        }
-        Goal::AddReplica { .. }
-        | Goal::MoveReplica { .. }
-        | Goal::RemoveReplica { .. }
-        | Goal::Promote { .. }
-        | Goal::Demote { .. }
-        | Goal::LeaveJoint => return None,
-    };
-    Some(wire::Order { operator_id: operator.id, reason: operator.reason, step: Some(step) })
 }

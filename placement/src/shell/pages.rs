@@ -9,9 +9,14 @@ use axum::routing::get;
 use axum::{Json, Router};
 use quorate_consensus::engine::Engine;
 use quorate_consensus::node::clock;
+use quorate_consensus::time::Instant;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
+use crate::core::leader::Leader;
+use crate::core::lifecycle;
+use crate::core::state;
+use crate::core::stores::StoreState;
 
 /// What the pages tell of.
 #[derive(Clone)]
@@ -124,6 +129,38 @@ impl Pages {
         Ok(())
     }
 
+    /// What only the leader knows.
+    fn leader_metrics(&self, leader: &Leader, state: &state::State, now: Instant) {
+        let metrics = &self.cluster.metrics;
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let counts = leader.counts(state, now);
+        metrics.regions.set(gauge(counts.regions));
+        metrics.under_replicated.set(gauge(counts.under_replicated));
+        metrics.leaderless.set(gauge(counts.leaderless));
+        metrics.without_quorum.set(gauge(leader.without_quorum() as u64));
+        // One that is 0 is shown, so that an alert on it does not wait for its first.
+        for name in StoreState::NAMES {
+            metrics.store_states.with_label_values(&[name]).set(0);
+        }
+        for store in state.stores().values() {
+            let name = leader.stores().state(store, now).name();
+            metrics.store_states.with_label_values(&[name]).inc();
+        }
+        for name in lifecycle::State::NAMES {
+            metrics.member_states.with_label_values(&[name]).set(0);
+        }
+        for (_, record) in leader.members().iter() {
+            metrics.member_states.with_label_values(&[record.state.name()]).inc();
+        }
+        metrics.operator_kinds.reset();
+        for operator in leader.operators().iter() {
+            metrics.operator_kinds.with_label_values(&[operator.goal.kind()]).inc();
+        }
+        for (name, count) in leader.operators().ends() {
+            metrics.operators_ended.with_label_values(&[name]).set(gauge(*count));
+        }
+    }
+
     fn metrics(&self) -> String {
         let (cluster, metrics) = (&self.cluster, &self.cluster.metrics);
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -134,14 +171,14 @@ impl Pages {
             let state = cluster.state.read();
             metrics.stores.set(gauge(state.stores().len() as u64));
             metrics.regions.set(gauge(state.saved_regions().len() as u64));
+            metrics.events.set(gauge(state.events().last()));
         }
-        let led = cluster.with_session(*cluster.leading().borrow(), |session, _| {
-            (session.leader.tree().len(), session.leader.operators().iter().count())
+        let now = clock::now();
+        let operators = cluster.with_session(*cluster.leading().borrow(), |session, state| {
+            self.leader_metrics(&session.leader, state, now);
+            session.leader.operators().iter().count()
         });
-        if let Some((regions, _)) = led {
-            metrics.regions.set(gauge(regions as u64));
-        }
-        metrics.operators.set(led.map_or(0, |(_, operators)| gauge(operators as u64)));
+        metrics.operators.set(gauge(operators.unwrap_or_default() as u64));
         metrics.streams.set(gauge(cluster.streams.lock().len() as u64));
         let engine = self.engine.stats();
         metrics.log_bytes.set(gauge(engine.wal_bytes));

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use quorate_consensus::time::Instant;
 use quorate_placement::core::command::Command;
 use quorate_placement::core::leader::Leader;
-use quorate_placement::core::operators::{Goal, Operator};
+use quorate_placement::core::operators::{Goal, Operator, Order, Step};
 use quorate_proto::limits::SENTINEL_START;
 use quorate_proto::{Region, RegionId, StoreId, Term};
 
@@ -60,26 +60,25 @@ impl Cluster {
         self.leader.report(&known, report(store, full, regions), self.now);
     }
 
-    fn obey(&mut self, operator: &Operator) {
-        let (_, leader, term) = self.regions.get_mut(&operator.region).unwrap();
-        match operator.goal {
-            Goal::TransferLeader { from, to } => {
-                assert_eq!(*leader, from.0);
+    fn obey(&mut self, order: &Order) {
+        let (_, leader, term) = self.regions.get_mut(&order.region).unwrap();
+        match order.step {
+            Step::TransferLeader { to } => {
                 *leader = to.0;
                 *term += 1;
                 self.moves += 1;
             }
-            ref other => panic!("nobody asked for this: {other}"),
+            ref other => panic!("nobody asked for this: {other:?}"),
         }
     }
 
     /// A tenth of a second: placement plans, stores obey and report.
     fn step(&mut self) {
         self.now = self.now + Duration::from_millis(100);
-        let stores = self.machine.state.stores().clone();
-        for store in self.leader.tick(&stores, self.now) {
-            for operator in self.leader.orders_for(store, 64, self.now) {
-                self.obey(&operator);
+        let state = self.machine.state.clone();
+        for store in self.leader.tick(&state, self.now) {
+            for order in self.leader.orders_for(store, 64, self.now) {
+                self.obey(&order);
             }
         }
         for store in 1..=3 {
@@ -131,14 +130,14 @@ fn nothing_moves_before_every_store_has_told_what_it_leads() {
     let term = Term(2);
     cluster.leader = Leader::new(term, &cluster.machine.state, cluster.now);
     cluster.report(1, true);
-    let stores = cluster.machine.state.stores().clone();
+    let state = cluster.machine.state.clone();
     for _ in 0..10 {
         cluster.now = cluster.now + Duration::from_millis(500);
-        assert!(cluster.leader.tick(&stores, cluster.now).is_empty());
+        assert!(cluster.leader.tick(&state, cluster.now).is_empty());
     }
     cluster.report(2, true);
     cluster.now = cluster.now + Duration::from_millis(500);
-    let due = cluster.leader.tick(&stores, cluster.now);
+    let due = cluster.leader.tick(&state, cluster.now);
     assert_eq!(due.into_iter().collect::<Vec<_>>(), [StoreId(1)]);
     let to_second = |operator: &Operator| matches!(operator.goal, Goal::TransferLeader { to, .. } if to == StoreId(2));
     assert!(cluster.leader.operators().iter().all(to_second), "store 3 has not reported");
@@ -151,15 +150,15 @@ fn silent_and_stopping_stores_get_no_leaders() {
     let mut stopping = report(3, true, Vec::new());
     stopping.stats.stopping = true;
     cluster.leader.report(&third, stopping, cluster.now);
-    let stores = cluster.machine.state.stores().clone();
+    let state = cluster.machine.state.clone();
     // Store 2 falls silent for longer than the others.
     cluster.now = cluster.now + Duration::from_secs(25);
     cluster.report(1, false);
     cluster.now = cluster.now + Duration::from_secs(1);
-    assert!(cluster.leader.tick(&stores, cluster.now).is_empty());
+    assert!(cluster.leader.tick(&state, cluster.now).is_empty());
     cluster.report(2, false);
     cluster.now = cluster.now + Duration::from_secs(1);
-    assert!(!cluster.leader.tick(&stores, cluster.now).is_empty());
+    assert!(!cluster.leader.tick(&state, cluster.now).is_empty());
 }
 
 #[test]
@@ -175,8 +174,8 @@ fn a_peer_that_is_behind_does_not_get_to_lead() {
     });
     let behind = report(1, true, behind.collect());
     cluster.leader.report(&first, behind, cluster.now);
-    let stores = cluster.machine.state.stores().clone();
-    assert!(cluster.leader.tick(&stores, cluster.now).is_empty());
+    let state = cluster.machine.state.clone();
+    assert!(cluster.leader.tick(&state, cluster.now).is_empty());
 }
 
 proptest! {

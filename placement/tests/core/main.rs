@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod balance;
+mod cluster;
 mod labels;
+mod lifecycle;
 mod limits;
 mod loads;
 mod operators;

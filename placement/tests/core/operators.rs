@@ -23,26 +23,30 @@ fn transfer(id: u64, from: u64, to: u64) -> Draft {
     }
 }
 
+fn ms(seconds: u64) -> u64 {
+    1_000 + seconds * 1_000
+}
+
 fn one_region() -> (Operators, RegionTree) {
     let mut tree = RegionTree::default();
     tree.offer(led(&region(1, "", "", 1), 1, 6)).unwrap();
-    (Operators::new(Term(3)), tree)
+    (Operators::new(Term(3), [], ms(0)), tree)
 }
 
 #[test]
 fn an_order_is_sent_once_repeated_and_seen_done() {
     let (mut operators, mut tree) = one_region();
-    let id = operators.begin(transfer(1, 1, 2), seconds(5)).unwrap();
+    let id = operators.begin(transfer(1, 1, 2), ms(0)).unwrap();
     assert_eq!(id >> 32, 3, "ids of two leaders differ");
-    assert_eq!(operators.due(&tree, seconds(0)).into_iter().collect::<Vec<_>>(), [StoreId(1)]);
-    assert!(operators.send(StoreId(2), &tree, 9, seconds(0)).is_empty());
-    assert_eq!(operators.send(StoreId(1), &tree, 9, seconds(0)).len(), 1);
-    assert!(operators.send(StoreId(1), &tree, 9, seconds(0)).is_empty());
+    assert_eq!(operators.due(&tree, ms(0)).into_iter().collect::<Vec<_>>(), [StoreId(1)]);
+    assert!(operators.send(StoreId(2), &tree, 9, ms(0)).is_empty());
+    assert_eq!(operators.send(StoreId(1), &tree, 9, ms(0)).len(), 1);
+    assert!(operators.send(StoreId(1), &tree, 9, ms(0)).is_empty());
     // The stream broke.
     operators.resend(StoreId(1));
-    assert_eq!(operators.send(StoreId(1), &tree, 9, seconds(0)).len(), 1);
+    assert_eq!(operators.send(StoreId(1), &tree, 9, ms(0)).len(), 1);
     // Nothing happened.
-    let later = seconds(0) + RESEND_AFTER;
+    let later = ms(0) + RESEND_AFTER.as_millis() as u64;
     assert_eq!(operators.send(StoreId(1), &tree, 9, later).len(), 1);
     let done = led(&region(1, "", "", 1), 2, 7);
     tree.offer(done.clone()).unwrap();
@@ -55,13 +59,13 @@ fn an_order_is_sent_once_repeated_and_seen_done() {
 #[test]
 fn what_is_not_done_in_time_is_given_up_and_the_region_rests() {
     let (mut operators, tree) = one_region();
-    operators.begin(transfer(1, 1, 2), seconds(5)).unwrap();
-    operators.expire(&tree, seconds(4));
+    operators.begin(transfer(1, 1, 2), ms(0)).unwrap();
+    operators.expire(&tree, ms(4));
     assert!(operators.of(RegionId(1)).is_some());
-    operators.expire(&tree, seconds(5));
+    operators.expire(&tree, ms(5));
     assert_eq!(operators.ended().last().unwrap().end, End::TimedOut);
-    assert!(operators.busy(seconds(5)).contains(&RegionId(1)));
-    let rested = seconds(5) + REST_AFTER_FAILURE;
+    assert!(operators.busy(ms(5)).contains(&RegionId(1)));
+    let rested = ms(5) + REST_AFTER_FAILURE.as_millis() as u64;
     operators.expire(&tree, rested);
     assert!(operators.busy(rested).is_empty());
 }
@@ -70,13 +74,13 @@ fn what_is_not_done_in_time_is_given_up_and_the_region_rests() {
 fn a_region_that_changes_otherwise_overtakes_its_operator() {
     for news in [led(&region(1, "", "", 1), 3, 7), led(&region(1, "", "m", 2), 1, 6)] {
         let (mut operators, _) = one_region();
-        operators.begin(transfer(1, 1, 2), seconds(5)).unwrap();
-        operators.observe(&news, seconds(1));
+        operators.begin(transfer(1, 1, 2), ms(0)).unwrap();
+        operators.observe(&news, ms(1));
         assert_eq!(operators.ended().last().unwrap().end, End::Overtaken);
     }
     let (mut operators, _) = one_region();
-    operators.begin(transfer(1, 1, 2), seconds(5)).unwrap();
-    operators.expire(&RegionTree::default(), seconds(1));
+    operators.begin(transfer(1, 1, 2), ms(0)).unwrap();
+    operators.expire(&RegionTree::default(), ms(1));
     assert_eq!(operators.ended().last().unwrap().end, End::Overtaken);
 }
 
@@ -88,10 +92,10 @@ fn a_split_is_done_when_the_region_ends_at_a_key() {
     };
     for (keys, end) in [(&["f", "m"][..], End::Done), (&["x"], End::Overtaken), (&[], End::Done)] {
         let (mut operators, _) = one_region();
-        operators.begin(split(keys), seconds(5)).unwrap();
-        operators.observe(&led(&region(1, "", "", 1), 3, 7), seconds(1));
+        operators.begin(split(keys), ms(0)).unwrap();
+        operators.observe(&led(&region(1, "", "", 1), 3, 7), ms(1));
         assert!(operators.of(RegionId(1)).is_some(), "a new leader does not matter");
-        operators.observe(&led(&region(1, "", "f", 2), 1, 6), seconds(1));
+        operators.observe(&led(&region(1, "", "f", 2), 1, 6), ms(1));
         assert_eq!(operators.ended().last().unwrap().end, end, "{keys:?}");
     }
 }
@@ -99,15 +103,15 @@ fn a_split_is_done_when_the_region_ends_at_a_key() {
 #[test]
 fn one_operator_a_region_and_a_bound_on_all() {
     let (mut operators, _) = one_region();
-    let first = operators.begin(transfer(1, 1, 2), seconds(5)).unwrap();
-    match operators.begin(transfer(1, 1, 3), seconds(5)) {
+    let first = operators.begin(transfer(1, 1, 2), ms(0)).unwrap();
+    match operators.begin(transfer(1, 1, 3), ms(0)) {
         Err(Refused::Busy { operator, .. }) => assert_eq!(operator, first),
         other => panic!("{other:?}"),
     }
     for id in 2..=MAX_OPERATORS as u64 {
-        operators.begin(transfer(id, 1, 2), seconds(5)).unwrap();
+        operators.begin(transfer(id, 1, 2), ms(0)).unwrap();
     }
-    assert_eq!(operators.begin(transfer(9_999, 1, 2), seconds(5)), Err(Refused::Full));
+    assert_eq!(operators.begin(transfer(9_999, 1, 2), ms(0)), Err(Refused::Full));
     assert_eq!(operators.room(), 0);
 }
 

@@ -135,7 +135,7 @@ fn a_voter_where_no_rule_wants_it_is_misplaced() {
         now.lacking().map(|(rule, missing)| (rule.role, missing)).collect();
     assert_eq!(lacking, [(RuleRole::Voters, 1), (RuleRole::Learners, 1)]);
     let without = peers(&[1, 2], &[]);
-    let wanted = |role, store| wants(rules, role, &without, StoreId(store), &stores);
+    let wanted = |role, store| wants(rules, role, without.iter(), StoreId(store), &stores);
     assert!(wanted(RuleRole::Voters, 4) && !wanted(RuleRole::Voters, 5));
     assert!(wanted(RuleRole::Learners, 5) && !wanted(RuleRole::Learners, 4));
     assert!(!wanted(RuleRole::Voters, 9), "nobody knows that store");

@@ -2,7 +2,7 @@
 
 use quorate_consensus::engine::{Engine, MemoryEngine};
 use quorate_consensus::time::Instant;
-use quorate_placement::core::command::{Answer, Command, Joining, Member};
+use quorate_placement::core::command::{Answer, CLUSTER_VERSION, Command, Joining, Member};
 use quorate_placement::core::report::{Report, StoreStats};
 use quorate_placement::core::state::State;
 use quorate_placement::core::tree::{RegionInfo, RegionStats};
@@ -53,7 +53,13 @@ pub fn initialize(cluster_id: u64, initial_stores: u32) -> Command {
             address: format!("127.0.0.1:237{id}"),
         })
         .collect();
-    Command::Initialize { cluster_id, members, initial_stores, replicas: 3 }
+    Command::Initialize {
+        cluster_id,
+        members,
+        initial_stores,
+        replicas: 3,
+        version: CLUSTER_VERSION,
+    }
 }
 
 /// A store with an empty folder announces itself.

@@ -225,3 +225,8 @@ pub fn was_removed(local: &LocalRegion, epoch: Epoch) -> bool {
     let state = local.state();
     state.region().is_none_or(|known| known.epoch.conf_ver < epoch.conf_ver)
 }
+
+/// Whether `region`, as placement knows it, is a later configuration without the local replica.
+pub fn is_removed(local: &LocalRegion, region: &Region) -> bool {
+    region.peer(local.peer()).is_none() && was_removed(local, region.epoch)
+}

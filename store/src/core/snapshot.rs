@@ -32,7 +32,7 @@ use quorate_proto::wire::command::{
 use quorate_proto::{KeyRange, PeerId, Region, RegionId};
 
 use super::applier::{Applier, Slot};
-use super::directory::{LocalRegion, members};
+use super::directory::{LocalRegion, State, members};
 use super::keys::{self, corrupt};
 
 /// The stored state of a region that serves.
@@ -95,7 +95,11 @@ impl Applier {
     /// again from the state before or finishes the installation, whichever the disk says.
     pub fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
         let Install { group, id, index, term, state, mut batch } = install;
-        let Some(local) = self.directory.get(group) else {
+        let here = |local: &Arc<LocalRegion>| match &*local.state() {
+            State::Uninitialized { .. } | State::Serving(_) | State::Installing(_) => true,
+            State::Removing(_) | State::Tombstone => false,
+        };
+        let Some(local) = self.directory.get(group).filter(here) else {
             tracing::warn!(region = %group, "dropped a snapshot of a region that was removed");
             return Ok(Vec::new());
         };

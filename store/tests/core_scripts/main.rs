@@ -6,6 +6,7 @@ mod codec;
 mod crash;
 mod directory;
 mod install;
+mod peers;
 mod plan;
 mod read;
 mod report;

@@ -1,8 +1,9 @@
 //! What placement is told: everything once, then only what changed.
 
 use quorate_consensus::time::Instant;
+use quorate_consensus::view::{PeerProgress, Replication};
 use quorate_proto::wire::placement::RegionReport;
-use quorate_proto::{PeerId, Term};
+use quorate_proto::{LogIndex, PeerId, Term};
 use quorate_store::core::Reporter;
 
 use super::world::{World, child, region};
@@ -80,4 +81,49 @@ fn load_is_reported_once_there_is_enough_of_it() {
     world.local(1).stats().measure(1_000, 10);
     let shrunk = reporter.report(&directory, NOW).reports.remove(0);
     assert_eq!((shrunk.approximate_bytes, shrunk.read_keys), (1_000, 0));
+}
+
+#[test]
+fn replicas_that_are_not_settled_are_reported_until_they_are() {
+    let world = World::new(vec![region(1, "", "")]);
+    let directory = world.directory();
+    world.lead(1);
+    let mut reporter = Reporter::new();
+    let first = reporter.report(&directory, NOW).reports.remove(0);
+    assert!(first.progress.is_empty() && first.pending_peers.is_empty());
+    assert!(reporter.report(&directory, NOW).reports.is_empty());
+
+    let peer = |peer, matched, snapshot, silent_since| PeerProgress {
+        peer: PeerId(peer),
+        matched: LogIndex(matched),
+        snapshot,
+        silent_since,
+    };
+    let silent = |seconds: u64| Some(Instant::from_millis(60_000 - seconds * 1_000));
+    let peers = vec![
+        peer(12, 5_000, false, None),
+        peer(13, 3_975, false, silent(10)),
+        peer(14, 0, true, silent(9)),
+    ];
+    let replication = Replication { last: LogIndex(5_000), peers };
+    world.local(1).view().set_replication(Some(replication));
+    for _ in 0..2 {
+        let report = reporter.report(&directory, NOW).reports.remove(0);
+        assert_eq!(report.last_index, 5_000);
+        assert_eq!(report.pending_peers, [13, 14]);
+        assert_eq!(report.down_peers, [13]);
+        let told: Vec<(u64, u64, u64)> = report
+            .progress
+            .iter()
+            .map(|peer| (peer.peer_id, peer.match_index, peer.silent_ms))
+            .collect();
+        assert_eq!(told, [(12, 5_000, 0), (13, 3_975, 10_000), (14, 0, 9_000)]);
+    }
+    assert!(reporter.report_one(&world.local(1), NOW).is_some());
+
+    // Once more, so that placement knows it is over.
+    world.local(1).view().set_replication(None);
+    let last = reporter.report(&directory, NOW).reports.remove(0);
+    assert!(last.progress.is_empty() && last.down_peers.is_empty());
+    assert!(reporter.report(&directory, NOW).reports.is_empty());
 }

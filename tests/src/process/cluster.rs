@@ -101,6 +101,20 @@ impl Cluster {
         cluster
     }
 
+    /// Another store joins. Its place in [`Cluster::stores`] is the last one.
+    ///
+    /// # Panics
+    /// When it is not ready within a minute.
+    pub fn join_store(&mut self, flags: &[&str]) -> StoreId {
+        let mut all = vec![format!("--placement={}", self.placement_addresses().join(","))];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let mut node = Node::new(self.home(), "store", self.stores.len() + 1, all);
+        node.start();
+        node.ready(HEALTHY);
+        self.stores.push(node);
+        self.store_ids()[self.stores.len() - 1]
+    }
+
     /// The cluster's folder: data, logs, and room for files of the test.
     pub fn home(&self) -> &Path {
         self.home.as_ref().expect("the folder lives as long as the cluster").path()

@@ -30,6 +30,7 @@ pub(crate) enum Concern {
     Client(u64),
     Stamper(u64),
     Nemesis,
+    Mover,
 }
 
 /// The part of a link that messages of one kind take. Each keeps its order.

@@ -1,12 +1,12 @@
 //! What must hold at every moment, whatever goes wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use quorate_consensus::engine::{Cf, Direction, EngineError, MemoryEngine, Reader};
 use quorate_consensus::shard::{ApplyTask, LeaderChange};
-use quorate_proto::{KeyRange, NodeId, Peer, PeerId, Region, RegionId, Term};
+use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, Term};
 use quorate_store::core::{Directory, keys};
 
 use super::trace::fnv;
@@ -22,7 +22,12 @@ pub(crate) struct Checks {
     leaders: BTreeMap<(RegionId, Term), PeerId>,
     entries: BTreeMap<(RegionId, u64), Entry>,
     states: BTreeMap<(RegionId, u64), (u64, NodeId)>,
-    regions: BTreeMap<(RegionId, u64), (KeyRange, Vec<Peer>)>,
+    /// By region, version and version of the configuration.
+    regions: BTreeMap<(RegionId, u64, u64), (KeyRange, Vec<Peer>)>,
+    /// Replicas that a configuration was the first to be without: never used again.
+    removed: BTreeMap<(RegionId, PeerId), u64>,
+    /// Replicas that were destroyed.
+    destroyed: BTreeSet<(RegionId, PeerId)>,
     /// Newest description of each region that any replica has applied.
     newest: BTreeMap<RegionId, Arc<Region>>,
     timestamps: BTreeMap<u64, u64>,
@@ -35,6 +40,8 @@ pub(crate) struct Checks {
     pub(crate) installs: u64,
     /// Changes of leadership.
     pub(crate) elections: u64,
+    /// Configurations of regions.
+    pub(crate) configurations: u64,
 }
 
 impl Checks {
@@ -53,6 +60,9 @@ impl Checks {
             self.elections += 1;
         }
         let known = *self.leaders.entry((group, term)).or_insert(leader);
+        if self.destroyed.contains(&(group, leader)) && change.is_local {
+            self.fail(|| format!("{leader} leads {group} in {term}, though it was destroyed"));
+        }
         if known != leader {
             self.fail(|| format!("{group} has two leaders in {term}: {known} and {leader}"));
         }
@@ -88,13 +98,20 @@ impl Checks {
         }
     }
 
-    /// One description for each region and version; disjoint on a store; versions only grow.
+    /// One description for each region and epoch; disjoint on a store; epochs only grow; what was
+    /// destroyed is not here again.
     pub(crate) fn directory(
         &mut self,
         node: NodeId,
         directory: &Directory,
-        seen: &mut BTreeMap<RegionId, u64>,
+        seen: &mut BTreeMap<RegionId, Epoch>,
     ) {
+        for local in directory.hosted() {
+            let (id, peer) = (local.id(), local.peer());
+            if self.destroyed.contains(&(id, peer)) {
+                self.fail(|| format!("{peer} of {id} is on {node} again"));
+            }
+        }
         let mut end = Some(bytes::Bytes::new());
         for local in directory.all() {
             let state = local.state();
@@ -104,35 +121,75 @@ impl Checks {
                 self.fail(|| format!("{node} has two regions at {start:?}"));
             }
             end = (!region.range.end.is_empty()).then(|| region.range.end.clone());
-            let version = region.epoch.version;
-            let last = seen.insert(region.id, version).unwrap_or(0);
-            if version < last {
-                self.fail(|| format!("{} went back to version {version} on {node}", region.id));
+            let epoch = region.epoch;
+            let last = seen.insert(region.id, epoch).unwrap_or_default();
+            if epoch.is_stale_against(last) {
+                self.fail(|| format!("{} went back to {epoch:?} on {node}", region.id));
             }
             self.region(node, region);
         }
     }
 
-    fn region(&mut self, node: NodeId, region: &Arc<Region>) {
-        let (id, version) = (region.id, region.epoch.version);
-        let newest = self.newest.entry(id).or_insert_with(|| {
-            self.splits += 1;
-            Arc::clone(region)
-        });
-        if newest.epoch.version < version {
-            *newest = Arc::clone(region);
+    /// The replica's data is gone for good.
+    pub(crate) fn destroyed(&mut self, node: NodeId, group: RegionId, peer: PeerId) {
+        if let Some(region) = self.newest.get(&group).filter(|region| region.peer(peer).is_some()) {
+            let epoch = region.epoch;
+            self.fail(|| format!("{node} destroyed {peer}, a replica of {group} at {epoch:?}"));
         }
+        self.destroyed.insert((group, peer));
+    }
+
+    fn region(&mut self, node: NodeId, region: &Arc<Region>) {
+        let (id, epoch) = (region.id, region.epoch);
         let mine = (region.range.clone(), region.peers.clone());
-        let known = self.regions.entry((id, version)).or_insert_with(|| mine.clone()).clone();
-        if known != mine {
-            self.fail(|| format!("{node} has {id} version {version} as {mine:?}, not {known:?}"));
+        let key = (id, epoch.version, epoch.conf_ver);
+        match self.regions.get(&key) {
+            Some(known) if *known == mine => return,
+            Some(known) => {
+                let known = known.clone();
+                self.fail(|| format!("{node} has {id} at {epoch:?} as {mine:?}, not {known:?}"));
+            }
+            None => {
+                self.regions.insert(key, mine);
+                self.configuration(region);
+            }
+        }
+        let Some(newest) = self.newest.get(&id) else {
+            self.splits += 1;
+            self.newest.insert(id, Arc::clone(region));
+            return;
+        };
+        if newest.epoch.is_stale_against(epoch) {
+            let gone = newest.peers.iter().filter(|peer| region.peer(peer.id).is_none());
+            self.removed.extend(gone.map(|peer| ((id, peer.id), epoch.conf_ver)));
+            self.newest.insert(id, Arc::clone(region));
+        }
+    }
+
+    /// Voters are odd on both sides, and nobody is used again.
+    fn configuration(&mut self, region: &Region) {
+        self.configurations += 1;
+        let (id, epoch) = (region.id, region.epoch);
+        let count = |roles: [Role; 2]| {
+            region.peers.iter().filter(|peer| roles.contains(&peer.role)).count()
+        };
+        let incoming = count([Role::Voter, Role::IncomingVoter]);
+        let outgoing = count([Role::Voter, Role::DemotingVoter]);
+        if incoming % 2 == 0 || outgoing % 2 == 0 {
+            self.fail(|| format!("{id} at {epoch:?} has {incoming} and {outgoing} voters"));
+        }
+        for peer in &region.peers {
+            let removed = self.removed.get(&(id, peer.id));
+            if removed.is_some_and(|removed| *removed <= epoch.conf_ver) {
+                self.fail(|| format!("{} of {id} is used again at {epoch:?}", peer.id));
+            }
         }
     }
 
     /// The newest region known to hold a key.
     pub(crate) fn region_of(&self, key: &[u8]) -> Option<Arc<Region>> {
         let holding = self.newest.values().filter(|region| region.range.contains(key));
-        holding.max_by_key(|region| region.epoch.version).cloned()
+        holding.max_by_key(|region| (region.epoch.version, region.epoch.conf_ver)).cloned()
     }
 
     /// All regions, newest descriptions.

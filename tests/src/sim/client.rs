@@ -25,7 +25,7 @@ use crate::linearize::register::{KvInput, KvOutput};
 pub(crate) type History = Recorder<KeyedInput, KvOutput>;
 
 /// First node id of clients.
-pub(crate) const CLIENTS: u64 = 1_000;
+pub(crate) const CLIENTS: u64 = 200_000;
 
 /// See the module.
 pub(crate) struct Client {
@@ -308,6 +308,7 @@ impl Client {
             RegionError::NotInitialized(_)
             | RegionError::StaleCommand
             | RegionError::Busy(_)
+            | RegionError::DataIsNotReady { .. }
             | RegionError::ReadNotReady(_) => self.again(20 * MS, cx),
             error @ (RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }

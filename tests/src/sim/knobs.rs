@@ -62,6 +62,10 @@ pub(crate) struct Knobs {
     pub(crate) sticking: bool,
     /// Part of what is applied that takes long.
     pub(crate) apply_stall: f64,
+    /// Between two looks of the mover of replicas; zero: replicas stay where they are.
+    pub(crate) moves: Span,
+    /// Part of the removed replicas whose store is told.
+    pub(crate) destroy_orders: f64,
     /// Part of the steps of a read after which its process stands still.
     pub(crate) pause_in_read: f64,
 }
@@ -88,6 +92,10 @@ pub(crate) struct Deeds {
     pub(crate) placement_kill: u64,
     /// The leader of placement is cut off.
     pub(crate) placement_cut: u64,
+    /// A store is lost for good; another one comes in its place.
+    pub(crate) replace: u64,
+    /// The leader of a region dies in the middle of a change of its members.
+    pub(crate) joint_kill: u64,
 }
 
 impl Knobs {
@@ -114,9 +122,12 @@ impl Knobs {
             let mut rng = of(name);
             if calm || rng.random_bool(0.4) { 0.0 } else { rng.random_range(0.0..most) }
         };
+        let moving = of("moving").random_bool(0.6);
+        let stores = pick(&mut of("stores"), &[1, 3, 3, 3, 3, 3, 3, 4, 5]);
+        let stores = if moving { stores.max(3) + of("spare").random_range(0..=2) } else { stores };
         let deed = |name: &str, weights: &[u64]| pick(&mut of(name), weights);
         Self {
-            stores: pick(&mut of("stores"), &[1, 3, 3, 3, 3, 3, 3, 4, 5]),
+            stores,
             members: pick(&mut of("members"), &[1, 3, 3, 3]),
             replicas: pick(&mut of("replicas"), &[3, 3, 5]),
             shards: of("shards").random_range(1..=3),
@@ -140,6 +151,8 @@ impl Knobs {
                 orphan: deed("orphan", &[0, 0, 2, 6]),
                 placement_kill: deed("placement kill", &[0, 1, 2]),
                 placement_cut: deed("placement cut", &[0, 1, 2]),
+                replace: if moving { deed("replace", &[0, 1, 2]) } else { 0 },
+                joint_kill: if moving { deed("joint kill", &[0, 1, 3]) } else { 0 },
             },
             delay: pick(&mut of("delay"), &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
             loss: some("loss", 0.08),
@@ -161,12 +174,23 @@ impl Knobs {
             sticking: pick(&mut of("sticking"), &[false, true, true]),
             apply_stall: some("apply stall", 0.01),
             wander: pick(&mut of("wander"), &[0.0, 0.05, 0.25]),
+            moves: if moving {
+                (20 * MS, pick(&mut of("moves"), &[100, 400, 1_500]) * MS)
+            } else {
+                (0, 0)
+            },
+            destroy_orders: pick(&mut of("destroy orders"), &[0.0, 0.5, 1.0]),
             pause_in_read: if calm {
                 0.0
             } else {
                 pick(&mut of("pause in read"), &[0.0, 0.000_5, 0.003])
             },
         }
+    }
+
+    /// Replicas move from store to store.
+    pub(crate) fn moving(&self) -> bool {
+        self.moves.1 > 0
     }
 
     /// When a store splits a region.

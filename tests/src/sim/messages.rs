@@ -50,6 +50,8 @@ pub(crate) enum Event {
     Nemesis,
     /// Trouble that was planned before.
     Deed(Deed),
+    /// Time to move a replica.
+    Move,
 }
 
 impl Event {
@@ -67,6 +69,7 @@ impl Event {
             Event::Client { client, .. } => Concern::Client(*client),
             Event::Stamp { client, .. } => Concern::Stamper(*client),
             Event::Nemesis | Event::Deed(_) => Concern::Nemesis,
+            Event::Move => Concern::Mover,
         }
     }
 }

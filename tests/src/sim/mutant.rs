@@ -34,11 +34,23 @@ pub enum Mutant {
     StrangersIgnored,
     /// A snapshot lacks the last pair of its data.
     SnapshotWithoutAll,
+    /// A snapshot made in a joint configuration names the incoming one only.
+    SnapshotWithoutJoint,
+    /// Raft is not told of configurations that were applied.
+    ConfigurationUntold,
+    /// A joint configuration is left only by the store that led when it was entered.
+    LeaveByWhoEntered,
+    /// A removed replica is forgotten by its group, but its data stays.
+    RemovedStays,
+    /// A removed replica leaves no tombstone.
+    DestroyedWithoutTombstone,
+    /// Nobody asks whether a replica whose leader is silent is still one.
+    LostIgnored,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 20] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -53,5 +65,11 @@ impl Mutant {
         Mutant::LeaseThroughTransfer,
         Mutant::StrangersIgnored,
         Mutant::SnapshotWithoutAll,
+        Mutant::SnapshotWithoutJoint,
+        Mutant::ConfigurationUntold,
+        Mutant::LeaveByWhoEntered,
+        Mutant::RemovedStays,
+        Mutant::DestroyedWithoutTombstone,
+        Mutant::LostIgnored,
     ];
 }

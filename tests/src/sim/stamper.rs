@@ -9,7 +9,7 @@ use super::messages::{Ask, Body, Event, Told};
 use super::placement::MEMBERS;
 
 /// First node id of stampers.
-pub(crate) const STAMPERS: u64 = 2_000;
+pub(crate) const STAMPERS: u64 = 300_000;
 
 /// See the module.
 #[derive(Debug)]

@@ -63,6 +63,29 @@ fn failover() {
 }
 
 #[test]
+fn rebalance() {
+    passed(demo("rebalance", 10_000), "rebalance", &["skew of replicas", "nothing moved for"]);
+}
+
+#[test]
+fn join() {
+    let words = ["3→5 voters in 6 regions", "6 lone learners", "0 even voter sets seen"];
+    passed(demo("join", 10_000), "join", &words);
+}
+
+#[test]
+fn decommission() {
+    let words = ["left in", "a removal that could not end was refused"];
+    passed(demo("decommission", 10_000), "decommission", &words);
+}
+
+#[test]
+fn analytics() {
+    let words = ["12 learners stayed learners", "with scans from learners"];
+    passed(demo("analytics", 10_000), "analytics", &words);
+}
+
+#[test]
 fn without_records_a_demo_says_what_to_give() {
     let home = tempfile::tempdir().unwrap();
     let ran = run_for(home.path(), &["demo", "split"], LIMIT).with_code(1);

@@ -5,6 +5,7 @@ mod remove;
 mod watch;
 
 pub(crate) use remove::{RemoveArgs, ReplaceArgs, remove, replace};
+pub(crate) use watch::Watcher;
 
 use quorate_proto::wire::placement::StoreStatus;
 use serde_json::{Value, json};

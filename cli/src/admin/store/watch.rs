@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quorate_client::PlacementClient;
 use quorate_client::placement::RegionInfo;
 use quorate_proto::StoreId;
+use quorate_proto::wire::placement::OperatorStatus;
 
 use super::leaving::{Leaving, Look, longest_wait};
 use crate::exit::{Failure, Outcome};
@@ -25,14 +26,20 @@ const STILL: Duration = Duration::from_secs(5);
 /// # Errors
 /// Nobody answers any more, or somebody else took the store back in.
 pub(super) async fn watch(placement: &PlacementClient, store: StoreId, total: u64) -> Outcome {
-    let begun = Instant::now();
     let mut screen = Screen::new();
-    let mut leaving = Leaving::new(total);
+    let mut watcher = Watcher::new(store, total);
     let mut failures = 0;
     loop {
-        match look(placement, store, begun, &mut leaving, &mut screen).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => failures = 0,
+        match watcher.look(placement).await {
+            Ok(None) => {
+                screen.clear();
+                screen.say(&format!("{store} has left: its process can be stopped for good"));
+                return Ok(());
+            }
+            Ok(Some(rows)) => {
+                failures = 0;
+                screen.rows(rows);
+            }
             Err(failure) if failures >= PATIENCE => return Err(failure),
             Err(_) => failures += 1,
         }
@@ -40,60 +47,80 @@ pub(super) async fn watch(placement: &PlacementClient, store: StoreId, total: u6
     }
 }
 
-/// One look; true where the store has left.
-async fn look(
-    placement: &PlacementClient,
+/// Looks at one store again and again.
+pub(crate) struct Watcher {
     store: StoreId,
     begun: Instant,
-    leaving: &mut Leaving,
-    screen: &mut Screen,
-) -> Outcome<bool> {
-    let status = placement.status().await?;
-    let is_it = |id: u64| id == store.get();
-    let entry =
-        status.stores.iter().find(|entry| entry.store.as_ref().is_some_and(|s| is_it(s.id)));
-    let state = entry.map_or("Left", |entry| entry.state.as_str());
-    match state {
-        "Left" => {
-            screen.clear();
-            screen.say(&format!("{store} has left: its process can be stopped for good"));
-            return Ok(true);
-        }
-        "Up" | "Joining" => {
-            return Err(Failure::error(format!(
-                "{store} is {} again: somebody took it back in",
-                state.to_lowercase()
-            )));
-        }
-        _ => {}
+    leaving: Leaving,
+}
+
+impl Watcher {
+    /// So many replicas have to go.
+    pub(crate) fn new(store: StoreId, total: u64) -> Self {
+        Self { store, begun: Instant::now(), leaving: Leaving::new(total) }
     }
-    let regions = placement.scan_regions(Bytes::new(), Bytes::new(), REGIONS).await?;
-    let hosted: Vec<&RegionInfo> = regions.iter().filter(|info| hosts(info, store)).collect();
-    let leads = hosted.iter().filter(|info| info.leader.is_some_and(|peer| peer.store == store));
-    leaving.look(Look {
-        at: begun.elapsed(),
-        left: hosted.len() as u64,
-        leaders: leads.count() as u64,
-    });
-    let mut rows = vec![leaving.line()];
-    let operators = placement.operators(0, false).await?;
-    let of_store: Vec<_> = operators
-        .iter()
-        .filter(|operator| hosted.iter().any(|info| info.region.id.get() == operator.region_id))
-        .collect();
-    match longest_wait(&of_store) {
-        Some(words) => rows.push(words),
-        None => {
-            let idle = hosted.iter().find(|info| {
-                of_store.iter().all(|operator| operator.region_id != info.region.id.get())
-            });
-            if let Some(info) = idle.filter(|_| leaving.still_for() >= STILL) {
-                rows.push(reason(placement, info).await?);
+
+    /// How far it is, in rows; `None` where the store has left.
+    ///
+    /// # Errors
+    /// Placement does not answer, or the store is in again.
+    pub(crate) async fn look(
+        &mut self,
+        placement: &PlacementClient,
+    ) -> Outcome<Option<Vec<String>>> {
+        let store = self.store;
+        let status = placement.status().await?;
+        let mut entries = status.stores.iter();
+        let entry =
+            entries.find(|entry| entry.store.as_ref().is_some_and(|known| known.id == store.get()));
+        match entry.map_or("Left", |entry| entry.state.as_str()) {
+            "Left" => return Ok(None),
+            state @ ("Up" | "Joining") => {
+                return Err(Failure::error(format!(
+                    "{store} is {} again: somebody took it back in",
+                    state.to_lowercase()
+                )));
             }
+            _ => {}
+        }
+        let regions = placement.scan_regions(Bytes::new(), Bytes::new(), REGIONS).await?;
+        let hosted: Vec<&RegionInfo> = regions.iter().filter(|info| hosts(info, store)).collect();
+        let leads =
+            hosted.iter().filter(|info| info.leader.is_some_and(|peer| peer.store == store));
+        self.leaving.look(Look {
+            at: self.begun.elapsed(),
+            left: hosted.len() as u64,
+            leaders: leads.count() as u64,
+        });
+        let mut rows = vec![self.leaving.line()];
+        rows.extend(self.who_waits(placement, &hosted).await?);
+        Ok(Some(rows))
+    }
+
+    /// The region that waits, and why; where nothing says so, the last decision about one that
+    /// does not move.
+    async fn who_waits(
+        &self,
+        placement: &PlacementClient,
+        hosted: &[&RegionInfo],
+    ) -> Outcome<Option<String>> {
+        let operators = placement.operators(0, false).await?;
+        let is_of = |operator: &&OperatorStatus, info: &RegionInfo| {
+            operator.region_id == info.region.id.get()
+        };
+        let concerned: Vec<&OperatorStatus> = operators
+            .iter()
+            .filter(|operator| hosted.iter().any(|info| is_of(operator, info)))
+            .collect();
+        if let Some(words) = longest_wait(&concerned) {
+            return Ok(Some(words));
+        }
+        let mut idle = hosted.iter().filter(|info| !concerned.iter().any(|one| is_of(one, info)));
+        match idle.next().filter(|_| self.leaving.still_for() >= STILL) {
+            Some(info) => reason(placement, info).await.map(Some),
+            None => Ok(None),
         }
     }
-    screen.rows(rows);
-    Ok(false)
 }
 
 fn hosts(info: &RegionInfo, store: StoreId) -> bool {

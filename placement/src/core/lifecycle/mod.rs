@@ -30,6 +30,8 @@
 //! the group's leader (the controller does).
 
 mod batch;
+mod cancel;
+mod change;
 mod group;
 mod limits;
 mod next;
@@ -43,12 +45,14 @@ use std::fmt;
 use quorate_proto::{NodeId, PeerId};
 
 pub use batch::{choose, safe_batch};
+pub use cancel::cancel;
+pub use change::{Change, Next, Severity, Stepped, Transition};
 pub use group::{Group, Member};
 pub use limits::Limits;
 pub use pace::Pace;
 pub use proof::{NoProof, proof};
-pub use step::{Change, Next, Severity, Stepped, Transition, step};
-pub use wish::{CannotBe, Wish, cancel, wish};
+pub use step::step;
+pub use wish::{CannotBe, Wish, wish};
 
 /// What a member is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,10 +250,38 @@ impl Record {
         }
     }
 
-    /// Equal but for the measured pace.
+    /// True where something is about to happen; false for one that waits for good.
+    pub fn is_on_its_way(&self) -> bool {
+        match self.state {
+            State::Joining { .. }
+            | State::Syncing
+            | State::Ready { .. }
+            | State::Pairing { .. }
+            | State::Promoting { .. }
+            | State::Active
+            | State::Zombie => true,
+            State::StandbyLearner | State::KeepAsLearner => {
+                matches!(self.aim, Aim::Leave { .. } | Aim::Vote { replacing: Some(_) })
+            }
+            State::Removed => false,
+        }
+    }
+
+    /// True where nothing that has to be durable differs: the pace is measured anew, and a reason
+    /// alone is not worth an entry of the log.
     pub fn is_same(&self, other: &Record) -> bool {
-        let Record { node, peer, aim, state, since_ms, joined_ms, held, reason, operator, pace: _ } =
-            self;
+        let Record {
+            node,
+            peer,
+            aim,
+            state,
+            since_ms,
+            joined_ms,
+            held,
+            reason: _,
+            operator,
+            pace: _,
+        } = self;
         *node == other.node
             && *peer == other.peer
             && *aim == other.aim
@@ -257,7 +289,6 @@ impl Record {
             && *since_ms == other.since_ms
             && *joined_ms == other.joined_ms
             && *held == other.held
-            && *reason == other.reason
             && *operator == other.operator
     }
 

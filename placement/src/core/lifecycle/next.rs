@@ -6,9 +6,10 @@
 use quorate_proto::{NodeId, PeerId, Role};
 
 use super::batch::{choose, safe_batch};
+use super::change::{Change, Next};
 use super::group::Member;
 use super::proof::{can_commit, proof};
-use super::step::{Change, Look, Next, Severity, ready_since};
+use super::step::{Look, ready_since};
 use super::{Aim, Record, State};
 
 /// Decides; marks those it chooses or lets wait.
@@ -163,7 +164,9 @@ fn growth(look: &mut Look<'_>) -> Next {
         .iter()
         .filter(|record| matches!(record.aim, Aim::Vote { replacing: None }) && !record.held)
         .filter_map(|record| group.on(record.node).map(|member| (record, member)))
-        .filter(|(record, member)| member.role == Role::Learner && is_candidate(look, record, member))
+        .filter(|(record, member)| {
+            member.role == Role::Learner && is_candidate(look, record, member)
+        })
         .collect();
     let batch = safe_batch(voters, candidates.len(), target);
     let chosen: Vec<(NodeId, PeerId)> = choose(group, candidates, batch)
@@ -225,9 +228,6 @@ fn wait_for_partners(look: &mut Look<'_>, voters: usize, target: usize) -> Next 
                 let why = format!("waits for a partner (voters {voters}, target {target})");
                 let state = State::Pairing { ready_ms, deadline_ms };
                 look.records[at].enter(state, why, look.now_ms);
-                let what =
-                    format!("ready, waiting for a partner (voters {voters}, target {target})");
-                look.tell(node, "member-pairing", Severity::Info, &what);
                 waits = Next::Wait(format!("{} waits for a partner", look.group.name(node)));
             }
             State::Pairing { .. } => {

@@ -82,7 +82,7 @@ pub fn proof(group: &Group, promote: &[PeerId], demote: &[PeerId]) -> Result<(),
             Role::IncomingVoter | Role::DemotingVoter => false,
         })
         .collect();
-    if after.len() % 2 == 0 {
+    if after.len().is_multiple_of(2) {
         return Err(NoProof::Even(after.len()));
     }
     let (alive, voters) = (living(&before), before.len());

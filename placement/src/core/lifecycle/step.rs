@@ -1,102 +1,11 @@
 //! One look at a group: what its members have become since the last one.
 
-use quorate_proto::{NodeId, PeerId, RegionId, Role};
+use quorate_proto::{NodeId, PeerId, Role};
 
+use super::change::{Change, Next, Severity, Stepped, Transition};
 use super::group::{Group, Member};
 use super::limits::{Limits, REMEMBER_REMOVED_MS};
 use super::{Aim, Record, State, next};
-
-/// A change of a group's configuration: one step, each a compare-and-set on the region's epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A new member without a vote.
-    AddLearner {
-        /// Its process.
-        node: NodeId,
-        /// Its peer, never used before.
-        peer: PeerId,
-    },
-    /// Learners become incoming voters, voters demoting ones.
-    EnterJoint {
-        /// Learners.
-        promote: Vec<PeerId>,
-        /// Voters.
-        demote: Vec<PeerId>,
-    },
-    /// Incoming voters become voters, demoting ones learners.
-    LeaveJoint,
-    /// A learner goes.
-    RemoveLearner {
-        /// Which one.
-        peer: PeerId,
-    },
-}
-
-/// What is to be done to a group now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing, and nothing is waited for.
-    Nothing,
-    /// Something is waited for, in words.
-    Wait(String),
-    /// Order this.
-    Change(Change),
-    /// Leadership goes there first.
-    Transfer {
-        /// To the voter on this node.
-        to: NodeId,
-        /// Why, in words.
-        why: String,
-    },
-}
-
-/// How much a transition matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// As it should be.
-    Info,
-    /// Somebody should look.
-    Warning,
-    /// Somebody should look now.
-    Critical,
-}
-
-impl Severity {
-    /// The word that people read.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Critical => "critical",
-        }
-    }
-}
-
-/// Something that happened to a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transition {
-    /// In which group.
-    pub group: RegionId,
-    /// To which member; of several that act together, the first.
-    pub node: NodeId,
-    /// `member-joined`, `member-ready`, `member-promoted`…
-    pub kind: &'static str,
-    /// How much it matters.
-    pub severity: Severity,
-    /// In words: `r7 s4 joined as learner`.
-    pub text: String,
-}
-
-/// What one look led to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stepped {
-    /// The records afterwards.
-    pub records: Vec<Record>,
-    /// What is to be done.
-    pub next: Next,
-    /// What happened, in order.
-    pub transitions: Vec<Transition>,
-}
 
 /// One look at a group. See the module.
 pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> Stepped {
@@ -107,6 +16,7 @@ pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> 
         records: records.to_vec(),
         transitions: Vec::new(),
         promoted: Vec::new(),
+        newly_ready: Vec::new(),
     };
     look.observe();
     look.tell_promoted();
@@ -124,6 +34,8 @@ pub(super) struct Look<'a> {
     transitions: Vec<Transition>,
     /// Became voters: the node, and whom it replaced.
     promoted: Vec<(NodeId, Option<NodeId>)>,
+    /// Became ready with this look; what for is told once that is decided.
+    newly_ready: Vec<NodeId>,
 }
 
 impl Look<'_> {
@@ -152,14 +64,24 @@ impl Look<'_> {
         };
         let (group, now_ms) = (self.group, self.now_ms);
         for record in &mut self.records {
-            let learns =
-                group.on(record.node).is_some_and(|member| member.role == Role::Learner);
+            let learns = group.on(record.node).is_some_and(|member| member.role == Role::Learner);
             if let State::Promoting { ready_ms } = record.state
                 && learns
                 && !chosen.contains(&record.peer)
             {
                 record.enter(State::Ready { ready_ms }, "not promoted yet", now_ms);
             }
+        }
+        let (voters, target) = (group.voters().count(), group.target);
+        for node in std::mem::take(&mut self.newly_ready) {
+            let pairs = |record: &Record| {
+                record.node == node && matches!(record.state, State::Pairing { .. })
+            };
+            let what = match self.records.iter().any(pairs) {
+                true => format!("ready, waiting for a partner (voters {voters}, target {target})"),
+                false => format!("ready (voters {voters}, target {target})"),
+            };
+            self.tell(node, "member-ready", Severity::Info, &what);
         }
         self.records.retain(|record| {
             record.state != State::Active || !matches!(record.aim, Aim::Vote { .. })
@@ -330,9 +252,7 @@ impl Look<'_> {
                     }
                     Aim::Vote { .. } | Aim::Leave { .. } => {
                         record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
-                        let (voters, target) = (self.group.voters().count(), self.group.target);
-                        let what = format!("ready (voters {voters}, target {target})");
-                        self.tell(record.node, "member-ready", Severity::Info, &what);
+                        self.newly_ready.push(record.node);
                     }
                 }
             }
@@ -348,10 +268,7 @@ impl Look<'_> {
                     record.reason = why;
                 }
             }
-            (
-                State::Ready { .. } | State::Pairing { .. } | State::Promoting { .. },
-                Err(why),
-            ) => {
+            (State::Ready { .. } | State::Pairing { .. } | State::Promoting { .. }, Err(why)) => {
                 let what = format!("is not ready any more: {why}");
                 record.enter(State::Syncing, why, self.now_ms);
                 self.tell(record.node, "member-behind", Severity::Info, &what);

@@ -255,9 +255,9 @@ impl Work<'_> {
             group.voters().filter(same).count()
         };
         let leaves = |member: &Member| {
-            self.records.iter().any(|record| {
-                record.node == member.node && matches!(record.aim, Aim::Leave { .. })
-            })
+            self.records
+                .iter()
+                .any(|record| record.node == member.node && matches!(record.aim, Aim::Leave { .. }))
         };
         let others = group.voters().filter(|member| {
             member.peer != with.peer
@@ -329,7 +329,7 @@ impl Work<'_> {
 
     fn demote(&mut self, nodes: &[NodeId], force: bool) -> Result<(), CannotBe> {
         let mut going = Vec::new();
-        for node in nodes {
+        for node in &nodes.iter().copied().collect::<BTreeSet<_>>() {
             let member = self.member(*node)?;
             if member.role != Role::Voter {
                 let (name, title) = (self.group.name(*node), self.group.title());
@@ -338,10 +338,10 @@ impl Work<'_> {
             going.push(member.clone());
         }
         let voters = self.group.voters().count();
-        if voters == going.len() {
+        if voters <= going.len() {
             return Err(CannotBe::OnlyVoter(self.group.title()));
         }
-        if (voters - going.len()) % 2 == 0
+        if (voters - going.len()).is_multiple_of(2)
             && let Some(first) = going.first().cloned()
         {
             going.push(self.partner(&first)?);
@@ -369,55 +369,4 @@ fn is_waiting(record: &Record) -> bool {
             | State::Zombie
             | State::Removed => false,
         }
-}
-
-/// The records once `operator` is given up: before the joint change everything goes back to what
-/// it was; after it, what is left to do is done. Its reason is kept.
-pub fn cancel(
-    group: &Group,
-    records: &[Record],
-    operator: u64,
-    why: &str,
-    now_ms: u64,
-) -> Vec<Record> {
-    let votes =
-        |node: NodeId| group.on(node).is_some_and(|member| member.role != Role::Learner);
-    let mut kept = records.to_vec();
-    for record in &mut kept {
-        // A standby learner that was to replace somebody stands by again.
-        if let Aim::Vote { replacing: Some(old) } = record.aim
-            && record.operator != operator
-            && records.iter().any(|other| other.node == old && other.operator == operator)
-            && !votes(record.node)
-        {
-            record.aim = Aim::Vote { replacing: None };
-            record.enter(State::StandbyLearner, why, now_ms);
-        }
-        if record.operator != operator {
-            continue;
-        }
-        record.operator = 0;
-        match (record.aim, record.state) {
-            // A new learner goes again; one that may still appear is noticed by its record.
-            (Aim::Vote { .. } | Aim::Learn, State::Joining { .. }) => {
-                record.aim = Aim::Leave { replaced_by: None };
-                record.enter(State::Removed, why, now_ms);
-            }
-            (Aim::Vote { .. } | Aim::Learn, _) if !votes(record.node) => {
-                record.aim = Aim::Leave { replaced_by: None };
-                why.clone_into(&mut record.reason);
-            }
-            // It was demoted already: the rest is done.
-            (Aim::Leave { .. }, _) if !votes(record.node) => {
-                record.aim = Aim::Leave { replaced_by: None };
-            }
-            // A voter stays one.
-            (Aim::Vote { .. } | Aim::Learn | Aim::Leave { .. }, _) => {
-                record.aim = Aim::Vote { replacing: None };
-                record.enter(State::Active, why, now_ms);
-            }
-        }
-    }
-    kept.retain(|record| record.state != State::Active || !matches!(record.aim, Aim::Vote { .. }));
-    kept
 }

@@ -9,24 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use quorate_proto::{Epoch, RegionId, StoreId};
 
-/// What a new replica is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ReplicaRole {
-    /// It shall become a voter.
-    Standard,
-    /// It stays a learner: reads, analytics, a copy far away.
-    Analytics,
-}
-
-impl ReplicaRole {
-    /// The word that people read.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ReplicaRole::Standard => "standard",
-            ReplicaRole::Analytics => "analytics",
-        }
-    }
-}
+pub use crate::core::lifecycle::ReplicaRole;
 
 /// What shall become true of a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +74,36 @@ impl Goal {
             Goal::Demote { .. } => "demote",
             Goal::LeaveJoint => "leave-joint",
         }
+    }
+}
+
+impl Goal {
+    /// True where who replicates the region changes, or who of them votes: pursued by lifecycles.
+    pub const fn changes_members(&self) -> bool {
+        match self {
+            Goal::TransferLeader { .. } | Goal::Split { .. } => false,
+            Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint => true,
+        }
+    }
+
+    /// How long it may take without getting on, in milliseconds.
+    pub fn time_ms(&self) -> u64 {
+        let time = match self {
+            Goal::TransferLeader { .. } => super::TRANSFER_DEADLINE,
+            Goal::Split { .. } => super::SPLIT_DEADLINE,
+            Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint => super::CHANGE_DEADLINE,
+        };
+        super::millis(time)
     }
 }
 

@@ -1,9 +1,13 @@
-//! Operators: what placement has told stores to do, until a report shows it done.
+//! Operators: what placement is about to do to regions, until a report shows it done.
 //!
-//! The only part of the core that acts on regions. An operator belongs to one region at one epoch,
-//! is sent to the store that leads the region, again and again until it is seen done, is
-//! overtaken, or its deadline passes. Its steps are idempotent, so sending one twice does no harm;
-//! a store refuses it where the epoch has moved on.
+//! The only part of the core that acts on regions. An operator belongs to one region and has a
+//! [`Goal`]; its next [`Step`] is derived from the region as reported, and sent to the store that
+//! leads the region, again and again until its effect is seen, the region changes otherwise, or
+//! the deadline passes. A store refuses a step where the epoch has moved on, so sending one twice
+//! does no harm.
+//!
+//! Transfers and splits are one step each and are pursued here. Who replicates a region is
+//! pursued by its lifecycles, which name the step ([`Operators::direct`]).
 //!
 //! Bounded: one operator a region, [`MAX_OPERATORS`] in all; a region whose operator failed is
 //! left alone for [`REST_AFTER_FAILURE`]. The last [`REMEMBERED`] that ended are kept with what
@@ -12,135 +16,134 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use quorate_consensus::time::Instant;
 use quorate_proto::{Epoch, RegionId, StoreId, Term};
-use thiserror::Error;
 
 mod goal;
+mod order;
+mod refused;
+mod story;
+mod under_way;
 
 use super::tree::{RegionInfo, RegionTree};
 pub use goal::{Draft, Goal, ReplicaRole};
+pub use order::{Order, Step};
+pub use refused::Refused;
+pub use story::{Story, story};
+pub use under_way::{End, Ended, UnderWay};
 
 /// Most operators under way.
 pub const MAX_OPERATORS: usize = 256;
-/// How long a scheduler's transfer may take: an election and a report.
+/// How long a transfer of leadership may take: an election and a report.
 pub const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a split may take.
 pub const SPLIT_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a change of replicas may go without progress.
+pub const CHANGE_DEADLINE: Duration = Duration::from_secs(600);
 /// How long a region is left alone after an operator of its own failed.
 pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// Time after which an order that has shown no effect is sent again.
 pub const RESEND_AFTER: Duration = Duration::from_secs(2);
 /// Operators that are remembered after they ended.
 pub const REMEMBERED: usize = 256;
+/// Refusals of one step, at one epoch, after which an operator is given up.
+pub const MAX_REFUSALS: u32 = 10;
 
-/// An operator under way.
+/// An operator, as far as it is replicated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
     /// Unique over all leaders of placement.
     pub id: u64,
     /// Of which region.
     pub region: RegionId,
-    /// At which epoch.
+    /// At which epoch it began.
     pub epoch: Epoch,
     /// What for.
     pub goal: Goal,
     /// Who wants it.
-    pub by: &'static str,
+    pub by: String,
     /// Why, in words.
     pub reason: String,
-    /// When it is given up.
-    pub deadline: Instant,
-    sent: Option<(StoreId, Instant)>,
-}
-
-/// What became of an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// A report showed it done.
-    Done,
-    /// The region changed otherwise meanwhile.
-    Overtaken,
-    /// It was not seen done in time.
-    TimedOut,
-}
-
-/// An operator that ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The operator.
-    pub operator: Operator,
-    /// What became of it.
-    pub end: End,
-}
-
-/// Why an operator was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refused {
-    /// One at a time.
-    #[error("{region} is busy with operator {operator} ({reason}); try again once it has ended")]
-    Busy {
-        /// The region.
-        region: RegionId,
-        /// What it is busy with.
-        operator: u64,
-        /// Why that was begun.
-        reason: String,
-    },
-    /// Too many under way.
-    #[error("{MAX_OPERATORS} operators are under way; try again later")]
-    Full,
+    /// When it began, in placement time.
+    pub began_ms: u64,
+    /// When it is given up, unless it gets on meanwhile.
+    pub deadline_ms: u64,
 }
 
 /// All operators. See the module.
 #[derive(Debug)]
 pub struct Operators {
     next_id: u64,
-    under_way: BTreeMap<RegionId, Operator>,
-    resting: BTreeMap<RegionId, Instant>,
+    under_way: BTreeMap<RegionId, UnderWay>,
+    resting: BTreeMap<RegionId, u64>,
     ended: VecDeque<Ended>,
+    ends: BTreeMap<&'static str, u64>,
+    destroys: Vec<(StoreId, Order)>,
 }
 
 impl Operators {
-    /// None under way, for the leader of `term`.
-    pub fn new(term: Term) -> Self {
+    /// For the leader of `term`, with those that a former leader had begun; each gets its whole
+    /// time anew.
+    pub fn new<'a>(term: Term, begun: impl IntoIterator<Item = &'a Operator>, now_ms: u64) -> Self {
+        let again = |operator: &Operator| {
+            let time = operator.deadline_ms.saturating_sub(operator.began_ms);
+            let mut operator = operator.clone();
+            operator.deadline_ms = operator.deadline_ms.max(now_ms + time);
+            (operator.region, UnderWay::new(operator))
+        };
         Self {
             next_id: term.0 << 32,
-            under_way: BTreeMap::new(),
+            under_way: begun.into_iter().map(again).collect(),
             resting: BTreeMap::new(),
             ended: VecDeque::new(),
+            ends: BTreeMap::new(),
+            destroys: Vec::new(),
         }
     }
 
-    /// Begins an operator; its id.
+    /// Whether an operator on that region could begin.
     ///
     /// # Errors
     /// The region has one, or there are too many.
-    pub fn begin(&mut self, draft: Draft, deadline: Instant) -> Result<u64, Refused> {
-        let Draft { region, epoch, goal, by, reason } = draft;
-        if let Some(busy) = self.under_way.get(&region) {
+    pub fn may_begin(&self, region: RegionId) -> Result<(), Refused> {
+        if let Some(busy) = self.of(region) {
             let (operator, reason) = (busy.id, busy.reason.clone());
             return Err(Refused::Busy { region, operator, reason });
         }
         if self.room() == 0 {
             return Err(Refused::Full);
         }
+        Ok(())
+    }
+
+    /// Begins an operator; its id.
+    ///
+    /// # Errors
+    /// The region has one, or there are too many.
+    pub fn begin(&mut self, draft: Draft, now_ms: u64) -> Result<u64, Refused> {
+        let Draft { region, epoch, goal, by, reason } = draft;
+        self.may_begin(region)?;
         self.next_id += 1;
         let id = self.next_id;
-        let operator = Operator { id, region, epoch, goal, by, reason, deadline, sent: None };
-        self.under_way.insert(region, operator);
+        let deadline_ms = now_ms + goal.time_ms();
+        let by = by.to_owned();
+        let operator =
+            Operator { id, region, epoch, goal, by, reason, began_ms: now_ms, deadline_ms };
+        self.under_way.insert(region, UnderWay::new(operator));
         Ok(id)
     }
 
     /// How many more may begin.
     pub fn room(&self) -> usize {
-        MAX_OPERATORS - self.under_way.len()
+        MAX_OPERATORS.saturating_sub(self.under_way.len())
     }
 
-    /// A region's report was taken into the tree: ends its operator where that shows it done, or
-    /// overtaken.
-    pub fn observe(&mut self, info: &RegionInfo, now: Instant) {
-        let Some(operator) = self.under_way.get(&info.region.id) else { return };
+    /// A region's report was taken into the tree: ends its transfer or split where that shows it
+    /// done, or overtaken. A step of a change of members that it shows done is not sent again.
+    pub fn observe(&mut self, info: &RegionInfo, now_ms: u64) {
+        if let Some(under_way) = self.under_way.get_mut(&info.region.id) {
+            under_way.drop_done(info);
+        }
+        let Some(operator) = self.of(info.region.id) else { return };
         let same_version = info.region.epoch.version == operator.epoch.version;
         let leader = info.leader.map(|leader| leader.store);
         let end = match &operator.goal {
@@ -165,99 +168,158 @@ impl Operators {
             | Goal::Demote { .. }
             | Goal::LeaveJoint => return,
         };
-        self.end(info.region.id, end, now);
+        self.end(info.region.id, end, now_ms);
     }
 
-    /// Ends operators whose deadline has passed, or whose region is gone.
-    pub fn expire(&mut self, tree: &RegionTree, now: Instant) {
+    /// Ends transfers and splits whose deadline has passed, and all whose region is gone.
+    pub fn expire(&mut self, tree: &RegionTree, now_ms: u64) {
         let over = |operator: &Operator| {
             if tree.get(operator.region).is_none() {
-                Some(End::Overtaken)
-            } else {
-                (now >= operator.deadline).then_some(End::TimedOut)
+                return Some(End::Overtaken);
             }
+            let late = now_ms >= operator.deadline_ms && !operator.goal.changes_members();
+            late.then_some(End::TimedOut)
         };
         let ends: Vec<(RegionId, End)> = self
-            .under_way
-            .values()
+            .iter()
             .filter_map(|operator| over(operator).map(|end| (operator.region, end)))
             .collect();
         for (region, end) in ends {
-            self.end(region, end, now);
+            self.end(region, end, now_ms);
         }
-        self.resting.retain(|_, until| now < *until);
+        self.resting.retain(|_, until_ms| now_ms < *until_ms);
     }
 
-    /// Ends the region's operator before its time.
-    pub fn cancel(&mut self, region: RegionId, now: Instant) {
-        if self.under_way.contains_key(&region) {
-            self.end(region, End::Overtaken, now);
-        }
-    }
-
-    fn end(&mut self, region: RegionId, end: End, now: Instant) {
-        let Some(operator) = self.under_way.remove(&region) else { return };
+    /// Ends the region's operator.
+    pub fn end(&mut self, region: RegionId, end: End, now_ms: u64) {
+        let Some(UnderWay { operator, .. }) = self.under_way.remove(&region) else { return };
         match end {
-            End::Done | End::Overtaken => {}
-            End::TimedOut => {
-                self.resting.insert(region, now + REST_AFTER_FAILURE);
+            End::Done | End::Overtaken | End::Cancelled => {}
+            End::TimedOut | End::Refused(_) | End::Failed(_) => {
+                self.resting.insert(region, now_ms + millis(REST_AFTER_FAILURE));
             }
         }
+        *self.ends.entry(end.name()).or_default() += 1;
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
         }
-        self.ended.push_back(Ended { operator, end });
+        self.ended.push_back(Ended { operator, end, at_ms: now_ms });
     }
 
-    /// The stores that lead regions with an operator that is due to be sent.
-    pub fn due(&self, tree: &RegionTree, now: Instant) -> BTreeSet<StoreId> {
-        let due = self.under_way.values().filter_map(|operator| {
-            let leader = tree.get(operator.region)?.leader?.store;
-            operator.is_due(leader, now).then_some(leader)
+    /// Says what the region's operator does now: a step at an epoch, or what it waits for.
+    pub fn direct(&mut self, region: RegionId, step: Option<(Step, Epoch)>, waits_for: String) {
+        let Some(under_way) = self.under_way.get_mut(&region) else { return };
+        if under_way.step != step {
+            under_way.step = step;
+            under_way.sent = None;
+            under_way.refusals = 0;
+        }
+        under_way.waits_for = waits_for;
+    }
+
+    /// The region's operator gets on: it has all its time again.
+    pub fn extend(&mut self, region: RegionId, now_ms: u64) {
+        if let Some(under_way) = self.under_way.get_mut(&region) {
+            let time = under_way.operator.goal.time_ms();
+            under_way.operator.deadline_ms = now_ms + time;
+        }
+    }
+
+    /// A store could not carry out a step. Returns the region whose operator is to be given up for
+    /// it, if it is.
+    pub fn refused(
+        &mut self,
+        id: u64,
+        reason: &str,
+        tree: &RegionTree,
+        now_ms: u64,
+    ) -> Option<RegionId> {
+        let under_way =
+            self.under_way.values_mut().find(|under_way| under_way.operator.id == id)?;
+        let (region, goal) = (under_way.operator.region, under_way.operator.goal.clone());
+        // It speaks of a region that has moved on, perhaps by this very operator.
+        let current = tree.get(region).map(|info| info.region.epoch);
+        if under_way.step.as_ref().map(|(_, epoch)| *epoch) != current && goal.changes_members() {
+            return None;
+        }
+        under_way.refusals += 1;
+        under_way.waits_for = format!("the store refused: {reason}");
+        if !goal.changes_members() {
+            self.end(region, End::Refused(reason.to_owned()), now_ms);
+            return None;
+        }
+        (under_way.refusals >= MAX_REFUSALS).then_some(region)
+    }
+
+    /// What is left of a removed replica is to be destroyed. Sent once; a store that misses it
+    /// finds out by asking.
+    pub fn destroy(&mut self, store: StoreId, order: Order) {
+        self.destroys.push((store, order));
+    }
+
+    /// The stores that have orders waiting.
+    pub fn due(&self, tree: &RegionTree, now_ms: u64) -> BTreeSet<StoreId> {
+        let led = self.under_way.values().filter_map(|under_way| {
+            let leader = tree.get(under_way.operator.region)?.leader?.store;
+            under_way.is_due(leader, now_ms).then_some(leader)
         });
-        due.collect()
+        led.chain(self.destroys.iter().map(|(store, _)| *store)).collect()
     }
 
-    /// Operators to send to `store` now, at most `limit`; they count as sent.
+    /// Orders to send to `store` now, at most `limit`; they count as sent.
     pub fn send(
         &mut self,
         store: StoreId,
         tree: &RegionTree,
         limit: usize,
-        now: Instant,
-    ) -> Vec<Operator> {
+        now_ms: u64,
+    ) -> Vec<Order> {
         let leads = |region| {
             tree.get(region).and_then(|info| info.leader).is_some_and(|peer| peer.store == store)
         };
         let mut orders = Vec::new();
-        for operator in self.under_way.values_mut() {
+        for under_way in self.under_way.values_mut() {
             if orders.len() == limit {
                 break;
             }
-            if operator.is_due(store, now) && leads(operator.region) {
-                operator.sent = Some((store, now));
-                orders.push(operator.clone());
+            if under_way.is_due(store, now_ms) && leads(under_way.operator.region) {
+                under_way.sent = Some((store, now_ms));
+                orders.extend(under_way.order());
             }
         }
+        let mut kept = Vec::new();
+        for (to, order) in self.destroys.drain(..) {
+            if to == store && orders.len() < limit {
+                orders.push(order);
+            } else {
+                kept.push((to, order));
+            }
+        }
+        self.destroys = kept;
         orders
     }
 
     /// A store's stream is new: what went to it over the old one may be lost.
     pub fn resend(&mut self, store: StoreId) {
-        for operator in self.under_way.values_mut() {
-            if operator.sent.is_some_and(|(to, _)| to == store) {
-                operator.sent = None;
+        for under_way in self.under_way.values_mut() {
+            if under_way.sent.is_some_and(|(to, _)| to == store) {
+                under_way.sent = None;
             }
         }
     }
 
     /// The region's operator.
     pub fn of(&self, region: RegionId) -> Option<&Operator> {
-        self.under_way.get(&region)
+        self.under_way.get(&region).map(|under_way| &under_way.operator)
     }
 
     /// All under way, in order of their regions.
     pub fn iter(&self) -> impl Iterator<Item = &Operator> {
+        self.under_way.values().map(|under_way| &under_way.operator)
+    }
+
+    /// All under way, with what they wait for.
+    pub fn under_way(&self) -> impl Iterator<Item = &UnderWay> {
         self.under_way.values()
     }
 
@@ -266,18 +328,23 @@ impl Operators {
         self.ended.iter()
     }
 
+    /// How many ended in each way in this term.
+    pub fn ends(&self) -> &BTreeMap<&'static str, u64> {
+        &self.ends
+    }
+
     /// Regions that a scheduler leaves alone.
-    pub fn busy(&self, now: Instant) -> BTreeSet<RegionId> {
-        let resting = self.resting.iter().filter(|(_, until)| now < **until);
+    pub fn busy(&self, now_ms: u64) -> BTreeSet<RegionId> {
+        let resting = self.resting.iter().filter(|(_, until_ms)| now_ms < **until_ms);
         self.under_way.keys().chain(resting.map(|(region, _)| region)).copied().collect()
+    }
+
+    /// True for a region whose operator has just failed.
+    pub fn rests(&self, region: RegionId, now_ms: u64) -> bool {
+        self.resting.get(&region).is_some_and(|until_ms| now_ms < *until_ms)
     }
 }
 
-impl Operator {
-    fn is_due(&self, store: StoreId, now: Instant) -> bool {
-        match self.sent {
-            Some((to, at)) => to != store || now.since(at) >= RESEND_AFTER,
-            None => true,
-        }
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

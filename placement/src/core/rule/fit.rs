@@ -129,22 +129,25 @@ fn place(
     false
 }
 
-/// True where the rules want one more replica of that role, and on that store.
-pub fn wants(
+/// True where the rules want one more replica of that role beside `others`, and on that store.
+pub fn wants<'a>(
     rules: &[Rule],
     role: RuleRole,
-    others: &[Peer],
+    others: impl Iterator<Item = &'a Peer>,
     store: StoreId,
     labels: &impl Labels,
 ) -> bool {
-    let of_role = |peer: &&Peer| role_of(peer) == role;
-    let mine: Vec<&Rule> = rules.iter().filter(|rule| rule.role == role).collect();
+    let Some(its_labels) = labels.labels_of(store) else { return false };
+    let mut others = others.filter(|peer| role_of(peer) == role);
+    let mut mine = rules.iter().filter(|rule| rule.role == role);
     // By far the most common: one rule, any store.
-    if let [rule] = mine[..]
+    if let (Some(rule), None) = (mine.next(), mine.next())
         && rule.conditions.is_empty()
     {
-        return labels.labels_of(store).is_some()
-            && others.iter().filter(of_role).count() < rule.count as usize;
+        return others.nth(rule.count as usize - 1).is_none();
+    }
+    if !rules.iter().any(|rule| rule.role == role && rule.allows(its_labels)) {
+        return false;
     }
     let raft_role = match role {
         RuleRole::Voters => Role::Voter,
@@ -153,7 +156,7 @@ pub fn wants(
     let served = |peers: &[Peer]| -> usize {
         fit(rules, peers, labels).served.iter().map(|(_, peers)| peers.len()).sum()
     };
-    let mut with: Vec<Peer> = others.iter().filter(of_role).copied().collect();
+    let mut with: Vec<Peer> = others.copied().collect();
     let before = served(&with);
     with.push(Peer { id: quorate_proto::PeerId(0), store, role: raft_role });
     served(&with) > before

@@ -201,6 +201,12 @@ impl RuleSet {
         voters.map(|rule| rule.count).sum()
     }
 
+    /// True where some rule lets a store with these labels hold replicas in that role.
+    pub fn may_use(&self, role: RuleRole, labels: &BTreeMap<String, String>) -> bool {
+        let mut rules = self.segments.iter().flat_map(|segment| &segment.rules);
+        rules.any(|rule| rule.role == role && rule.allows(labels))
+    }
+
     /// Where a region with this range must be split to lie under the same rules with all its
     /// keys.
     pub fn split_keys(&self, range: &KeyRange) -> Vec<Bytes> {

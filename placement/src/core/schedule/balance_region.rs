@@ -21,12 +21,11 @@
 //!
 //! Hot regions count, but only hot-region moves them; colder ones make up for them.
 
-use std::collections::BTreeSet;
+use quorate_consensus::time::Instant;
+use quorate_proto::StoreId;
 
-use quorate_proto::{Role, StoreId};
-
-use super::sheet::{Sheet, spread};
-use crate::core::filter::{Filtered, cannot_get, cannot_give, cannot_hold, closer};
+use super::candidate::{Hindrance, Search};
+use super::sheet::Sheet;
 use crate::core::operators::Goal;
 use crate::core::policy::Tolerances;
 use crate::core::rule::RuleRole;
@@ -35,8 +34,6 @@ use crate::core::view::Tally;
 
 /// The scheduler's name.
 pub const NAME: &str = "balance-region";
-/// Replicas that are compared to find the one that fits best.
-const COMPARED: usize = 64;
 /// Moves by size that are drafted at a time: sizes are told roughly, so see what they did first.
 const MOVES_BY_SIZE: usize = 4;
 /// Replicas below this size, and less than twice as large as what is swapped for them, are not
@@ -57,8 +54,13 @@ struct Scale {
 }
 
 /// Drafts moves; what it did, or why it did nothing.
-pub(super) fn plan(sheet: &mut Sheet<'_>) -> String {
-    let eligible = sheet.view.stores.iter().filter(|(_, store)| store.is_eligible());
+pub(super) fn plan(sheet: &mut Sheet<'_>, search: &mut Search, now: Instant) -> String {
+    search.forget(now);
+    let rules = &sheet.view.policy.rules;
+    let eligible = sheet.view.stores.iter().filter(|(_, store)| {
+        // One that no rule lets vote is never even with the others.
+        store.is_eligible() && rules.may_use(RuleRole::Voters, &store.store.labels)
+    });
     let stores: Vec<StoreId> = eligible.map(|(id, _)| *id).collect();
     if stores.len() < 2 {
         return "fewer than two stores are up and have told what they lead".to_owned();
@@ -74,8 +76,8 @@ pub(super) fn plan(sheet: &mut Sheet<'_>) -> String {
         tolerated_bytes: ((bytes * balance.bytes) as u64).max(balance.bytes_floor),
     };
     let mut hindrance = None;
-    let by_count = move_by_count(sheet, &scale, &mut hindrance);
-    let by_size = if sheet.moves_anything() { 0 } else { move_by_size(sheet, &scale) };
+    let by_count = move_by_count(sheet, &scale, search, &mut hindrance);
+    let by_size = if sheet.moves_anything() { 0 } else { move_by_size(sheet, &scale, search) };
     scale.in_words(sheet, by_count, by_size, hindrance)
 }
 
@@ -99,7 +101,7 @@ impl Scale {
         sheet: &Sheet<'_>,
         by_count: usize,
         by_size: usize,
-        hindrance: Option<(StoreId, Filtered)>,
+        hindrance: Hindrance,
     ) -> String {
         let (least, most) = self.counts(sheet);
         let spread =
@@ -121,12 +123,12 @@ impl Scale {
 fn move_by_count(
     sheet: &mut Sheet<'_>,
     scale: &Scale,
-    hindrance: &mut Option<(StoreId, Filtered)>,
+    search: &mut Search,
+    hindrance: &mut Hindrance,
 ) -> usize {
-    let mut blocked = BTreeSet::new();
     let mut moved = 0;
     while sheet.moves_left() > 0 {
-        let Some((from, to, info)) = next_by_count(sheet, scale, &mut blocked, hindrance) else {
+        let Some((from, to, info)) = next_by_count(sheet, scale, search, hindrance) else {
             break;
         };
         let (has, gets) = (sheet.tallies.of(from).replicas, sheet.tallies.of(to).replicas);
@@ -137,12 +139,12 @@ fn move_by_count(
     moved
 }
 
-/// A possible move between the two stores that differ most. Pairs without one are remembered.
+/// A possible move between the two stores that differ most.
 fn next_by_count<'a>(
     sheet: &Sheet<'a>,
     scale: &Scale,
-    blocked: &mut BTreeSet<(StoreId, StoreId)>,
-    hindrance: &mut Option<(StoreId, Filtered)>,
+    search: &mut Search,
+    hindrance: &mut Hindrance,
 ) -> Option<(StoreId, StoreId, &'a RegionInfo)> {
     let order = scale.order(sheet, |tally| tally.replicas);
     for (has, from) in order.iter().rev() {
@@ -151,20 +153,13 @@ fn next_by_count<'a>(
             if apart <= scale.tolerated {
                 break;
             }
-            if blocked.contains(&(*from, *to)) {
-                continue;
-            }
             let (a, b) = (sheet.tallies.of(*from), sheet.tallies.of(*to));
             // What each of the moves to come would have to carry.
             let wanted = a.bytes.saturating_sub(b.bytes) / apart as u64;
-            match candidate(sheet, *from, *to, wanted, u64::MAX) {
+            match search.any(sheet, *from, *to, wanted) {
                 Ok(info) => return Some((*from, *to, info)),
-                Err(why) => {
-                    blocked.insert((*from, *to));
-                    if hindrance.is_none() {
-                        *hindrance = why;
-                    }
-                }
+                Err(why) if hindrance.is_none() => *hindrance = why,
+                Err(_) => {}
             }
         }
     }
@@ -179,10 +174,12 @@ struct Step<'a> {
     small: Option<&'a RegionInfo>,
 }
 
-fn move_by_size(sheet: &mut Sheet<'_>, scale: &Scale) -> usize {
+fn move_by_size(sheet: &mut Sheet<'_>, scale: &Scale, search: &mut Search) -> usize {
     let mut moved = 0;
     while moved < MOVES_BY_SIZE && sheet.moves_left() > 1 {
-        let Some(Step { from, to, large, small }) = next_by_size(sheet, scale) else { break };
+        let Some(Step { from, to, large, small }) = next_by_size(sheet, scale, search) else {
+            break;
+        };
         let mib = |store| sheet.tallies.of(store).bytes / MIB;
         let reason = format!("{from} has {} MiB, {to} has {} MiB", mib(from), mib(to));
         if let Some(small) = small {
@@ -195,7 +192,7 @@ fn move_by_size(sheet: &mut Sheet<'_>, scale: &Scale) -> usize {
     moved
 }
 
-fn next_by_size<'a>(sheet: &Sheet<'a>, scale: &Scale) -> Option<Step<'a>> {
+fn next_by_size<'a>(sheet: &Sheet<'a>, scale: &Scale, search: &mut Search) -> Option<Step<'a>> {
     let (least, most) = scale.counts(sheet);
     let even = most - least <= scale.tolerated;
     let order = scale.order(sheet, |tally| tally.bytes);
@@ -214,75 +211,18 @@ fn next_by_size<'a>(sheet: &Sheet<'a>, scale: &Scale) -> Option<Step<'a>> {
             } else {
                 a > b
             };
-            let small = if alone { None } else { candidate(sheet, *to, *from, 0, u64::MAX).ok() };
+            let small = if alone { None } else { search.any(sheet, *to, *from, 0).ok() };
             if !alone && small.is_none() {
                 continue;
             }
             let back = small.map_or(0, |small| small.stats.bytes);
             let most_bytes = (apart as f64 * PART_OF_DIFFERENCE) as u64 + back;
-            if let Ok(large) = candidate(sheet, *from, *to, apart / 2 + back, most_bytes)
-                && large.stats.bytes >= LEAST_BYTES.max(2 * back)
-            {
+            let least_bytes = LEAST_BYTES.max(2 * back);
+            let sizes = least_bytes..=most_bytes;
+            if let Some(large) = search.sized(sheet, *from, *to, apart / 2 + back, sizes) {
                 return Some(Step { from: *from, to: *to, large, small });
             }
         }
     }
     None
-}
-
-/// Of the replicas that may move from one store to the other, a follower before a leader, and the
-/// one whose size is nearest to the wanted one.
-///
-/// # Errors
-/// What stood in the way of one of them, where anything did.
-fn candidate<'a>(
-    sheet: &Sheet<'a>,
-    from: StoreId,
-    to: StoreId,
-    wanted: u64,
-    most: u64,
-) -> Result<&'a RegionInfo, Option<(StoreId, Filtered)>> {
-    let view = sheet.view;
-    let (source, target) = (&view.stores[&from], &view.stores[&to]);
-    let (gives, gets) = (sheet.tallies.of(from), sheet.tallies.of(to));
-    if let Some(why) = cannot_give(view, source, &gives) {
-        return Err(Some((from, why)));
-    }
-    if let Some(why) = cannot_get(view, target, &gets, 0) {
-        return Err(Some((to, why)));
-    }
-    let mut hindrance = None;
-    let mut found = Vec::new();
-    for at in spread(source.replicas.len()) {
-        let info = view.regions[source.replicas[at] as usize].info.as_ref();
-        let votes = info.region.peer_on(from).is_some_and(|peer| peer.role == Role::Voter);
-        if !votes
-            || info.stats.bytes > most
-            || !sheet.is_movable(info)
-            || !sheet.may_leave(info, from)
-        {
-            continue;
-        }
-        let role = RuleRole::Voters;
-        let why = cannot_hold(view, info, to, role, Some(from))
-            .or_else(|| closer(view, info, from, to, role))
-            .or_else(|| cannot_get(view, target, &gets, info.stats.bytes));
-        match why {
-            None => found.push(info),
-            // Nothing that anybody could change.
-            Some(Filtered::HasReplica) => {}
-            Some(why) => hindrance = Some((to, why)),
-        }
-        if found.len() == COMPARED {
-            break;
-        }
-    }
-    let leads = |info: &RegionInfo| info.leader.is_some_and(|leader| leader.store == from);
-    found
-        .into_iter()
-        .min_by_key(|info| {
-            let lately = sheet.lately.contains_key(&info.region.id);
-            (lately, leads(info), info.stats.bytes.abs_diff(wanted), info.region.id)
-        })
-        .ok_or(hindrance)
 }

@@ -23,7 +23,12 @@ fn leaves(store: &StoreView) -> Option<&'static str> {
         return Some("stops");
     }
     match store.state {
-        StoreState::Joining | StoreState::Up | StoreState::Suspect | StoreState::Down => None,
+        StoreState::Leaving => Some("leaves"),
+        StoreState::Joining
+        | StoreState::Up
+        | StoreState::Suspect
+        | StoreState::Down
+        | StoreState::Left => None,
     }
 }
 

@@ -26,6 +26,7 @@
 
 pub mod balance_leader;
 pub mod balance_region;
+mod candidate;
 pub mod evict_leader;
 pub mod hot_region;
 mod sheet;
@@ -42,6 +43,7 @@ pub use sheet::{MAX_EVICTIONS, MAX_MOVES, MAX_TRANSFERS};
 
 use super::operators::Draft;
 use super::view::ClusterView;
+use candidate::Search;
 use hot_region::HotRegion;
 use sheet::Sheet;
 
@@ -98,6 +100,7 @@ pub struct Schedulers {
     status: [SchedulerStatus; 4],
     hot: HotRegion,
     lately: BTreeMap<RegionId, Instant>,
+    search: Search,
     evicting: BTreeSet<StoreId>,
 }
 
@@ -113,6 +116,7 @@ impl Default for Schedulers {
             status: Kind::ALL.map(status),
             hot: HotRegion::default(),
             lately: BTreeMap::new(),
+            search: Search::default(),
             evicting: BTreeSet::new(),
         }
     }
@@ -138,7 +142,7 @@ impl Schedulers {
             status.last = match kind {
                 Kind::EvictLeader => evict_leader::plan(&mut sheet),
                 Kind::HotRegion => self.hot.plan(&mut sheet, now),
-                Kind::BalanceRegion => balance_region::plan(&mut sheet),
+                Kind::BalanceRegion => balance_region::plan(&mut sheet, &mut self.search, now),
                 Kind::BalanceLeader => balance_leader::plan(&mut sheet),
             };
             status.begun += (sheet.drafted() - before) as u64;

@@ -9,7 +9,7 @@ use quorate_proto::StoreId;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::core::command::{Answer, Command, Joining};
+use crate::core::command::{Answer, CLUSTER_VERSION, Command, Joining};
 use crate::shell::machine::{Ended, GROUP, StateMachine, Token};
 
 fn group() -> Vec<Member> {
@@ -56,8 +56,13 @@ impl Replica {
     }
 
     fn fill(&mut self) {
-        let found =
-            Command::Initialize { cluster_id: 9, members: group(), initial_stores: 1, replicas: 3 };
+        let found = Command::Initialize {
+            cluster_id: 9,
+            members: group(),
+            initial_stores: 1,
+            replicas: 3,
+            version: 2,
+        };
         let address = "127.0.0.1:7".to_owned();
         let joining = Joining { address, data_id: 5, ..Joining::default() };
         let answers = self.apply(&[found, Command::JoinStore(joining), Command::Bootstrap]);
@@ -143,7 +148,8 @@ fn an_installation_that_a_crash_interrupted_is_finished_at_the_next_start() {
 #[test]
 fn a_command_of_a_newer_version_stops_the_member() {
     let mut replica = Replica::open(1, MemoryEngine::new());
-    let newer = wire::Command { version: 2, kind: None }.encode_length_delimited_to_vec();
+    let newer =
+        wire::Command { version: CLUSTER_VERSION + 1, kind: None }.encode_length_delimited_to_vec();
     let (token, mut end) = Token::new();
     let entry =
         Committed { index: replica.next, term: Term(6), data: newer.into(), tokens: vec![token] };

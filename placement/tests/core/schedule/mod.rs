@@ -1,6 +1,8 @@
 //! Clusters that come to balance, and then to rest.
 
+mod execute;
 mod hot;
+mod measure;
 mod model;
 mod potential;
 mod scheduler;

@@ -42,15 +42,15 @@ pub struct Truth {
     /// Learners that do not have the data yet.
     pub pending: Vec<PeerId>,
     /// Something about it is to be reported.
-    changed: bool,
+    pub changed: bool,
 }
 
 /// How far an operator got.
 #[derive(Clone, Debug)]
-struct Running {
-    goal: Goal,
-    done: usize,
-    next: Instant,
+pub struct Running {
+    pub goal: Goal,
+    pub done: usize,
+    pub next: Instant,
 }
 
 /// A draft that was begun.
@@ -76,11 +76,11 @@ pub struct Model {
     tree: RegionTree,
     alive: Stores,
     loads: Loads,
-    running: BTreeMap<RegionId, Running>,
+    pub running: BTreeMap<RegionId, Running>,
     cpu_us: BTreeMap<StoreId, u64>,
     reported: Instant,
     full: BTreeSet<StoreId>,
-    next_peer: u64,
+    pub next_peer: u64,
     chance: u64,
 }
 
@@ -254,83 +254,6 @@ impl Model {
         self.begun.push(Begun { at: self.now, draft });
     }
 
-    fn advance(&mut self) {
-        let due: Vec<RegionId> = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.next <= self.now)
-            .map(|(region, _)| *region)
-            .collect();
-        for id in due {
-            let mut running = self.running.remove(&id).unwrap();
-            let bytes = self.truth[&id].bytes;
-            match self.take_step(id, &running.goal, running.done) {
-                false => {}
-                true => {
-                    // Copying takes its time: 50 MiB a second, beside what each step takes.
-                    let copying = if running.done == 0 { bytes / (50 * MIB / 1_000) } else { 0 };
-                    running.done += 1;
-                    let wait = 300 + copying + self.draw(700);
-                    running.next = self.now + Duration::from_millis(wait);
-                    self.running.insert(id, running);
-                }
-            }
-        }
-    }
-
-    /// The next step of an operator; false once it was the last one.
-    fn take_step(&mut self, id: RegionId, goal: &Goal, done: usize) -> bool {
-        self.next_peer += 1;
-        let next_peer = PeerId(self.next_peer);
-        let dead = self.dead.clone();
-        let truth = self.truth.get_mut(&id).unwrap();
-        truth.changed = true;
-        match (goal, done) {
-            (Goal::TransferLeader { from, to }, _) => {
-                if truth.leader == *from {
-                    assert!(truth.region.peer_on(*to).is_some_and(|p| p.role == Role::Voter));
-                    truth.leader = *to;
-                    truth.term += 1;
-                }
-                false
-            }
-            (Goal::MoveReplica { to, .. }, 0) => {
-                let peer = Peer { id: next_peer, store: *to, role: Role::Learner };
-                truth.region.peers.push(peer);
-                truth.region.epoch.conf_ver += 1;
-                truth.pending.push(next_peer);
-                true
-            }
-            (Goal::MoveReplica { from, to }, 1) => {
-                truth.pending.clear();
-                if truth.leader == *from {
-                    let voters = truth.region.peers.iter().filter(|peer| {
-                        peer.role == Role::Voter
-                            && peer.store != *from
-                            && !dead.contains(&peer.store)
-                    });
-                    truth.leader = voters.map(|peer| peer.store).next().unwrap();
-                    truth.term += 1;
-                }
-                for peer in &mut truth.region.peers {
-                    if peer.store == *from {
-                        peer.role = Role::Learner;
-                    } else if peer.store == *to {
-                        peer.role = Role::Voter;
-                    }
-                }
-                truth.region.epoch.conf_ver += 2;
-                true
-            }
-            (Goal::MoveReplica { from, .. }, _) => {
-                truth.region.peers.retain(|peer| peer.store != *from);
-                truth.region.epoch.conf_ver += 1;
-                false
-            }
-            (goal, _) => panic!("the model does not know {goal}"),
-        }
-    }
-
     /// A store dies; its leaders go to other voters.
     pub fn kill(&mut self, store: StoreId) {
         self.dead.insert(store);
@@ -399,73 +322,6 @@ impl Model {
                 self.tree.offer(info).unwrap();
             }
         }
-    }
-
-    /// How many replicas, and how many leaders, each living store has.
-    pub fn counts(&self) -> BTreeMap<StoreId, (usize, usize, u64)> {
-        let mut counts: BTreeMap<StoreId, (usize, usize, u64)> = BTreeMap::new();
-        for store in self.stores.keys().filter(|store| !self.dead.contains(store)) {
-            counts.insert(*store, (0, 0, 0));
-        }
-        for truth in self.truth.values().filter(|truth| truth.region.id != SENTINEL) {
-            for peer in &truth.region.peers {
-                if let Some(count) = counts.get_mut(&peer.store) {
-                    count.0 += 1;
-                    count.2 += truth.bytes;
-                }
-            }
-            if let Some(count) = counts.get_mut(&truth.leader) {
-                count.1 += 1;
-            }
-        }
-        counts
-    }
-
-    /// Largest minus smallest over the mean: of replicas, of leaders, of bytes.
-    pub fn skews(&self) -> (f64, f64, f64) {
-        let counts = self.counts();
-        let skew = |values: Vec<f64>| {
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            let most = values.iter().copied().fold(f64::MIN, f64::max);
-            let least = values.iter().copied().fold(f64::MAX, f64::min);
-            (most - least) / mean.max(1.0)
-        };
-        (
-            skew(counts.values().map(|count| count.0 as f64).collect()),
-            skew(counts.values().map(|count| count.1 as f64).collect()),
-            skew(counts.values().map(|count| count.2 as f64).collect()),
-        )
-    }
-
-    /// Drafts that were begun in the last minutes.
-    pub fn begun_lately(&self, minutes: u64) -> Vec<&Draft> {
-        let since = Duration::from_secs(minutes * 60);
-        let lately = self.begun.iter().filter(|begun| self.now.since(begun.at) < since);
-        lately.map(|begun| &begun.draft).collect()
-    }
-
-    /// No replica and no leader came back to where it had been.
-    pub fn assert_no_thrash(&self) {
-        let mut left: BTreeSet<(RegionId, bool, StoreId)> = BTreeSet::new();
-        for Begun { draft, .. } in &self.begun {
-            let (leads, from, to) = match &draft.goal {
-                Goal::TransferLeader { from, to } => (true, *from, *to),
-                Goal::MoveReplica { from, to } => (false, *from, *to),
-                goal => panic!("nobody asked for {goal}"),
-            };
-            left.insert((draft.region, leads, from));
-            let back = left.contains(&(draft.region, leads, to));
-            assert!(!back, "{} went to and fro: {}", draft.region, self.history(draft.region));
-        }
-    }
-
-    pub fn history(&self, region: RegionId) -> String {
-        let mine = self.begun.iter().filter(|begun| begun.draft.region == region);
-        let words = mine.map(|begun| {
-            let seconds = begun.at.since(seconds(0)).as_secs();
-            format!("{seconds} s {}: {} ({})", begun.draft.by, begun.draft.goal, begun.draft.reason)
-        });
-        words.collect::<Vec<_>>().join("; ")
     }
 }
 

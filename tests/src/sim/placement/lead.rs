@@ -2,7 +2,6 @@
 
 use quorate_placement::core::command::{self, Command, MAX_SAVED_REGIONS};
 use quorate_placement::core::leader::Leader;
-use quorate_placement::core::operators::{Goal, Operator};
 use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::report::Report;
 use quorate_placement::core::split;
@@ -53,7 +52,9 @@ impl MemberRole {
                 commands.push((Command::SaveRegions(regions), Waiting::Own));
             }
         }
-        let due = session.leader.tick(state.stores(), now);
+        let proposals = session.leader.to_propose(state, now);
+        commands.extend(proposals.into_iter().map(|command| (command, Waiting::Own)));
+        let due = session.leader.tick(state, now);
         let mut orders = Vec::new();
         for store in due {
             orders.push((NodeId::from(store), session.leader.orders_for(store, ORDERS, now)));
@@ -62,7 +63,7 @@ impl MemberRole {
             self.propose(&command, waiting, host);
         }
         for (store, orders) in orders {
-            let orders = orders.into_iter().filter_map(order_to_wire).collect();
+            let orders = orders.into_iter().map(Into::into).collect();
             let told = Told::Orders(wire::StoreOrders { orders, ..Default::default() });
             self.respond(store, 0, told, host);
         }
@@ -98,6 +99,7 @@ impl MemberRole {
             members: (1..=knobs.members).map(member).collect(),
             initial_stores: knobs.stores as u32,
             replicas: knobs.replicas,
+            version: command::CLUSTER_VERSION,
         }
     }
 
@@ -199,37 +201,12 @@ impl MemberRole {
         let reported = session.leader.report(&known, report, now);
         let time_ms = session.oracle.clock_ms(wall);
         let orders = session.leader.orders_for(store, ORDERS, now);
-        let orders = orders.into_iter().filter_map(order_to_wire).collect();
+        let orders = orders.into_iter().map(Into::into).collect();
         if reported.activate {
             self.propose(&Command::ActivateStore(store), Waiting::Own, host);
         }
         Told::Orders(wire::StoreOrders { sequence, time_ms, orders, ..Default::default() })
     }
-}
-
-/// The order of an operator, where it has one for the leader's store.
-fn order_to_wire(operator: Operator) -> Option<wire::Order> {
-    let (region_id, epoch) = (operator.region.0, Some(operator.epoch.into()));
-    let step = match operator.goal {
-        Goal::TransferLeader { to, .. } => {
-            let to_store = to.0;
-            wire::order::Step::TransferLeader(wire::TransferLeaderStep {
-                region_id,
-                epoch,
-                to_store,
-            })
-        }
-        Goal::Split { keys } => {
-            wire::order::Step::Split(wire::SplitStep { region_id, epoch, keys })
-        }
-        Goal::AddReplica { .. }
-        | Goal::MoveReplica { .. }
-        | Goal::RemoveReplica { .. }
-        | Goal::Promote { .. }
-        | Goal::Demote { .. }
-        | Goal::LeaveJoint => return None,
-    };
-    Some(wire::Order { operator_id: operator.id, reason: operator.reason, step: Some(step) })
 }
 
 /// Ids for new regions from a range of ids: a region's, then those of its peers.

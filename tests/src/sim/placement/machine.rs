@@ -111,7 +111,9 @@ impl MemberRole {
                 | Answer::Bootstrapped(_)
                 | Answer::Ids { .. }
                 | Answer::Time { .. }
-                | Answer::SafePoint(_),
+                | Answer::SafePoint(_)
+                | Answer::Refused(_)
+                | Answer::BadSetting(_),
             ) => {}
         }
     }

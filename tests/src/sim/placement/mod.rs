@@ -30,8 +30,8 @@ use crate::sim::process::role::Host;
 
 /// Placement's only group.
 pub(crate) const GROUP: RegionId = RegionId(0);
-/// First node id of members.
-pub(crate) const MEMBERS: u64 = 100;
+/// First node id of members: stores, which get theirs from placement, stay below.
+pub(crate) const MEMBERS: u64 = 100_000;
 
 /// One term of leadership.
 pub(crate) struct Session {

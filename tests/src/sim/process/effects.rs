@@ -172,7 +172,7 @@ impl Process {
             Some(Work::Install(install)) => self.install(install, cx)?,
             Some(Work::Destroy(group)) => {
                 cx.note(format_args!("{} removes {group}", self.id));
-                self.with_role(cx, |role, _| role.destroy(group))?;
+                self.with_role(cx, |role, host| role.destroy(group, host))?;
             }
             Some(Work::Discard(name)) => self.disk.discard_staged(&name)?,
             None => {}
@@ -190,7 +190,9 @@ impl Process {
         for new in outcome.created {
             self.mail(shard::Event::Create(Box::new(new)), cx);
         }
-        for change in outcome.reconfigured {
+        let untold = cx.is(Mutant::ConfigurationUntold);
+        for change in outcome.reconfigured.into_iter().filter(|_| !untold) {
+            cx.note(format_args!("{node} {}: {:?}", change.group, change.members));
             self.mail(shard::Event::Reconfigured(change), cx);
         }
         for progress in outcome.progress {

@@ -95,9 +95,13 @@ impl Role {
     }
 
     /// A group is gone from here.
-    pub(crate) fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+    pub(crate) fn destroy(
+        &mut self,
+        group: RegionId,
+        host: &mut Host<'_>,
+    ) -> Result<(), EngineError> {
         match self {
-            Role::Store(store) => store.applier.destroy(group),
+            Role::Store(store) => store.destroy(group, host),
             Role::Member(_) => Ok(()),
         }
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Engine, EngineError};
 use quorate_consensus::node::SnapshotSource;
 use quorate_consensus::shard::{self, Install, MakeSnapshot, Plane, conf_of};
-use quorate_proto::NodeId;
 use quorate_proto::wire::peer::{Envelope, SnapshotMeta};
+use quorate_proto::{NodeId, Role};
 
 use super::Process;
 use crate::sim::agenda::MS;
@@ -54,6 +54,15 @@ impl Process {
     ) -> Result<Transfer, EngineError> {
         let id =
             format!("{}-{}-{}-{:x}", make.group, make.to, source.index.0, self.life().incarnation);
+        let mut members = source.members.clone();
+        if mutant == Some(Mutant::SnapshotWithoutJoint) {
+            for member in &mut members {
+                member.role = match member.role {
+                    Role::Voter | Role::IncomingVoter => Role::Voter,
+                    Role::Learner | Role::DemotingVoter => Role::Learner,
+                };
+            }
+        }
         let message = Envelope {
             group: make.group.0,
             from_peer: make.from.0,
@@ -64,7 +73,7 @@ impl Process {
                 id,
                 index: source.index.0,
                 term: source.term.0,
-                conf: Some(conf_of(&source.members)),
+                conf: Some(conf_of(&members)),
                 state: source.state.clone(),
             }),
             ..Envelope::default()

@@ -1,24 +1,26 @@
 //! A store: the real directory, applier and read path behind simulated requests.
 //!
 //! Here is what it is and what it applies; [`serving`] has its requests, [`upkeep`] what it and
-//! placement have to say to each other.
+//! placement have to say to each other, [`orders`] what placement wants of it.
 
+mod orders;
 mod serving;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use quorate_consensus::engine::{EngineError, MemoryEngine};
+use quorate_consensus::engine::{Cf, Engine, EngineError, MemoryEngine, WriteBatch};
 use quorate_consensus::node::Outcome;
 use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup};
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId, StoreId};
+use quorate_proto::{Epoch, NodeId, RegionId, StoreId};
 use quorate_store::core::{Answer, Applier, Directory, ReadPath, Reporter, keys, snapshot};
 
 use self::serving::{Job, Waiting};
 use self::upkeep::Purpose;
+pub(crate) use self::upkeep::joining;
 use crate::sim::agenda::MS;
 use crate::sim::checks::region_hash;
 use crate::sim::cx::Cx;
@@ -35,12 +37,16 @@ pub(crate) struct StoreRole {
     waiting: BTreeMap<u64, Waiting>,
     jobs: BTreeMap<u64, Job>,
     next: u64,
-    /// Versions of regions as last seen in this life.
-    versions: BTreeMap<RegionId, u64>,
+    /// Epochs of regions as last seen in this life.
+    epochs: BTreeMap<RegionId, Epoch>,
+    /// A mutant: regions whose joint configurations were entered by this store.
+    entered: BTreeSet<RegionId>,
     /// Regions that are being split, since when.
     pub(crate) splitting: BTreeMap<RegionId, Instant>,
     /// Placement time as last told, in milliseconds, and when that was.
     pub(crate) time: (u64, Instant),
+    /// Drawn once for its disk.
+    data_id: u64,
     /// It has its id on disk.
     pub(crate) known: bool,
     /// Placement knows of this start.
@@ -68,10 +74,12 @@ impl StoreRole {
         let id = StoreId::from(node);
         let engine = Arc::new(disk.clone());
         let (applier, groups) = Applier::recover(engine.clone(), id)?;
-        let known = keys::read_ident(disk)?.is_some();
+        let ident = keys::read_ident(disk)?;
+        let known = ident.is_some();
+        let data_id = ident.map_or(id.0, |ident| ident.data_id);
         let directory = Arc::clone(applier.directory());
-        let mut versions = BTreeMap::new();
-        cx.checks.directory(node, &directory, &mut versions);
+        let mut epochs = BTreeMap::new();
+        cx.checks.directory(node, &directory, &mut epochs);
         let role = Self {
             id,
             reads: ReadPath::new(Arc::clone(&directory), engine),
@@ -81,10 +89,12 @@ impl StoreRole {
             jobs: BTreeMap::new(),
             // No number of an earlier life comes again.
             next: incarnation << 32,
-            versions,
+            epochs,
+            entered: BTreeSet::new(),
             splitting: BTreeMap::new(),
             time: (0, Instant::default()),
             known,
+            data_id,
             joined: false,
             hosting: !groups.is_empty(),
             incarnation,
@@ -136,6 +146,7 @@ impl StoreRole {
                 Waiting::Split(region) => {
                     self.splitting.remove(&region);
                 }
+                Waiting::Peers => self.nudged = true,
                 Waiting::Read(_) => {
                     let node = host.node;
                     host.cx.checks.fail(|| format!("{node} applied a read"));
@@ -149,7 +160,7 @@ impl StoreRole {
         for new in &outcome.created {
             self.check((new.group, new.applied.0.0, true), host)?;
         }
-        self.nudged |= !outcome.created.is_empty();
+        self.nudged |= !outcome.created.is_empty() || !outcome.reconfigured.is_empty();
         self.look_around(host);
         Ok(outcome)
     }
@@ -185,6 +196,27 @@ impl StoreRole {
         Ok(members)
     }
 
+    /// A group is gone from here: so is its data.
+    pub(crate) fn destroy(
+        &mut self,
+        group: RegionId,
+        host: &mut Host<'_>,
+    ) -> Result<(), EngineError> {
+        let Some(local) = self.directory.get(group) else { return Ok(()) };
+        if host.cx.is(Mutant::RemovedStays) {
+            return Ok(());
+        }
+        self.applier.destroy(group)?;
+        host.cx.checks.destroyed(host.node, group, local.peer());
+        if host.cx.is(Mutant::DestroyedWithoutTombstone) {
+            let mut batch = WriteBatch::new();
+            batch.delete(Cf::Meta, keys::region_state(group));
+            host.disk.write_synced(batch)?;
+        }
+        self.look_around(host);
+        Ok(())
+    }
+
     /// Whether a snapshot may come in.
     pub(crate) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
         let Some(meta) = &message.snapshot else { return false };
@@ -200,7 +232,7 @@ impl StoreRole {
 
     /// Looks at what this store has.
     pub(crate) fn look_around(&mut self, host: &mut Host<'_>) {
-        host.cx.checks.directory(host.node, &self.directory, &mut self.versions);
+        host.cx.checks.directory(host.node, &self.directory, &mut self.epochs);
     }
 
     /// Placement time, in milliseconds.

@@ -32,9 +32,14 @@ pub(crate) struct Caller {
 
 /// Whoever waits for a token.
 pub(crate) enum Waiting {
-    Write { caller: Caller, region: RegionId },
+    Write {
+        caller: Caller,
+        region: RegionId,
+    },
     Read(Box<Read>),
     Split(RegionId),
+    /// A change of who replicates a region; what became of it is seen in the region.
+    Peers,
 }
 
 /// A read under way.
@@ -223,7 +228,10 @@ impl StoreRole {
             (Waiting::Split(region), Reply::Refused(_)) => {
                 self.splitting.remove(&region);
             }
-            (Waiting::Write { .. } | Waiting::Split(_), Reply::ReadAt(_)) => {
+            (Waiting::Peers, Reply::Refused(refusal)) => {
+                host.cx.note(format_args!("{} cannot change replicas: {refusal}", host.node));
+            }
+            (Waiting::Write { .. } | Waiting::Split(_) | Waiting::Peers, Reply::ReadAt(_)) => {
                 let node = host.node;
                 host.cx.checks.fail(|| format!("{node} got a read index for a write"));
             }

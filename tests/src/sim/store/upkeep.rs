@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
-use quorate_consensus::shard::{self, Stranger};
+use quorate_consensus::shard;
 use quorate_consensus::time::Instant;
 use quorate_placement::core::command::Joining;
 use quorate_proto::wire::command::StoreIdent;
-use quorate_proto::wire::placement::order::Step;
-use quorate_proto::wire::placement::{Order, StoreReport};
-use quorate_proto::{Epoch, NodeId, PeerId, Region, RegionId, StoreId};
+use quorate_proto::wire::placement::StoreReport;
+use quorate_proto::{NodeId, PeerId, Region, RegionId, StoreId};
 use quorate_store::core::{Admitted, PeerAdmission, keys, split};
 
 use super::StoreRole;
@@ -35,12 +34,17 @@ const REPORT_EVERY: u64 = 4;
 pub(crate) enum Purpose {
     Join,
     Report,
-    Split { region: RegionId, keys: Vec<Bytes> },
+    Split {
+        region: RegionId,
+        keys: Vec<Bytes>,
+    },
     Stranger(PeerId),
+    /// Is it still a replica?
+    Lost,
 }
 
 impl StoreRole {
-    fn ask(&mut self, ask: Ask, purpose: Purpose, host: &mut Host<'_>) {
+    pub(super) fn ask(&mut self, ask: Ask, purpose: Purpose, host: &mut Host<'_>) {
         let call = self.number();
         self.asked.insert(call, (purpose, host.now));
         let body = Body::Ask { call, ask: Box::new(ask) };
@@ -72,11 +76,15 @@ impl StoreRole {
             }
         }
         self.splitting.retain(|_, since| !late(*since, SPLIT_PATIENCE));
-        let joining = self.asked.values().any(|(purpose, _)| matches!(purpose, Purpose::Join));
+        let is_joining = self.asked.values().any(|(purpose, _)| matches!(purpose, Purpose::Join));
         if !self.joined || !self.hosting {
             let first = self.known || host.cx.joined + 1 == self.id.0;
-            if !joining && first && self.duties.is_multiple_of(4) {
-                let ask = Ask::Join(self.joining());
+            if !is_joining && first && self.duties.is_multiple_of(4) {
+                let ask = Ask::Join(joining(
+                    self.known.then_some(self.id),
+                    self.data_id,
+                    self.incarnation,
+                ));
                 self.ask(ask, Purpose::Join, host);
             }
         } else {
@@ -85,16 +93,8 @@ impl StoreRole {
         if self.duties.is_multiple_of(3) {
             self.split_what_has_grown(host);
         }
-    }
-
-    fn joining(&self) -> Joining {
-        Joining {
-            cluster_id: 0,
-            store: self.known.then_some(self.id),
-            address: format!("{}:1", self.id),
-            incarnation: self.incarnation,
-            data_id: self.id.0,
-            ..Joining::default()
+        if self.duties.is_multiple_of(20) {
+            self.look_for_lost(host);
         }
     }
 
@@ -140,7 +140,12 @@ impl StoreRole {
         }
     }
 
-    fn begin_split(&mut self, region: &Arc<Region>, keys: Vec<Bytes>, host: &mut Host<'_>) {
+    pub(super) fn begin_split(
+        &mut self,
+        region: &Arc<Region>,
+        keys: Vec<Bytes>,
+        host: &mut Host<'_>,
+    ) {
         let Ok(keys) = split::requested(region, keys) else { return };
         self.splitting.insert(region.id, host.now);
         let ask = Ask::SplitIds { region: region.as_ref().clone(), count: keys.len() };
@@ -203,6 +208,9 @@ impl StoreRole {
                     host.mail.push(shard::Event::Create(new));
                 }
             }
+            (Some(Purpose::Lost), Told::Region(Some((region, _)))) => {
+                self.is_lost(&region, host);
+            }
             (Some(Purpose::Join), Told::Refused(words)) => {
                 let node = host.node;
                 host.cx.checks.fail(|| format!("{node} may not join: {words}"));
@@ -236,7 +244,7 @@ impl StoreRole {
         if !self.known {
             let mut batch = WriteBatch::new();
             let (store_id, format) = (id.0, keys::FORMAT);
-            let ident = StoreIdent { cluster_id, store_id, format, data_id: id.0 };
+            let ident = StoreIdent { cluster_id, store_id, format, data_id: self.data_id };
             keys::put_ident(&mut batch, &ident);
             host.disk.write_synced(batch)?;
             self.known = true;
@@ -259,37 +267,10 @@ impl StoreRole {
         }
         Ok(())
     }
+}
 
-    /// Carries out an order, unless the region has changed since.
-    fn order(&mut self, order: Order, host: &mut Host<'_>) {
-        let Some(step) = order.step else { return };
-        let (id, epoch) = match &step {
-            Step::TransferLeader(step) => (step.region_id, step.epoch),
-            Step::Split(step) => (step.region_id, step.epoch),
-            // Not ordered in this world yet.
-            Step::ChangePeers(_) | Step::DestroyPeer(_) => return,
-        };
-        let Some(local) = self.directory.get(RegionId(id)) else { return };
-        let Some(region) = local.region() else { return };
-        if epoch.map(Epoch::from) != Some(region.epoch) || !local.view().is_leader() {
-            return;
-        }
-        match step {
-            Step::TransferLeader(step) => host
-                .mail
-                .push(shard::Event::TransferLeader { group: region.id, to: NodeId(step.to_store) }),
-            Step::Split(step) => {
-                if !self.splitting.contains_key(&region.id) {
-                    self.begin_split(&region, step.keys, host);
-                }
-            }
-            Step::ChangePeers(_) | Step::DestroyPeer(_) => {}
-        }
-    }
-
-    /// Somebody speaks to a replica that is not here: asks placement for its region.
-    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
-        let ask = Ask::RegionById(stranger.group);
-        self.ask(ask, Purpose::Stranger(stranger.peer), host);
-    }
+/// What a store says when it joins.
+pub(crate) fn joining(store: Option<StoreId>, data_id: u64, incarnation: u64) -> Joining {
+    let address = format!("d{data_id}:1");
+    Joining { cluster_id: 0, store, address, incarnation, data_id, ..Joining::default() }
 }

@@ -5,7 +5,8 @@ use quorate_proto::{NodeId, RegionId};
 
 use super::World;
 use crate::sim::agenda::MS;
-use crate::sim::messages::Event;
+use crate::sim::messages::{Ask, Event};
+use crate::sim::store::joining;
 
 /// Something bad that happens. Times are in nanoseconds.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub(crate) enum Deed {
     Mend,
     /// See [`Strike`].
     Strike(Box<Strike>),
+    /// The store that takes the place of a lost one joins.
+    JoinStore,
     /// Whoever leads the group is told to hand it over.
     HandOver { group: RegionId, to: NodeId },
 }
@@ -45,6 +48,8 @@ pub(crate) struct Strike {
     pub(crate) since: u64,
 }
 
+/// Between two attempts to join.
+const JOIN_AGAIN: u64 = 300 * MS;
 /// A candidate that does not ask for so long is not waited for.
 const STRIKE_PATIENCE: u64 = 3_000 * MS;
 /// How long before its next campaign its voters are killed.
@@ -53,7 +58,8 @@ const STRIKE_AHEAD: u64 = 60 * MS;
 impl World {
     /// Does it at once.
     pub(super) fn perform(&mut self, deed: Deed) {
-        if !self.cx.net.bad {
+        // Who joins goes on with it also when all is healed.
+        if !self.cx.net.bad && !matches!(deed, Deed::JoinStore) {
             return;
         }
         match deed {
@@ -94,6 +100,12 @@ impl World {
                 }
             }
             Deed::Strike(strike) => self.strike(*strike),
+            Deed::JoinStore => {
+                if let Some(data_id) = self.joining {
+                    self.ask_placement(&Ask::Join(joining(None, data_id, 1)));
+                    self.plan(JOIN_AGAIN, Deed::JoinStore);
+                }
+            }
             Deed::Mend => {
                 self.cx.note(format_args!("all links are up"));
                 self.cx.mend();

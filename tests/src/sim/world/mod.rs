@@ -1,12 +1,13 @@
 //! The world of one seed: processes, clients, trouble, and the order in which all of it happens.
 
 mod deeds;
+mod mover;
 mod nemesis;
 mod packets;
 mod settle;
 mod story;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_consensus::engine::EngineError;
 use quorate_proto::{NodeId, StoreId};
@@ -36,6 +37,12 @@ pub(crate) struct World {
     pub(crate) stampers: Vec<Stamper>,
     /// Calls of the nemesis to placement.
     pub(crate) calls: u64,
+    /// Stores that are lost for good.
+    pub(crate) lost: BTreeSet<StoreId>,
+    /// The data id of the store that joins in the place of a lost one.
+    pub(crate) joining: Option<u64>,
+    /// Replicas that the mover has made.
+    pub(crate) made: u64,
     pub(crate) events: u64,
 }
 
@@ -58,6 +65,8 @@ pub struct Outcome {
     pub regions: u64,
     /// Snapshots installed.
     pub installs: u64,
+    /// Configurations of regions, one after the other.
+    pub configurations: u64,
 }
 
 impl World {
@@ -72,8 +81,18 @@ impl World {
         let clients = clients(&cx.knobs);
         let history = History::new(|| 0);
         let stampers = stampers(&cx.knobs);
-        let processes = BTreeMap::new();
-        let mut world = Self { cx, processes, clients, history, stampers, calls: 0, events: 0 };
+        let mut world = Self {
+            cx,
+            processes: BTreeMap::new(),
+            clients,
+            history,
+            stampers,
+            calls: 0,
+            lost: BTreeSet::new(),
+            joining: None,
+            made: 0,
+            events: 0,
+        };
         for node in nodes {
             world.add(node, 500 * MS);
         }
@@ -107,6 +126,7 @@ impl World {
             elections: checks.elections,
             regions: checks.regions().count() as u64,
             installs: checks.installs,
+            configurations: checks.configurations,
         }
     }
 
@@ -154,6 +174,10 @@ impl World {
                 self.nemesis();
                 return Ok(());
             }
+            Event::Move => {
+                self.move_replicas();
+                return Ok(());
+            }
             Event::Deed(deed) => {
                 let deed = deed.clone();
                 self.perform(deed);
@@ -199,6 +223,7 @@ impl World {
             | Event::Client { .. }
             | Event::Stamp { .. }
             | Event::Nemesis
+            | Event::Move
             | Event::Deed(_) => Ok(()),
         };
         result.map_err(|error| (node, error))

@@ -3,7 +3,9 @@
 //! Some deeds are plots of several steps that aim at one promise; chance alone would need too many
 //! seeds to break it.
 
-use quorate_proto::{NodeId, Region};
+use std::sync::Arc;
+
+use quorate_proto::{NodeId, Region, Role};
 
 use super::World;
 use super::deeds::{Deed, Strike};
@@ -14,8 +16,10 @@ use crate::sim::knobs::Deeds;
 use crate::sim::messages::{Ask, Body, Event};
 use crate::sim::placement::{GROUP, MEMBERS};
 
-/// The nemesis waits for no answers.
-const NOBODY: u64 = 9_999;
+/// The nemesis, and whoever acts in placement's name.
+pub(super) const NOBODY: u64 = 400_000;
+/// Data ids of stores that come later begin here.
+const FIRST_DATA: u64 = 1_000;
 /// More are not asked for.
 const MOST_REGIONS: usize = 30;
 
@@ -66,7 +70,7 @@ impl World {
     }
 
     /// The region of some key.
-    fn some_region(&mut self) -> Option<std::sync::Arc<Region>> {
+    fn some_region(&mut self) -> Option<Arc<Region>> {
         let at = key(self.draw((0, self.cx.knobs.keys - 1)));
         self.cx.checks.region_of(&at)
     }
@@ -175,8 +179,56 @@ impl World {
         }
     }
 
+    /// A store never comes back. Another one joins; the mover gives it the replicas.
+    fn replace_store(&mut self) {
+        let lost = self.lost.clone();
+        let is_hurt = |region: &Arc<Region>| {
+            let voters = region.peers.iter().filter(|peer| peer.role != Role::Learner);
+            voters.count() < 3 || region.peers.iter().any(|peer| lost.contains(&peer.store))
+        };
+        // One at a time, and never the last majority of a region. A voter without data does not
+        // count: where it has missed the split that made the region, and placement has not heard of
+        // the region yet, only those that have it can tell it that it exists.
+        let is_whole = |it: &Arc<Region>| !is_hurt(it) && self.is_everywhere(it);
+        if self.joining.is_some() || !self.cx.checks.regions().all(is_whole) {
+            return;
+        }
+        let stores: Vec<NodeId> = self.nodes().into_iter().filter(|n| n.0 <= MEMBERS).collect();
+        let node = self.one_of(&stores);
+        self.cx.note(format_args!("{node} is lost for good"));
+        self.processes.remove(&node);
+        self.lost.insert(node.into());
+        let data_id = FIRST_DATA + self.lost.len() as u64;
+        self.joining = Some(data_id);
+        self.perform(Deed::JoinStore);
+    }
+
+    /// All replicas of a region are up and have its data.
+    fn is_everywhere(&self, region: &Region) -> bool {
+        region.peers.iter().all(|peer| {
+            let process = self.processes.get(&NodeId::from(peer.store));
+            let store = process.and_then(|process| process.up.as_ref()?.role.store());
+            let local = store.and_then(|store| store.directory.get(region.id));
+            local.is_some_and(|local| local.region().is_some())
+        })
+    }
+
+    /// The leader of a region in a joint configuration, or of one with a learner.
+    fn kill_in_joint(&mut self) {
+        let is_changing =
+            |region: &&Arc<Region>| region.peers.iter().any(|peer| peer.role != Role::Voter);
+        let changing: Vec<_> = self.cx.checks.regions().filter(is_changing).map(|r| r.id).collect();
+        let down = self.draw((5 * MS, 1_500 * MS));
+        if !changing.is_empty()
+            && let group = self.one_of(&changing)
+            && let Some(node) = self.leader_of(group)
+        {
+            self.perform(Deed::Kill { node, down });
+        }
+    }
+
     /// Asks all members of placement: one of them leads.
-    fn ask_placement(&mut self, ask: &Ask) {
+    pub(super) fn ask_placement(&mut self, ask: &Ask) {
         for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
             self.calls += 1;
             let body = Body::Ask { call: self.calls, ask: Box::new(ask.clone()) };
@@ -186,7 +238,7 @@ impl World {
 }
 
 /// Newer ones come last: they change nothing of what is drawn where their weight is zero.
-fn acts(deeds: &Deeds) -> [(u64, Act); 13] {
+fn acts(deeds: &Deeds) -> [(u64, Act); 15] {
     [
         (deeds.kill, World::kill_somebody),
         (deeds.pause, World::pause_somebody),
@@ -201,5 +253,7 @@ fn acts(deeds: &Deeds) -> [(u64, Act); 13] {
         (deeds.orphan, World::orphan),
         (deeds.placement_kill, World::kill_placement_leader),
         (deeds.placement_cut, World::cut_placement_leader_off),
+        (deeds.replace, World::replace_store),
+        (deeds.joint_kill, World::kill_in_joint),
     ]
 }

@@ -1,9 +1,13 @@
 //! Who gets what has arrived.
 
-use quorate_consensus::engine::EngineError;
-use quorate_proto::NodeId;
+use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
+use quorate_proto::wire::command::StoreIdent;
+use quorate_proto::{NodeId, StoreId};
+use quorate_store::core::keys;
 
 use super::World;
+use super::nemesis::NOBODY;
+use crate::sim::agenda::MS;
 use crate::sim::chance::{Concern, Lane};
 use crate::sim::client::CLIENTS;
 use crate::sim::messages::{Body, Event, Failure, Packet, Told, Transfer};
@@ -14,15 +18,21 @@ impl World {
     pub(super) fn packet(&mut self, event: Event) -> Result<(), (NodeId, EngineError)> {
         let Event::Packet(packet) = event else { return Ok(()) };
         let Packet { from, to, lane, .. } = *packet;
+        if to.0 >= NOBODY {
+            if let Body::Told { told: Told::Joined { store, cluster, .. }, .. } = packet.body {
+                self.has_joined(store, cluster);
+            }
+            return Ok(());
+        }
         if to.0 > CLIENTS {
             self.deliver_to_client(*packet);
             return Ok(());
         }
-        let Some(process) = self.processes.get_mut(&to) else { return Ok(()) };
-        if process.up.is_none() {
+        let running = self.processes.get_mut(&to).filter(|process| process.up.is_some());
+        let Some(process) = running else {
             self.nobody_there(*packet);
             return Ok(());
-        }
+        };
         if self.cx.now() < process.paused_until {
             let rest = process.paused_until - self.cx.now();
             self.cx.after(rest, Event::Packet(packet));
@@ -59,6 +69,18 @@ impl World {
             Body::Response { .. } => {}
         }
         Ok(())
+    }
+
+    /// Placement knows the store that takes the place of a lost one: its process starts.
+    fn has_joined(&mut self, store: StoreId, cluster_id: u64) {
+        let Some(data_id) = self.joining.take() else { return };
+        let node = NodeId::from(store);
+        self.add(node, 200 * MS);
+        let mut batch = WriteBatch::new();
+        let (store_id, format) = (store.0, keys::FORMAT);
+        keys::put_ident(&mut batch, &StoreIdent { cluster_id, store_id, format, data_id });
+        let written = self.processes[&node].disk.write_synced(batch);
+        assert!(written.is_ok(), "a fresh disk can be written");
     }
 
     fn deliver_to_client(&mut self, packet: Packet) {

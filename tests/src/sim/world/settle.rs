@@ -1,23 +1,29 @@
 //! After the story: is everything as it should be, and does it come to rest?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, MemoryEngine, Reader};
-use quorate_proto::{KeyRange, NodeId, RegionId};
+use quorate_proto::wire::command::{PeerState, RegionState};
+use quorate_proto::{KeyRange, NodeId, PeerId, Region, RegionId, Role, StoreId};
+
+use quorate_store::core::keys;
 
 use super::World;
 use crate::sim::agenda::MS;
 use crate::sim::checks::region_hash;
 use crate::sim::messages::Operation;
+use crate::sim::process::Process;
+use crate::sim::store::StoreRole;
 
 impl World {
     /// Lets the world come to rest and looks at all of it.
     pub(crate) fn settle(&mut self) {
-        if !self.until(20_000 * MS, "equal replicas of all regions", |world| {
-            world.differences().is_none()
-        }) {
+        let patience = if self.cx.knobs.moving() { 60_000 * MS } else { 20_000 * MS };
+        if !self
+            .until(patience, "equal replicas of all regions", |world| world.differences().is_none())
+        {
             let differences = self.differences().unwrap_or_default();
             self.cx.checks.broken =
                 self.cx.checks.broken.take().map(|words| format!("{words}: {differences}"));
@@ -69,50 +75,93 @@ impl World {
 
     /// Why the replicas of the cluster are not equal, or do not cover the key space.
     fn differences(&self) -> Option<String> {
-        let mut hashes: BTreeMap<RegionId, (u64, u64)> = BTreeMap::new();
-        let mut hosting = 0;
+        let mut hosts: BTreeMap<RegionId, BTreeMap<StoreId, PeerId>> = BTreeMap::new();
         for process in self.processes.values() {
             let Some(up) = &process.up else { return Some(format!("{} is down", process.id)) };
             let Some(store) = up.role.store() else { continue };
-            let mut end = Some(Bytes::new());
-            let mut keys = 0;
-            let locals = store.directory.all();
-            if locals.is_empty() && count_keys(&process.disk, &KeyRange::default()) == 0 {
-                continue;
+            for local in store.directory.hosted() {
+                hosts.entry(local.id()).or_default().insert(store.id, local.peer());
             }
-            hosting += 1;
-            for local in locals {
-                let region = local.region()?;
-                if end.as_ref() != Some(&region.range.start) {
-                    return Some(format!("{} has a hole before {}", process.id, region.range));
-                }
-                end = (!region.range.end.is_empty()).then(|| region.range.end.clone());
-                let hash = match region_hash(&process.disk, &region) {
-                    Ok(hash) => hash,
-                    Err(error) => return Some(format!("{}: {error}", process.id)),
-                };
-                keys += count_keys(&process.disk, &region.range);
-                let (first, count) = hashes.entry(region.id).or_insert((hash, 0));
-                *count += 1;
-                if *first != hash {
-                    return Some(format!("{} differs on {}", region.id, process.id));
-                }
-            }
-            let all = count_keys(&process.disk, &KeyRange::default());
-            if keys != all {
-                return Some(format!(
-                    "{} has {} keys outside of its regions",
-                    process.id,
-                    all - keys
-                ));
-            }
-            if end.is_some() {
-                return Some(format!("{} does not have the last keys", process.id));
+            if let Some(why) = leftovers(process, store) {
+                return Some(why);
             }
         }
-        let lonely = hashes.iter().find(|(_, (_, count))| *count != hosting);
-        lonely.map(|(id, (_, count))| format!("{id} has {count} replicas, not {hosting}"))
+        self.uncovered().or_else(|| {
+            self.cx.checks.regions().find_map(|region| {
+                let hosts = hosts.get(&region.id).cloned().unwrap_or_default();
+                self.difference(region, &hosts)
+            })
+        })
     }
+
+    /// A hole or an overlap between the regions.
+    fn uncovered(&self) -> Option<String> {
+        let mut regions: Vec<_> = self.cx.checks.regions().collect();
+        regions.sort_by_key(|region| region.range.start.clone());
+        let mut end = Some(Bytes::new());
+        for region in regions {
+            if end.as_ref() != Some(&region.range.start) {
+                return Some(format!("{} does not begin where the one before ends", region.id));
+            }
+            end = (!region.range.end.is_empty()).then(|| region.range.end.clone());
+        }
+        end.map(|end| format!("nobody has the keys from {end:?} on"))
+    }
+
+    /// Why a region is not at rest: its replicas are elsewhere, or differ.
+    fn difference(&self, region: &Region, hosts: &BTreeMap<StoreId, PeerId>) -> Option<String> {
+        let id = region.id;
+        let wanted: BTreeMap<StoreId, PeerId> =
+            region.peers.iter().map(|peer| (peer.store, peer.id)).collect();
+        if wanted != *hosts {
+            return Some(format!("{id} has {wanted:?}, but is on {hosts:?}"));
+        }
+        if region.peers.iter().any(|peer| !matches!(peer.role, Role::Voter | Role::Learner)) {
+            return Some(format!("{id} is in a joint configuration"));
+        }
+        let mut first = None;
+        for store in wanted.keys() {
+            let process = self.processes.get(&NodeId::from(*store))?;
+            let here = process.up.as_ref()?.role.store()?.directory.get(id)?;
+            let Some(here) = here.region() else { return Some(format!("{id} waits on {store}")) };
+            match region_hash(&process.disk, &here) {
+                Ok(hash) if *first.get_or_insert(hash) == hash => {}
+                Ok(_) => return Some(format!("{id} differs on {store}")),
+                Err(error) => return Some(format!("{store}: {error}")),
+            }
+        }
+        None
+    }
+}
+
+/// What is on a store's disk beyond its regions.
+fn leftovers(process: &Process, store: &StoreRole) -> Option<String> {
+    let node = process.id;
+    let locals = store.directory.all();
+    let inside = locals.iter().filter_map(|local| local.region());
+    let keys: u64 = inside.map(|region| count_keys(&process.disk, &region.range)).sum();
+    let all = count_keys(&process.disk, &KeyRange::default());
+    if keys != all {
+        return Some(format!("{node} has {} keys outside of its regions", all - keys));
+    }
+    let states = match keys::region_states(&process.disk) {
+        Ok(states) => states,
+        Err(error) => return Some(format!("{node}: {error}")),
+    };
+    let gone = |state: &RegionState| state.state() == PeerState::Tombstone;
+    let gone: BTreeSet<u64> =
+        states.iter().filter(|(_, state)| gone(state)).map(|(id, _)| id.0).collect();
+    let hosted: BTreeSet<u64> = store.directory.hosted().iter().map(|local| local.id().0).collect();
+    let mut stray = None;
+    let scanned = process.disk.scan(Cf::Raft, b"", b"", Direction::Forward, &mut |key, _| {
+        // Records of raft begin with the number of their group. The vote of a replica that never
+        // had data stays where nobody has told its store that it was removed.
+        let group = key.get(..8).and_then(|group| group.try_into().ok()).map(u64::from_be_bytes);
+        stray = group.filter(|group| gone.contains(group) && !hosted.contains(group));
+        if stray.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(scanned.is_ok(), "the disk of a running process can be read");
+    stray.map(|group| format!("{node} has raft records of r{group}, which it has removed"))
 }
 
 fn count_keys(disk: &MemoryEngine, range: &KeyRange) -> u64 {

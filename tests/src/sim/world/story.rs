@@ -25,6 +25,7 @@ impl World {
         }
         self.cx.net.bad = true;
         self.cx.after(0, Event::Nemesis);
+        self.cx.after(0, Event::Move);
         let end = self.cx.now() + self.cx.knobs.chaos;
         self.run_to(end);
         self.heal();

@@ -17,9 +17,16 @@ use quorate_consensus::engine::{EngineError, Reader, WriteBatch};
 use quorate_proto::limits::SENTINEL_START;
 use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
 
-use super::command::{Answer, CLUSTER_VERSION, Command, JoinRefusal, Joining, Member, SavedRegion};
+use super::command::{Answer, Command, Member, SavedRegion};
+use super::events::Events;
+use super::lifecycle;
+use super::operators::Operator;
 use super::record::{self, Record};
+use super::settings::Settings;
 use super::tree::{RegionInfo, RegionTree};
+
+mod join;
+mod plans;
 
 /// What a cluster is, once and for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +59,13 @@ pub enum StoreLife {
     Joining,
     /// It has reported at least once.
     Active,
+    /// Its replicas go elsewhere; it serves meanwhile.
+    Leaving {
+        /// It is said not to come back: nobody waits for it.
+        dead: bool,
+    },
+    /// It has no replicas any more, and its return is refused.
+    Left,
 }
 
 /// A store of the cluster.
@@ -84,7 +98,12 @@ pub struct State {
     counters: Counters,
     initial: Option<Vec<Region>>,
     saved: RegionTree,
+    operators: BTreeMap<u64, Operator>,
+    lifecycles: BTreeMap<RegionId, Vec<lifecycle::Record>>,
+    events: Events,
+    settings: Settings,
     stores_generation: u64,
+    plans_generation: u64,
 }
 
 impl State {
@@ -107,6 +126,14 @@ impl State {
             Record::Region(saved) => {
                 let _ = state.saved.offer(RegionInfo::from_saved(saved));
             }
+            Record::Operator(operator) => {
+                state.operators.insert(operator.id, operator);
+            }
+            Record::Lifecycle(region, records) => {
+                state.lifecycles.insert(region, records);
+            }
+            Record::Event(event) => state.events.load(event),
+            Record::Settings(settings) => state.settings = settings,
         })?;
         Ok(state)
     }
@@ -114,15 +141,23 @@ impl State {
     /// Takes over the state of a received snapshot.
     pub fn replace(&mut self, loaded: State) {
         let stores_generation = self.stores_generation + 1;
-        *self = State { stores_generation, ..loaded };
+        let plans_generation = self.plans_generation + 1;
+        *self = State { stores_generation, plans_generation, ..loaded };
+    }
+
+    /// Without what only counts changes on this member: to compare two states.
+    pub fn forget_generations(&mut self) {
+        self.stores_generation = 0;
+        self.plans_generation = 0;
     }
 
     /// Applies a command: the answer for its proposer, and the records to write.
     pub fn apply(&mut self, command: Command) -> (Answer, WriteBatch) {
         let mut batch = WriteBatch::new();
         let answer = match command {
-            Command::Initialize { cluster_id, members, initial_stores, replicas } => {
-                self.initialize(cluster_id, members, initial_stores, replicas, &mut batch)
+            Command::Initialize { cluster_id, members, initial_stores, replicas, version } => {
+                let cluster = Cluster { id: cluster_id, version, initial_stores, replicas };
+                self.initialize(cluster, members, &mut batch)
             }
             Command::JoinStore(joining) => match self.join(joining, &mut batch) {
                 Ok(store) => Answer::Joined(store),
@@ -152,126 +187,40 @@ impl State {
                 Record::Counters(self.counters).put(&mut batch);
                 Answer::SafePoint(self.counters.safe_point)
             }
+            Command::ChangeStore { store, life } => {
+                match self.change_life(store, life, &mut batch) {
+                    Ok(()) => Answer::Done,
+                    Err(words) => Answer::Refused(words),
+                }
+            }
+            Command::SavePlan(plan) => {
+                self.save_plan(plan, &mut batch);
+                Answer::Done
+            }
+            Command::ChangeSettings(changes) => match self.change_settings(&changes, &mut batch) {
+                Ok(()) => Answer::Done,
+                Err(bad) => Answer::BadSetting(bad),
+            },
         };
         (answer, batch)
     }
 
     fn initialize(
         &mut self,
-        cluster_id: u64,
+        cluster: Cluster,
         members: Vec<Member>,
-        initial_stores: u32,
-        replicas: u32,
         batch: &mut WriteBatch,
     ) -> Answer {
         if let Some(cluster) = self.cluster {
             return Answer::Initialized(cluster.id);
         }
-        let cluster =
-            Cluster { id: cluster_id, version: CLUSTER_VERSION, initial_stores, replicas };
         self.cluster = Some(cluster);
         Record::Cluster(cluster).put(batch);
         for member in members {
             Record::Member(member.clone()).put(batch);
             self.members.insert(member.id, member);
         }
-        Answer::Initialized(cluster_id)
-    }
-
-    /// Whether the store may join, as far as the replicated state can tell. A leader asks before
-    /// it proposes, so that refusals cost nothing.
-    ///
-    /// # Errors
-    /// The reason to tell the store.
-    pub fn may_join(&self, joining: &Joining) -> Result<(), JoinRefusal> {
-        let cluster = self.cluster.ok_or(JoinRefusal::NotInitialized)?;
-        if joining.cluster_id != 0 && joining.cluster_id != cluster.id {
-            return Err(JoinRefusal::WrongCluster { theirs: joining.cluster_id, ours: cluster.id });
-        }
-        if joining.address.is_empty() {
-            return Err(JoinRefusal::Incomplete("an address that others can reach it at"));
-        }
-        if joining.data_id == 0 {
-            return Err(JoinRefusal::Incomplete("a data id, drawn once for its data folder"));
-        }
-        let Some(id) = joining.store else { return Ok(()) };
-        match self.stores.get(&id) {
-            None => Err(JoinRefusal::UnknownStore { store: id }),
-            Some(store) if store.data_id != joining.data_id => {
-                Err(JoinRefusal::IdInUse { store: id, address: store.address.clone() })
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
-    fn join(&mut self, joining: Joining, batch: &mut WriteBatch) -> Result<StoreId, JoinRefusal> {
-        self.may_join(&joining)?;
-        let known = self.store_of(&joining).map(|store| (store.id, store.life));
-        let (id, life) = match known {
-            Some(known) => known,
-            None => (StoreId(self.take_ids(1, batch)), StoreLife::Joining),
-        };
-        // Nobody may be routed to this store under another one's name.
-        let shadowed: Vec<StoreId> = self
-            .stores
-            .values()
-            .filter(|store| store.id != id && store.address == joining.address)
-            .map(|store| store.id)
-            .collect();
-        for other in shadowed {
-            self.change_store(other, |store| store.address.clear(), batch);
-        }
-        let Joining { address, status_address, labels, version, incarnation, data_id, .. } =
-            joining;
-        let store =
-            Store { id, address, status_address, labels, version, incarnation, data_id, life };
-        if self.stores.get(&id).is_none_or(|known| **known != store) {
-            Record::Store(store.clone()).put(batch);
-            self.stores.insert(id, Arc::new(store));
-            self.stores_generation += 1;
-        }
-        Ok(id)
-    }
-
-    /// The store that announces itself, if it is known: by its id, or by its data folder where it
-    /// never got our answer.
-    pub fn store_of(&self, joining: &Joining) -> Option<&Arc<Store>> {
-        match joining.store {
-            Some(id) => self.stores.get(&id),
-            None => self.stores.values().find(|store| store.data_id == joining.data_id),
-        }
-    }
-
-    /// The store's id where joining would change nothing, so that asking again costs nothing.
-    pub fn has_joined(&self, joining: &Joining) -> Option<StoreId> {
-        let store = self.store_of(joining)?;
-        let same = self.may_join(joining).is_ok()
-            && store.address == joining.address
-            && store.status_address == joining.status_address
-            && store.labels == joining.labels
-            && store.version == joining.version
-            && store.incarnation == joining.incarnation;
-        same.then_some(store.id)
-    }
-
-    fn activate(&mut self, id: StoreId, batch: &mut WriteBatch) {
-        if self.stores.get(&id).is_some_and(|store| store.life == StoreLife::Joining) {
-            self.change_store(id, |store| store.life = StoreLife::Active, batch);
-        }
-    }
-
-    fn change_store(
-        &mut self,
-        id: StoreId,
-        change: impl FnOnce(&mut Store),
-        batch: &mut WriteBatch,
-    ) {
-        if let Some(store) = self.stores.get_mut(&id) {
-            let store = Arc::make_mut(store);
-            change(store);
-            Record::Store(store.clone()).put(batch);
-            self.stores_generation += 1;
-        }
+        Answer::Initialized(cluster.id)
     }
 
     fn bootstrap(&mut self, batch: &mut WriteBatch) -> bool {
@@ -282,8 +231,8 @@ impl State {
             return false;
         }
         let Some(cluster) = self.cluster else { return false };
-        let voters = initial_voters(self.stores.len(), cluster.replicas);
-        let stores: Vec<StoreId> = self.stores.keys().copied().take(voters).collect();
+        let voters = initial_voters(self.founders().count(), cluster.replicas);
+        let stores: Vec<StoreId> = self.founders().take(voters).collect();
         let sentinel = SENTINEL_START;
         let regions: Vec<Region> =
             [KeyRange::new(&b""[..], sentinel), KeyRange::new(sentinel, &b""[..])]
@@ -362,11 +311,39 @@ impl State {
         match (&self.initial, self.cluster) {
             (Some(_), _) => 0,
             (None, Some(cluster)) => {
-                let joined = u32::try_from(self.stores.len()).unwrap_or(u32::MAX);
+                let joined = u32::try_from(self.founders().count()).unwrap_or(u32::MAX);
                 cluster.initial_stores.max(1).saturating_sub(joined)
             }
             (None, None) => 1,
         }
+    }
+    /// Operators under way.
+    pub fn operators(&self) -> &BTreeMap<u64, Operator> {
+        &self.operators
+    }
+    /// Lifecycles of the groups that have any; `r0` is placement's own.
+    pub fn lifecycles(&self) -> &BTreeMap<RegionId, Vec<lifecycle::Record>> {
+        &self.lifecycles
+    }
+    /// What happened.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+    /// What was changed from the defaults.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+    /// Changes whenever a plan was saved, on this member, since this process started.
+    pub fn plans_generation(&self) -> u64 {
+        self.plans_generation
+    }
+    /// Stores that the first regions may be on.
+    fn founders(&self) -> impl Iterator<Item = StoreId> {
+        let stays = |store: &&Arc<Store>| match store.life {
+            StoreLife::Joining | StoreLife::Active => true,
+            StoreLife::Leaving { .. } | StoreLife::Left => false,
+        };
+        self.stores.values().filter(stays).map(|store| store.id)
     }
     /// The routes written behind.
     pub fn saved_regions(&self) -> &RegionTree {

@@ -1,0 +1,148 @@
+//! The cluster as the leader sees it: groups for lifecycles, numbers for people.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use quorate_consensus::time::Instant;
+use quorate_proto::{LogIndex, Role, StoreId};
+
+use super::Leader;
+use crate::core::lifecycle::{Group, Member};
+use crate::core::operators::UnderWay;
+use crate::core::state::{State, Store};
+use crate::core::stores::StoreState;
+use crate::core::tree::RegionInfo;
+
+/// Numbers for the status page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Regions known.
+    pub regions: u64,
+    /// Those with fewer healthy voters than wanted.
+    pub under_replicated: u64,
+    /// Those that nobody known to be alive leads.
+    pub leaderless: u64,
+    /// Operations a second of all stores.
+    pub operations_per_second: u64,
+}
+
+impl Leader {
+    /// Wanted voters of a region.
+    pub fn target(&self, info: &RegionInfo) -> usize {
+        self.policy.rules.voters_at(&info.region.range.start) as usize
+    }
+
+    /// A region as its lifecycles see it: as reported, with what is known of its stores.
+    pub fn group(&self, state: &State, info: &RegionInfo, now: Instant) -> Group {
+        let leader = info.leader.filter(|leader| {
+            let store = state.stores().get(&leader.store);
+            info.led && store.is_some_and(|store| self.stores.serves(store, now))
+        });
+        let members = info.region.peers.iter().map(|peer| {
+            let store = state.stores().get(&peer.store);
+            let progress = info.progress.iter().find(|progress| progress.peer == peer.id);
+            let leads = leader.is_some_and(|leader| leader.id == peer.id);
+            let alive = store.is_some_and(|store| self.stores.serves(store, now))
+                && !info.down.contains(&peer.id);
+            let millis = |duration: std::time::Duration| {
+                u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+            };
+            let unheard = millis(self.stores.silence(peer.store, now));
+            let silent_ms = progress.map_or(0, |progress| millis(progress.silent)).max(unheard);
+            let up = store.is_some_and(|store| self.stores.state(store, now) == StoreState::Up);
+            let stopping = self.stores.last(peer.store).is_none_or(|heard| heard.stats.stopping);
+            let label = |(key, value): (&String, &String)| format!("{key}={value}");
+            Member {
+                node: peer.store.into(),
+                peer: peer.id,
+                role: peer.role,
+                matched: match leads {
+                    true => Some(info.last_index),
+                    false => progress.map(|progress| progress.matched),
+                },
+                snapshot: progress.and_then(|progress| progress.snapshot),
+                silent_ms,
+                alive,
+                can_lead: alive && up && !stopping && !info.pending.contains(&peer.id),
+                domain: store.map_or(Vec::new(), |store| store.labels.iter().map(label).collect()),
+            }
+        });
+        Group {
+            id: info.region.id,
+            leader: leader.map(|leader| leader.id),
+            last_index: match info.last_index {
+                LogIndex(0) => info.stats.commit,
+                last => last,
+            },
+            target: self.target(info),
+            members: members.collect(),
+        }
+    }
+
+    /// How a region is doing, in words.
+    pub fn health(&self, state: &State, info: &RegionInfo, now: Instant) -> String {
+        let group = self.group(state, info, now);
+        let (voters, target) = (group.voters().count(), group.target);
+        let alive = group.voters().filter(|member| member.alive).count();
+        let mut wrong = Vec::new();
+        if alive * 2 <= voters {
+            wrong.push(format!("no quorum: {alive} of {voters} voters are alive"));
+        } else if alive < voters {
+            wrong.push(format!("{alive} of {voters} voters are alive"));
+        }
+        if group.leader.is_none() {
+            wrong.push("no leader that reports".to_owned());
+        }
+        if group.is_joint() {
+            wrong.push("in a joint configuration".to_owned());
+        }
+        if voters < target {
+            wrong.push(format!("{voters} voters, {target} are wanted"));
+        } else if voters > target {
+            wrong.push(format!("{voters} voters, only {target} are wanted"));
+        }
+        match wrong.is_empty() {
+            true => "healthy".to_owned(),
+            false => wrong.join("; "),
+        }
+    }
+
+    /// The operator under way with that id.
+    pub fn operator(&self, id: u64) -> Option<&UnderWay> {
+        self.operators.under_way().find(|under_way| under_way.operator.id == id)
+    }
+
+    /// Stores that have reported, are not suspected and not out.
+    pub(super) fn serving(&self, state: &State, now: Instant) -> BTreeSet<StoreId> {
+        let serves = |store: &&Arc<Store>| match self.stores.state(store, now) {
+            StoreState::Up => true,
+            StoreState::Leaving => self.stores.serves(store, now),
+            StoreState::Joining | StoreState::Suspect | StoreState::Down | StoreState::Left => {
+                false
+            }
+        };
+        state.stores().values().filter(serves).map(|store| store.id).collect()
+    }
+
+    /// Numbers for the status page: linear in the number of regions.
+    pub fn counts(&self, state: &State, now: Instant) -> Counts {
+        let serving = self.serving(state, now);
+        let mut counts = Counts { regions: self.tree.len() as u64, ..Counts::default() };
+        for info in self.tree.iter() {
+            let healthy = info.region.peers.iter().filter(|peer| {
+                serving.contains(&peer.store)
+                    && !info.down.contains(&peer.id)
+                    && peer.role == Role::Voter
+            });
+            counts.under_replicated += u64::from(healthy.count() < self.target(info));
+            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
+            counts.leaderless += u64::from(!led);
+        }
+        counts.operations_per_second = serving
+            .iter()
+            .filter_map(|store| self.stores.last(*store))
+            .map(|heard| heard.operations_per_second)
+            .sum();
+        counts
+    }
+}

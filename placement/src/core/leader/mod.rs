@@ -1,0 +1,384 @@
+//! What only the leader of placement knows and decides, for one term of its leadership.
+//!
+//! Made anew from the replicated [`State`] whenever leadership is won: the saved region tree lets
+//! it route at once, the reports of the stores complete it within seconds, and the replicated
+//! operators and lifecycles go on from where they were. It proposes nothing itself; the shell asks
+//! [`Leader::to_save`] and [`Leader::to_propose`] what to write.
+//!
+//! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
+//! does what people ask for, `store` judges stores that come and go, `look` describes.
+//!
+//! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
+//! which outlive a leader, are in placement time. A leader counts it from a moment that no former
+//! leader has reached ([`Leader::time_ms`]).
+
+mod advance;
+mod look;
+mod outcome;
+mod patrol;
+mod requests;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_consensus::time::Instant;
+use quorate_proto::{Epoch, PeerId, RegionId, Role, StoreId, Term};
+
+use super::command::{Command, SavedRegion};
+use super::events::{News, Severity};
+use super::history::History;
+use super::journal::Journal;
+use super::limit::{LimitRates, Limits};
+use super::load::Loads;
+use super::members::Members;
+use super::operators::{End, Operators, Order};
+use super::oracle::CEILING_AHEAD_MS;
+use super::policy::Policy;
+use super::report::{OrderRefusal, Report};
+use super::schedule::Schedulers;
+use super::settings::Settings;
+use super::state::{State, Store, StoreLife};
+use super::stores::Stores;
+use super::tree::RegionTree;
+use super::watch::Watch;
+pub use look::Counts;
+pub use requests::{MemberAction, TransferRefusal};
+pub use store::RemoveRefusal;
+
+/// Time between two plans of a scheduler.
+pub const PLAN_EVERY: Duration = Duration::from_millis(250);
+/// Time between two looks at everything that is worth an event.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// What a report led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// True where a route changed.
+    pub routes: bool,
+    /// Regions that were not believed.
+    pub stale: usize,
+    /// True where the store is to be activated through the log.
+    pub activate: bool,
+}
+
+/// The leader's own state. See the module.
+#[derive(Debug)]
+pub struct Leader {
+    term: Term,
+    /// A moment, by both clocks.
+    began: (Instant, u64),
+    tree: RegionTree,
+    stores: Stores,
+    operators: Operators,
+    members: Members,
+    journal: Journal,
+    history: History,
+    watch: Watch,
+    schedulers: Schedulers,
+    loads: Loads,
+    limits: Limits,
+    policy: Arc<Policy>,
+    /// What policy and limits were made from.
+    settled: Option<(Settings, u32)>,
+    unsaved: BTreeSet<RegionId>,
+    /// Regions to be looked at with the next tick.
+    touched: BTreeSet<RegionId>,
+    /// Replicas whose stores were told to destroy what is left, and the epoch without them.
+    destroyed: BTreeMap<(RegionId, PeerId), Epoch>,
+    /// Where the checkers go on.
+    patrolled: RegionId,
+    next_plan: Instant,
+    next_watch: Instant,
+}
+
+impl Leader {
+    /// For the leader of `term`, from what is replicated.
+    pub fn new(term: Term, state: &State, now: Instant) -> Self {
+        let mut leader = Self::bare(term, state, now);
+        leader.settle(state);
+        leader
+    }
+
+    fn bare(term: Term, state: &State, now: Instant) -> Self {
+        // No former leader's time has reached the ceiling it found.
+        let now_ms = state.counters().time_ceiling_ms.saturating_sub(CEILING_AHEAD_MS);
+        Self {
+            term,
+            began: (now, now_ms),
+            tree: state.saved_regions().clone(),
+            stores: Stores::new(now),
+            operators: Operators::new(term, state.operators().values(), now_ms),
+            members: Members::new(state, now_ms),
+            journal: Journal::new(term),
+            history: History::default(),
+            watch: Watch::default(),
+            schedulers: Schedulers::default(),
+            loads: Loads::default(),
+            limits: Limits::new(LimitRates::default()),
+            policy: Arc::new(Policy::of_replicas(3).expect("three is odd")),
+            settled: None,
+            unsaved: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            destroyed: BTreeMap::new(),
+            patrolled: RegionId(0),
+            next_plan: now,
+            next_watch: now,
+        }
+    }
+
+    /// The term it leads in.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+    /// The region tree.
+    pub fn tree(&self) -> &RegionTree {
+        &self.tree
+    }
+    /// Which stores are alive.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+    /// What is under way.
+    pub fn operators(&self) -> &Operators {
+        &self.operators
+    }
+    /// Members on their way.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+    /// What was decided lately.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+    /// The schedulers, and what they do.
+    pub fn schedulers(&self) -> &Schedulers {
+        &self.schedulers
+    }
+    /// What work the regions make.
+    pub fn loads(&self) -> &Loads {
+        &self.loads
+    }
+    /// How many regions have no live majority, as of the last look.
+    pub fn without_quorum(&self) -> usize {
+        self.watch.without_quorum().len()
+    }
+    /// Placement time, for deadlines: milliseconds that never go backwards, not across leaders
+    /// either.
+    pub fn time_ms(&self, now: Instant) -> u64 {
+        let (at, at_ms) = self.began;
+        at_ms + u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes in the regions that were made or saved through the log since this leader began:
+    /// those of the bootstrap.
+    pub fn adopt(&mut self, state: &State) {
+        for info in state.saved_regions().iter() {
+            // What it knows already is newer.
+            let _ = self.tree.offer(info.as_ref().clone());
+        }
+    }
+
+    /// Takes in a store's report.
+    pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
+        let now_ms = self.time_ms(now);
+        self.loads.report(&report, now);
+        let Report { incarnation, stats, regions, full, refusals, .. } = report;
+        let mut reported =
+            Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
+        self.stores.heard(store.id, incarnation, stats, full, now);
+        if full {
+            self.operators.resend(store.id);
+            let named: BTreeSet<RegionId> = regions.iter().map(|info| info.region.id).collect();
+            let led = |leader: Option<quorate_proto::Peer>| {
+                leader.is_some_and(|leader| leader.store == store.id)
+            };
+            let gone: Vec<RegionId> = self
+                .tree
+                .iter()
+                .filter(|info| info.led && led(info.leader) && !named.contains(&info.region.id))
+                .map(|info| info.region.id)
+                .collect();
+            for region in gone {
+                self.tree.not_led_by(region, store.id);
+            }
+        }
+        for info in regions {
+            let id = info.region.id;
+            match self.tree.offer(info) {
+                Ok(offered) => {
+                    for evicted in offered.evicted {
+                        self.watch.forget(evicted);
+                        self.history.forget(evicted);
+                        self.touched.insert(evicted);
+                    }
+                    if offered.routes {
+                        reported.routes = true;
+                        self.unsaved.insert(id);
+                    }
+                    if let Some(info) = self.tree.get(id) {
+                        self.operators.observe(info, now_ms);
+                        let news = info.leader.and_then(|leader| {
+                            self.watch.leader(id, leader.store, info.term, now_ms)
+                        });
+                        if let Some(news) = news {
+                            self.journal.tell(news);
+                        }
+                    }
+                    self.touched.insert(id);
+                }
+                Err(_) => reported.stale += 1,
+            }
+        }
+        for refusal in refusals {
+            self.refused(&refusal, store.id, now_ms);
+        }
+        reported
+    }
+
+    fn refused(&mut self, refusal: &OrderRefusal, store: StoreId, now_ms: u64) {
+        let OrderRefusal { operator, region, reason } = refusal;
+        let what = format!("{store} did not carry out operator {operator}: {reason}");
+        self.history.note(*region, "store", what, now_ms);
+        if let Some(region) = self.operators.refused(*operator, reason, &self.tree, now_ms) {
+            self.give_up(region, End::Refused(reason.clone()), now_ms);
+        }
+    }
+
+    /// A store's stream ended.
+    pub fn disconnected(&mut self, store: StoreId) {
+        self.stores.disconnected(store);
+    }
+
+    /// Lets time pass: takes regions on their way a step further, ends what is overdue and plans.
+    /// Returns the stores that have orders waiting.
+    pub fn tick(&mut self, state: &State, now: Instant) -> BTreeSet<StoreId> {
+        let now_ms = self.time_ms(now);
+        self.operators.expire(&self.tree, now_ms);
+        let mut due = std::mem::take(&mut self.touched);
+        let plans = now >= self.next_plan;
+        if plans {
+            // Those that wait for good are looked at with the rest of the cluster.
+            let all = now >= self.next_watch;
+            due.extend(self.members.groups(|record| all || record.is_on_its_way()));
+            due.extend(self.operators.iter().map(|operator| operator.region));
+        }
+        for region in due {
+            self.advance(state, region, now);
+        }
+        if plans {
+            self.next_plan = now + PLAN_EVERY;
+            self.settle(state);
+            self.loads.prune(&self.tree);
+            self.plan(state, now);
+        }
+        if now >= self.next_watch {
+            self.next_watch = now + WATCH_EVERY;
+            self.look_around(state, now);
+        }
+        self.operators.due(&self.tree, now_ms)
+    }
+
+    /// Takes over settings that have changed.
+    pub(super) fn settle(&mut self, state: &State) {
+        let replicas = state.cluster().map_or(3, |cluster| cluster.replicas);
+        let settings = state.settings();
+        let is_known = self
+            .settled
+            .as_ref()
+            .is_some_and(|(known, number)| known == settings && *number == replicas);
+        if is_known {
+            return;
+        }
+        let millis = |name| Duration::from_millis(settings.number(name));
+        self.stores.set_limits(millis("store.suspect_ms"), millis("store.down_ms"));
+        self.limits.set_rates(settings.limit_rates());
+        // Settings are checked when they are made. A cluster founded with an even number of
+        // replicas has the odd one below.
+        let odd =
+            if replicas.is_multiple_of(2) { replicas.saturating_sub(1).max(1) } else { replicas };
+        if let Ok(policy) = settings.policy(odd.min(7)) {
+            self.policy = Arc::new(policy);
+        }
+        let paused = settings.paused_schedulers();
+        let names: Vec<&'static str> =
+            self.schedulers.list().iter().map(|status| status.name).collect();
+        for name in names {
+            // The name is its own.
+            let _ = self.schedulers.set_paused(name, paused.contains(name));
+        }
+        self.settled = Some((settings.clone(), replicas));
+    }
+
+    /// Tells what changed with stores, leaders and quorums.
+    fn look_around(&mut self, state: &State, now: Instant) {
+        let now_ms = self.time_ms(now);
+        for store in state.stores().values() {
+            let doing = self.stores.state(store, now);
+            let news = self.watch.store(store.id, doing, now_ms);
+            news.into_iter().for_each(|news| self.journal.tell(news));
+        }
+        let serving = self.serving(state, now);
+        for info in self.tree.iter() {
+            let is_alive = |peer: &&quorate_proto::Peer| {
+                serving.contains(&peer.store) && !info.down.contains(&peer.id)
+            };
+            let voters = info.region.peers.iter().filter(|peer| match peer.role {
+                Role::Voter | Role::IncomingVoter => true,
+                Role::Learner | Role::DemotingVoter => false,
+            });
+            let alive = voters.clone().filter(is_alive).count();
+            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
+            let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
+            news.into_iter().for_each(|news| self.journal.tell(news));
+        }
+    }
+
+    fn tell(&mut self, severity: Severity, kind: &str, text: String, region: RegionId, at_ms: u64) {
+        let (kind, node) = (kind.to_owned(), quorate_proto::NodeId(0));
+        self.journal.tell(News { at_ms, severity, kind, text, region, node });
+    }
+
+    /// Orders for a store, at most `limit`; they count as sent.
+    pub fn orders_for(&mut self, store: StoreId, limit: usize, now: Instant) -> Vec<Order> {
+        let now_ms = self.time_ms(now);
+        self.operators.send(store, &self.tree, limit, now_ms)
+    }
+
+    /// What is to be replicated now: plans, and stores that have left. Ask again soon; whatever
+    /// got lost is returned again.
+    pub fn to_propose(&mut self, state: &State, now: Instant) -> Vec<Command> {
+        if !Self::may_plan(state) {
+            return Vec::new();
+        }
+        let now_ms = self.time_ms(now);
+        let plan = self.journal.to_save(state, &self.operators, &mut self.members, now_ms);
+        let mut commands: Vec<Command> = plan.map(Command::SavePlan).into_iter().collect();
+        commands.extend(self.leavers(state, now));
+        commands
+    }
+
+    /// A proposal of the leader's own failed: it may be made again at once.
+    pub fn not_proposed(&mut self) {
+        self.journal.failed();
+    }
+
+    /// Regions whose routes changed since they were last saved, at most `limit`; they count as
+    /// saved. Give them back with [`Leader::not_saved`] where that fails.
+    pub fn to_save(&mut self, limit: usize) -> Vec<SavedRegion> {
+        let mut saved = Vec::new();
+        while saved.len() < limit {
+            let Some(id) = self.unsaved.pop_first() else { break };
+            if let Some(info) = self.tree.get(id) {
+                saved.push(info.to_saved());
+            }
+        }
+        saved
+    }
+
+    /// They were not saved after all.
+    pub fn not_saved(&mut self, regions: &[SavedRegion]) {
+        self.unsaved.extend(regions.iter().map(|saved| saved.region.id));
+    }
+}

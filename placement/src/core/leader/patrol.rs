@@ -1,0 +1,136 @@
+//! Plans: schedulers see the whole cluster, checkers one region after another.
+
+use std::collections::BTreeSet;
+
+use quorate_consensus::time::Instant;
+use quorate_proto::{RegionId, StoreId};
+
+use super::Leader;
+use crate::core::checker::{Verdict, boundary, replica};
+use crate::core::operators::Draft;
+use crate::core::schedule::{SchedulerStatus, evict_leader};
+use crate::core::state::{State, Store, StoreLife};
+use crate::core::view::{ClusterView, Sources};
+
+/// Regions that the checkers look at in one plan; all of ten thousand within two seconds.
+const PATROL: usize = 2_000;
+
+impl Leader {
+    pub(super) fn plan(&mut self, state: &State, now: Instant) {
+        if self.operators.room() == 0 {
+            return;
+        }
+        let mut view = self.view(state, now);
+        self.check_regions(state, &mut view, now);
+        let room = self.operators.room();
+        if room > 0 {
+            for draft in self.schedulers.plan(&view, room, now) {
+                self.take(state, draft, now);
+            }
+        }
+    }
+
+    /// The picture that is planned from.
+    pub fn view(&self, state: &State, now: Instant) -> ClusterView {
+        let sources = Sources {
+            tree: &self.tree,
+            known: state.stores(),
+            alive: &self.stores,
+            loads: &self.loads,
+            limits: &self.limits,
+            policy: &self.policy,
+        };
+        let under_way = self.operators.iter().map(|operator| (operator.region, &operator.goal));
+        ClusterView::of(sources, under_way, self.operators.busy(self.time_ms(now)), now)
+    }
+
+    /// Begins what a checker or a scheduler wants, and remembers why, or why not. True where it
+    /// has begun.
+    fn take(&mut self, state: &State, draft: Draft, now: Instant) -> bool {
+        let (region, by, goal) = (draft.region, draft.by, draft.goal.clone());
+        let what = format!("{goal}: {}", draft.reason);
+        let now_ms = self.time_ms(now);
+        match self.begin(state, draft, false, now) {
+            Ok(_) => {
+                self.history.note(region, by, what, now_ms);
+                true
+            }
+            Err(refused) => {
+                self.history.note(region, by, format!("{what}; not begun: {refused}"), now_ms);
+                false
+            }
+        }
+    }
+
+    fn check_regions(&mut self, state: &State, view: &mut ClusterView, now: Instant) {
+        if !Self::may_plan(state) {
+            return;
+        }
+        let now_ms = self.time_ms(now);
+        let of = |is: &dyn Fn(&Store) -> bool| -> BTreeSet<StoreId> {
+            state.stores().values().filter(|store| is(store)).map(|store| store.id).collect()
+        };
+        let lost = of(&|store| self.stores.is_lost(store, now));
+        let leaving = of(&|store| {
+            matches!(store.life, StoreLife::Leaving { .. }) && !lost.contains(&store.id)
+        });
+        let leading = self.still_leading(view, &leaving);
+        let regions = self.tree.after(self.patrolled).take(PATROL).cloned().collect::<Vec<_>>();
+        self.patrolled = match regions.len() == PATROL {
+            true => regions.last().map_or(RegionId(0), |info| info.region.id),
+            false => RegionId(0),
+        };
+        for info in regions {
+            let region = info.region.id;
+            if view.busy.contains(&region) {
+                continue;
+            }
+            let around = replica::Surroundings {
+                view,
+                lost: &lost,
+                leaving: &leaving,
+                leading: &leading,
+                records: self.members.of(region),
+            };
+            let verdict = match replica::check(around, &info) {
+                Verdict::Fine => boundary::check(view, &info),
+                verdict => verdict,
+            };
+            match verdict {
+                Verdict::Fine => {}
+                Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
+                Verdict::Repair(draft) => {
+                    if self.operators.room() == 0 {
+                        return;
+                    }
+                    if self.take(state, draft.clone(), now) {
+                        view.begin(&draft);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leaving stores that lead a region which evict-leader will move.
+    fn still_leading(&self, view: &ClusterView, leaving: &BTreeSet<StoreId>) -> BTreeSet<StoreId> {
+        let evicts = |status: &SchedulerStatus| status.name == evict_leader::NAME && !status.paused;
+        if leaving.is_empty() || !self.schedulers.list().iter().any(evicts) {
+            return BTreeSet::new();
+        }
+        let able = |info: &crate::core::tree::RegionInfo, from: StoreId| {
+            info.region.peers.iter().any(|peer| {
+                peer.store != from
+                    && info.can_lead_on(peer.store)
+                    && view.stores.get(&peer.store).is_some_and(|store| store.is_eligible())
+            })
+        };
+        self.tree
+            .iter()
+            .filter(|info| info.led && !info.is_sentinel())
+            .filter_map(|info| {
+                let from = info.leader?.store;
+                (leaving.contains(&from) && able(info, from)).then_some(from)
+            })
+            .collect()
+    }
+}

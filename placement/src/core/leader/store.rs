@@ -1,0 +1,162 @@
+//! Stores that join, leave, and have left.
+
+use std::collections::BTreeSet;
+
+use quorate_consensus::time::Instant;
+use quorate_proto::{Peer, RegionId, Role, StoreId};
+use thiserror::Error;
+
+use super::Leader;
+use crate::core::command::{Command, JoinRefusal, Joining};
+use crate::core::operators::Refused;
+use crate::core::state::{State, StoreLife};
+use crate::core::stores::StoreState;
+
+/// Why a store cannot be taken out, or back in.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RemoveRefusal {
+    /// Never heard of.
+    #[error("{0} is not known to this cluster; `quorate store list` shows those that are")]
+    Unknown(StoreId),
+    /// It is out.
+    #[error("{0} has left already")]
+    Left(StoreId),
+    /// It is not leaving.
+    #[error("{0} is not leaving: there is nothing to cancel")]
+    NotLeaving(StoreId),
+    /// It could never end.
+    #[error(
+        "{store} cannot leave: {region} has {voters} voters, and no other store is up that could \
+         take the one on {store}; add a store first, or lower `replicas`"
+    )]
+    NoRoom {
+        /// The store.
+        store: StoreId,
+        /// A region that would be stuck.
+        region: RegionId,
+        /// How many voters it has.
+        voters: usize,
+    },
+    /// It is not dead.
+    #[error("{0} is alive: stop it first, or remove it without `dead` so that it serves meanwhile")]
+    Alive(StoreId),
+    /// An older form of the cluster.
+    #[error(transparent)]
+    Operator(#[from] Refused),
+}
+
+impl Leader {
+    /// Whether a store may have the address it asks for.
+    ///
+    /// # Errors
+    /// A living store has it, or the joining store itself lives elsewhere: its folder was copied,
+    /// and two processes would vote as one.
+    pub fn may_use_address(
+        &self,
+        state: &State,
+        joining: &Joining,
+        now: Instant,
+    ) -> Result<(), JoinRefusal> {
+        let own = state.store_of(joining);
+        if let Some(store) = own
+            && store.incarnation != joining.incarnation
+            && store.address != joining.address
+            && self.stores.is_alive(store.id, now)
+        {
+            let (store, address) = (store.id, store.address.clone());
+            return Err(JoinRefusal::IdInUse { store, address });
+        }
+        let own = own.map(|store| store.id);
+        let holder = state.stores().values().find(|store| {
+            store.address == joining.address
+                && Some(store.id) != own
+                && self.stores.is_alive(store.id, now)
+        });
+        match holder {
+            Some(store) => {
+                Err(JoinRefusal::AddressInUse { store: store.id, address: joining.address.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a store out of the cluster, or back in before it has left: the command to replicate,
+    /// and how many replicas have to go elsewhere.
+    ///
+    /// # Errors
+    /// The rule that stands in the way: it could never end, or it is not dead.
+    pub fn remove_store(
+        &self,
+        state: &State,
+        id: StoreId,
+        cancel: bool,
+        dead: bool,
+        now: Instant,
+    ) -> Result<(Command, u64), RemoveRefusal> {
+        if !Self::may_plan(state) {
+            return Err(Refused::OldVersion.into());
+        }
+        let store = state.stores().get(&id).ok_or(RemoveRefusal::Unknown(id))?;
+        let life = |life| Command::ChangeStore { store: id, life };
+        let hosted: Vec<_> =
+            self.tree.iter().filter(|info| info.region.peer_on(id).is_some()).collect();
+        let replicas = hosted.len() as u64;
+        match (store.life, cancel) {
+            (StoreLife::Left, _) => return Err(RemoveRefusal::Left(id)),
+            (StoreLife::Leaving { .. }, true) => return Ok((life(StoreLife::Active), replicas)),
+            (StoreLife::Joining | StoreLife::Active, true) => {
+                return Err(RemoveRefusal::NotLeaving(id));
+            }
+            (StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { .. }, false) => {}
+        }
+        if dead && self.stores.is_alive(id, now) {
+            return Err(RemoveRefusal::Alive(id));
+        }
+        let others: BTreeSet<StoreId> = state
+            .stores()
+            .values()
+            .filter(|other| match self.stores.state(other, now) {
+                StoreState::Up | StoreState::Joining | StoreState::Suspect => other.id != id,
+                StoreState::Down | StoreState::Leaving | StoreState::Left => false,
+            })
+            .map(|other| other.id)
+            .collect();
+        for info in hosted {
+            // As it will be once a joint change under way is completed.
+            let shall_vote = |peer: &Peer| match peer.role {
+                Role::Voter | Role::IncomingVoter => true,
+                Role::Learner | Role::DemotingVoter => false,
+            };
+            let votes_on = |store| info.region.peer_on(store).is_some_and(shall_vote);
+            let votes = votes_on(id);
+            let has_room = others.iter().any(|other| !votes_on(*other));
+            let voters = info.region.peers.iter().filter(|peer| shall_vote(peer)).count();
+            let is_needed = voters <= self.target(info);
+            if votes && is_needed && (!has_room || others.len() < voters) {
+                let region = info.region.id;
+                return Err(RemoveRefusal::NoRoom { store: id, region, voters });
+            }
+        }
+        Ok((life(StoreLife::Leaving { dead }), replicas))
+    }
+
+    /// Stores that leave and have nothing left to give.
+    pub(super) fn leavers(&self, state: &State, now: Instant) -> Vec<Command> {
+        let leaving = state.stores().values().filter_map(|store| match store.life {
+            StoreLife::Leaving { dead } => Some((store, dead)),
+            StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
+        });
+        leaving
+            .filter(|(store, dead)| {
+                let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none());
+                // One that is alive says itself that it is empty.
+                let heard = self.stores.last(store.id);
+                let clean = *dead
+                    || self.stores.is_lost(store, now)
+                    || heard.is_some_and(|heard| heard.complete && heard.stats.regions == 0);
+                empty && clean && !self.tree.is_empty()
+            })
+            .map(|(store, _)| Command::ChangeStore { store: store.id, life: StoreLife::Left })
+            .collect()
+    }
+}

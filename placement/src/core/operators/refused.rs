@@ -1,0 +1,52 @@
+//! Why an operator was not taken, in words that say what to do.
+
+use quorate_proto::{RegionId, StoreId};
+use thiserror::Error;
+
+use super::MAX_OPERATORS;
+use crate::core::lifecycle::CannotBe;
+
+/// Why an operator was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// One at a time.
+    #[error("{region} is busy with operator {operator} ({reason}); try again once it has ended")]
+    Busy {
+        /// The region.
+        region: RegionId,
+        /// What it is busy with.
+        operator: u64,
+        /// Why that was begun.
+        reason: String,
+    },
+    /// Too many under way.
+    #[error("{MAX_OPERATORS} operators are under way; try again later")]
+    Full,
+    /// Not in the tree.
+    #[error("{0} is not known; `quorate region list` shows those that are")]
+    UnknownRegion(RegionId),
+    /// Nobody to send an order to.
+    #[error("{0} has no known leader now; try again in a few seconds")]
+    NoLeader(RegionId),
+    /// No replica can go there.
+    #[error("{0} {1}: name a store that is up; `quorate store list` shows them")]
+    NoStore(StoreId, &'static str),
+    /// Nothing to cancel.
+    #[error("{0} has no operator under way")]
+    Idle(RegionId),
+    /// A rule stands in the way.
+    #[error(transparent)]
+    Rule(#[from] CannotBe),
+    /// An older form of the cluster.
+    #[error(
+        "replicas are changed from cluster_version 2 on: run the newer program on all members of \
+         placement, then set cluster_version to 2"
+    )]
+    OldVersion,
+    /// Nothing of that name, or it has ended.
+    #[error("operator {0} is not under way")]
+    UnknownOperator(u64),
+    /// It only goes forward now.
+    #[error("operator {0} cannot be cancelled: {1}")]
+    Forward(u64, &'static str),
+}

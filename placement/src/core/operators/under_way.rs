@@ -1,0 +1,124 @@
+//! An operator under way: its step, to whom it went, and what becomes of it.
+
+use std::fmt;
+
+use quorate_proto::{Epoch, StoreId};
+
+use super::{Goal, Operator, Order, RESEND_AFTER, Step, millis};
+use crate::core::tree::RegionInfo;
+
+/// An operator under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// What is replicated of it.
+    pub operator: Operator,
+    /// What it waits for, in words; empty: for the effect of its order.
+    pub waits_for: String,
+    /// The step to carry out now, and at which epoch.
+    pub(super) step: Option<(Step, Epoch)>,
+    /// To whom it went last, and when.
+    pub(super) sent: Option<(StoreId, u64)>,
+    /// How often the step was refused.
+    pub(super) refusals: u32,
+}
+
+/// What became of an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A report showed it done.
+    Done,
+    /// The region changed otherwise meanwhile.
+    Overtaken,
+    /// It was not seen done in time.
+    TimedOut,
+    /// Somebody asked for that.
+    Cancelled,
+    /// The store refused it, for this reason.
+    Refused(String),
+    /// It cannot be done any more, for this reason.
+    Failed(String),
+}
+
+impl End {
+    /// One word, for counting.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            End::Done => "done",
+            End::Overtaken => "overtaken",
+            End::TimedOut => "timed-out",
+            End::Cancelled => "cancelled",
+            End::Refused(_) => "refused",
+            End::Failed(_) => "failed",
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Done => f.write_str("done"),
+            End::Overtaken => f.write_str("overtaken"),
+            End::TimedOut => f.write_str("timed out"),
+            End::Cancelled => f.write_str("cancelled"),
+            End::Refused(why) => write!(f, "refused: {why}"),
+            End::Failed(why) => write!(f, "given up: {why}"),
+        }
+    }
+}
+
+/// An operator that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The operator.
+    pub operator: Operator,
+    /// What became of it.
+    pub end: End,
+    /// When, in placement time.
+    pub at_ms: u64,
+}
+
+impl UnderWay {
+    pub(super) fn new(operator: Operator) -> Self {
+        let step = match &operator.goal {
+            Goal::TransferLeader { to, .. } => Some(Step::TransferLeader { to: *to }),
+            Goal::Split { keys } => Some(Step::Split { keys: keys.clone() }),
+            Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint => None,
+        };
+        let step = step.map(|step| (step, operator.epoch));
+        Self { operator, waits_for: String::new(), step, sent: None, refusals: 0 }
+    }
+
+    pub(super) fn is_due(&self, store: StoreId, now_ms: u64) -> bool {
+        self.step.is_some()
+            && match self.sent {
+                Some((to, at_ms)) => {
+                    to != store || now_ms.saturating_sub(at_ms) >= millis(RESEND_AFTER)
+                }
+                None => true,
+            }
+    }
+
+    pub(super) fn drop_done(&mut self, info: &RegionInfo) {
+        let done = match &self.step {
+            Some((Step::TransferLeader { to }, _)) => {
+                info.leader.is_some_and(|leader| leader.store == *to)
+            }
+            Some((Step::Change(_), epoch)) => info.region.epoch != *epoch,
+            Some((Step::Split { .. } | Step::Destroy { .. }, _)) | None => false,
+        };
+        if done && self.operator.goal.changes_members() {
+            self.step = None;
+        }
+    }
+
+    pub(super) fn order(&self) -> Option<Order> {
+        let (step, epoch) = self.step.clone()?;
+        let Operator { id, region, reason, .. } = &self.operator;
+        Some(Order { operator: *id, region: *region, epoch, reason: reason.clone(), step })
+    }
+}

@@ -1,0 +1,165 @@
+//! Placement's leader changes, and regions change their own: at any step of the way.
+
+use quorate_placement::core::command::Command;
+use quorate_placement::core::operators::Goal;
+use quorate_proto::{Peer, PeerId, Role, StoreId};
+
+use super::moves::{move_replica, request};
+use super::{Cluster, FIRST};
+
+#[test]
+fn whenever_placement_fails_over_a_move_is_finished_once() {
+    for at in 0..60 {
+        let mut cluster = Cluster::new(4, 1);
+        move_replica(&mut cluster, 1, 4);
+        for tick in 0..250 {
+            if tick == at {
+                cluster.failover();
+            }
+            cluster.tick();
+        }
+        let told = format!("failover at tick {at}: {:?}", cluster.done);
+        if at == 0 {
+            // Nobody but the former leader knew of it.
+            assert_eq!(cluster.voters(FIRST), [1, 2, 3], "{told}");
+            continue;
+        }
+        assert_eq!(cluster.voters(FIRST), [2, 3, 4], "{told}");
+        assert_eq!(cluster.regions[&FIRST].region.peers.len(), 3, "{told}");
+        let adds = cluster.done.iter().filter(|step| step.contains("add")).count();
+        assert_eq!(adds, 1, "{told}");
+        assert!(cluster.stores[&1].destroyed.contains(&PeerId(1_001)), "{told}");
+        assert!(cluster.machine.state.operators().is_empty(), "{told}");
+    }
+}
+
+#[test]
+fn whenever_placement_fails_over_growth_ends_with_five_voters() {
+    for at in (1..100).step_by(7) {
+        let mut cluster = Cluster::new(5, 1);
+        cluster.set("replicas", "5");
+        for tick in 0..400 {
+            if tick == at {
+                cluster.failover();
+            }
+            cluster.tick();
+        }
+        assert_eq!(cluster.voters(FIRST), [1, 2, 3, 4, 5], "failover at tick {at}");
+    }
+}
+
+#[test]
+fn events_are_numbered_on_and_told_once() {
+    let mut cluster = Cluster::new(4, 1);
+    move_replica(&mut cluster, 2, 4);
+    for _ in 0..10 {
+        cluster.seconds(5);
+        cluster.failover();
+    }
+    let events = cluster.machine.state.events().after(0, 0);
+    let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>());
+    let promoted = |text: &&String| text.as_str() == "r100 s4 promoted in place of s2, voters 3";
+    assert_eq!(cluster.events().iter().filter(promoted).count(), 1);
+    assert_eq!(cluster.machine.reloaded().events(), cluster.machine.state.events());
+}
+
+#[test]
+fn a_region_that_changes_its_leader_at_every_step_gets_there() {
+    let mut cluster = Cluster::new(4, 1);
+    move_replica(&mut cluster, 2, 4);
+    for tick in 0..600 {
+        if tick % 7 == 0 {
+            let hosted = cluster.regions.get_mut(&FIRST).unwrap();
+            let able = |peer: &&Peer| peer.role == Role::Voter && peer.store != hosted.leader;
+            let next = hosted.region.peers.iter().filter(able).nth(tick / 7 % 2).unwrap().store;
+            hosted.leader = next;
+            hosted.term += 1;
+            cluster.report_all(false);
+        }
+        cluster.tick();
+    }
+    assert_eq!(cluster.voters(FIRST), [1, 3, 4], "{:?}", cluster.done);
+}
+
+#[test]
+fn a_joint_configuration_without_an_operator_is_completed() {
+    let mut cluster = Cluster::new(4, 1);
+    let hosted = cluster.regions.get_mut(&FIRST).unwrap();
+    let store = StoreId(4);
+    hosted.region.peers.push(Peer { id: PeerId(9_999), store, role: Role::IncomingVoter });
+    hosted.region.peers[1].role = Role::DemotingVoter;
+    hosted.region.epoch.conf_ver += 2;
+    hosted.matched.insert(PeerId(9_999), 1_000);
+    cluster.report_all(true);
+    cluster.seconds(20);
+    assert_eq!(cluster.voters(FIRST), [1, 3, 4]);
+    assert_eq!(cluster.done[0], "r100 leave");
+    // What was demoted has no purpose anybody knows of; it replicates on and harms nobody.
+    assert_eq!(cluster.learners(FIRST), [2]);
+    let told = cluster.decisions(FIRST);
+    assert!(told.iter().any(|why| why.starts_with("joint-checker")), "{told:?}");
+}
+
+#[test]
+fn a_split_in_the_middle_of_a_move_moves_both_halves() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.stores.get_mut(&4).unwrap().stuck = true;
+    move_replica(&mut cluster, 2, 4);
+    cluster.seconds(5);
+    assert_eq!(cluster.learners(FIRST), [4]);
+    // The child takes the left part, with a peer beside each of the parent's.
+    let hosted = cluster.regions.get_mut(&FIRST).unwrap();
+    let mut child = hosted.region.clone();
+    hosted.region.range.start = "h".into();
+    hosted.region.epoch.version += 1;
+    child.id = quorate_proto::RegionId(500);
+    child.range.end = "h".into();
+    child.epoch.version += 1;
+    for peer in &mut child.peers {
+        peer.id = PeerId(peer.id.0 + 50_000);
+    }
+    let child = super::Hosted {
+        leader: hosted.leader,
+        term: 5,
+        last: 10,
+        matched: child.peers.iter().map(|peer| (peer.id, 0)).collect(),
+        region: child,
+    };
+    let id = child.region.id;
+    cluster.regions.insert(id, child);
+    cluster.report_all(false);
+    cluster.stores.get_mut(&4).unwrap().stuck = false;
+    cluster.seconds(60);
+    assert_eq!((cluster.voters(FIRST), cluster.learners(FIRST)), (vec![1, 3, 4], vec![]));
+    assert_eq!((cluster.voters(id), cluster.learners(id)), (vec![1, 3, 4], vec![]));
+}
+
+#[test]
+fn an_older_form_of_the_cluster_refuses_until_it_is_raised() {
+    let mut cluster = Cluster::new(4, 1);
+    let mut older = crate::support::initialize(77, 3);
+    if let Command::Initialize { version, .. } = &mut older {
+        *version = 1;
+    }
+    let mut machine = crate::support::Machine::default();
+    machine.apply(older);
+    for store in 1..=4 {
+        machine.apply(Command::JoinStore(crate::support::joining(store)));
+        machine.apply(Command::ActivateStore(StoreId(store)));
+    }
+    cluster.machine = machine;
+    cluster.failover();
+    cluster.seconds(3);
+    let goal = || Goal::MoveReplica { from: StoreId(2), to: StoreId(4) };
+    let refused = request(&mut cluster, goal()).unwrap_err();
+    assert!(refused.starts_with("replicas are changed from cluster_version 2 on"), "{refused}");
+    assert_eq!(cluster.machine.state.events().last(), 0);
+    cluster.set("cluster_version", "2");
+    request(&mut cluster, goal()).unwrap();
+    cluster.seconds(20);
+    assert_eq!(cluster.voters(FIRST), [1, 3, 4]);
+    let falls = vec![("cluster_version".to_owned(), "1".to_owned())];
+    let bad = cluster.machine.state.check_settings(&falls).unwrap_err().to_string();
+    assert_eq!(bad, "cluster_version is 2 and never falls: what was written in that form stays");
+}

@@ -1,0 +1,369 @@
+//! The leader of placement against a small model of stores that carry out what they are told, or
+//! misbehave.
+
+mod balance;
+mod failover;
+mod moves;
+mod people;
+mod stores;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate_consensus::time::Instant;
+use quorate_placement::core::command::{Answer, Command};
+use quorate_placement::core::leader::Leader;
+use quorate_placement::core::lifecycle::Change;
+use quorate_placement::core::operators::{Order, Step};
+use quorate_placement::core::report::{OrderRefusal, Report, StoreStats};
+use quorate_placement::core::tree::{PeerProgress, RegionInfo, RegionStats};
+use quorate_proto::limits::SENTINEL_START;
+use quorate_proto::{LogIndex, Peer, PeerId, Region, RegionId, Role, StoreId, Term};
+
+use crate::support::{Machine, joining, region, seconds};
+
+/// A region as its stores have it.
+pub struct Hosted {
+    pub region: Region,
+    pub leader: StoreId,
+    pub term: u64,
+    pub last: u64,
+    pub matched: BTreeMap<PeerId, u64>,
+}
+
+/// How a store behaves.
+#[derive(Default)]
+pub struct Behaviour {
+    pub dead: bool,
+    /// It refuses all changes of members, for this reason.
+    pub refuses: Option<String>,
+    /// Its learners take nothing in.
+    pub stuck: bool,
+    /// Replicas it destroyed.
+    pub destroyed: BTreeSet<PeerId>,
+}
+
+pub struct Cluster {
+    pub machine: Machine,
+    pub leader: Leader,
+    pub now: Instant,
+    pub term: u64,
+    pub regions: BTreeMap<RegionId, Hosted>,
+    pub stores: BTreeMap<u64, Behaviour>,
+    /// Orders carried out, in words.
+    pub done: Vec<String>,
+    /// False: the log of placement takes nothing.
+    pub replicates: bool,
+    /// Each order arrives twice.
+    pub repeats: bool,
+    ticks: u64,
+}
+
+pub const FIRST: RegionId = RegionId(100);
+
+impl Cluster {
+    /// Regions on the stores 1 to 3, led in turn, in a cluster of that many stores.
+    pub fn new(stores: u64, regions: u64) -> Self {
+        let mut machine = Machine::cluster(3, stores);
+        for store in 1..=stores {
+            machine.apply(Command::ActivateStore(StoreId(store)));
+        }
+        // What balances by itself would blur the stories.
+        let paused = "balance-leader,balance-region,hot-region".to_owned();
+        let change = vec![("schedule.paused".to_owned(), paused)];
+        machine.apply(Command::ChangeSettings(change));
+        machine.apply(Command::ExtendTime { ceiling_ms: 10_000_000 });
+        let key = |n: u64| if n == 0 { String::new() } else { format!("k{n:06}") };
+        let mut hosted = BTreeMap::new();
+        for number in 0..=regions {
+            let mut described = region(100 + number, &key(number), &key(number + 1), 2);
+            if number + 1 == regions {
+                described.range.end = SENTINEL_START.into();
+            }
+            if number == regions {
+                described.range.start = SENTINEL_START.into();
+                described.range.end = Default::default();
+            }
+            let matched = described.peers.iter().map(|peer| (peer.id, 1_000)).collect();
+            let leader = StoreId(1 + number % 3);
+            let one = Hosted { leader, region: described, term: 6, last: 1_000, matched };
+            hosted.insert(one.region.id, one);
+        }
+        let leader = Leader::new(Term(1), &machine.state, seconds(0));
+        let mut cluster = Self {
+            machine,
+            leader,
+            now: seconds(0),
+            term: 1,
+            regions: hosted,
+            stores: (1..=stores).map(|store| (store, Behaviour::default())).collect(),
+            done: Vec::new(),
+            replicates: true,
+            repeats: false,
+            ticks: 0,
+        };
+        cluster.report_all(true);
+        cluster
+    }
+
+    /// Another member of placement takes over, with what is replicated.
+    pub fn failover(&mut self) {
+        self.term += 1;
+        let state = self.machine.reloaded();
+        self.leader = Leader::new(Term(self.term), &state, self.now);
+        self.report_all(true);
+    }
+
+    /// A tenth of a second.
+    pub fn tick(&mut self) {
+        self.ticks += 1;
+        self.now = self.now + Duration::from_millis(100);
+        if self.ticks.is_multiple_of(10) {
+            self.second();
+        }
+        let due = self.leader.tick(&self.machine.state, self.now);
+        for store in due {
+            for order in self.leader.orders_for(store, 64, self.now) {
+                if !self.stores[&store.0].dead {
+                    if self.repeats {
+                        self.obey(store, order.clone());
+                    }
+                    self.obey(store, order);
+                }
+            }
+        }
+        self.replicate();
+    }
+
+    pub fn replicate(&mut self) {
+        for command in self.leader.to_propose(&self.machine.state, self.now) {
+            match self.replicates {
+                true => {
+                    let answer = self.machine.apply(command);
+                    assert_eq!(answer, Answer::Done);
+                }
+                false => self.leader.not_proposed(),
+            }
+        }
+    }
+
+    pub fn seconds(&mut self, count: u64) {
+        for _ in 0..count * 10 {
+            self.tick();
+        }
+    }
+
+    /// Writes, replication, elections, reports.
+    fn second(&mut self) {
+        let dead: BTreeSet<u64> = self.dead();
+        for hosted in self.regions.values_mut() {
+            let lives = |peer: &&Peer| !dead.contains(&peer.store.0);
+            let voters = hosted.region.peers.iter().filter(|peer| peer.role != Role::Learner);
+            let alive = voters.clone().filter(lives).count();
+            if alive * 2 <= voters.count() {
+                continue;
+            }
+            if dead.contains(&hosted.leader.0) {
+                let mut able = hosted.region.peers.iter().filter(lives);
+                let able = able.find(|peer| peer.role == Role::Voter).unwrap();
+                hosted.leader = able.store;
+                hosted.term += 1;
+            }
+            hosted.last += 10;
+            for peer in hosted.region.peers.iter().filter(lives) {
+                if !self.stores[&peer.store.0].stuck {
+                    hosted.matched.insert(peer.id, hosted.last);
+                }
+            }
+        }
+        self.report_all(false);
+    }
+
+    fn dead(&self) -> BTreeSet<u64> {
+        self.stores.iter().filter(|(_, store)| store.dead).map(|(id, _)| *id).collect()
+    }
+
+    pub fn report_all(&mut self, full: bool) {
+        for store in self.stores.keys().copied().collect::<Vec<_>>() {
+            if !self.stores[&store].dead {
+                let led: Vec<RegionId> = self
+                    .regions
+                    .values()
+                    .filter(|hosted| hosted.leader.0 == store)
+                    .map(|hosted| hosted.region.id)
+                    .collect();
+                self.report(store, &led, full, Vec::new());
+            }
+        }
+    }
+
+    fn report(&mut self, store: u64, led: &[RegionId], full: bool, refusals: Vec<OrderRefusal>) {
+        let Some(known) = self.machine.state.stores().get(&StoreId(store)).cloned() else { return };
+        let regions = led.iter().map(|id| info(&self.regions[id], &self.dead())).collect();
+        let hosted = |one: &&Hosted| one.region.peer_on(StoreId(store)).is_some();
+        let stats = StoreStats {
+            regions: self.regions.values().filter(hosted).count() as u32,
+            ..StoreStats::default()
+        };
+        let report = Report {
+            store: StoreId(store),
+            incarnation: 1,
+            stats,
+            regions,
+            full,
+            sequence: 1,
+            refusals,
+        };
+        self.leader.report(&known, report, self.now);
+    }
+
+    /// A store carries out an order, exactly at its epoch.
+    fn obey(&mut self, store: StoreId, order: Order) {
+        let behaviour = self.stores.get_mut(&store.0).unwrap();
+        if let Step::Destroy { peer } = order.step {
+            behaviour.destroyed.insert(peer);
+            self.done.push(format!("{} {store} destroys {peer}", order.region));
+            return;
+        }
+        let hosted = self.regions.get_mut(&order.region).unwrap();
+        let refused = if hosted.region.epoch != order.epoch {
+            Some("another epoch by now".to_owned())
+        } else if hosted.leader != store {
+            Some("not leader".to_owned())
+        } else {
+            behaviour.refuses.clone().filter(|_| matches!(order.step, Step::Change(_)))
+        };
+        if let Some(reason) = refused {
+            let refusal = OrderRefusal { operator: order.operator, region: order.region, reason };
+            return self.report(store.0, &[], false, vec![refusal]);
+        }
+        match order.step {
+            Step::TransferLeader { to } => {
+                assert_eq!(hosted.region.peer_on(to).unwrap().role, Role::Voter);
+                hosted.leader = to;
+                hosted.term += 1;
+                self.done.push(format!("{} leader {to}", order.region));
+            }
+            Step::Split { .. } | Step::Destroy { .. } => panic!("nobody asked for it"),
+            Step::Change(change) => {
+                self.done.push(format!("{} {}", order.region, words(&change)));
+                apply(hosted, change);
+            }
+        }
+        let leader = self.regions[&order.region].leader.0;
+        self.report(leader, &[order.region], false, Vec::new());
+    }
+
+    pub fn voters(&self, region: RegionId) -> Vec<u64> {
+        let voters =
+            self.regions[&region].region.peers.iter().filter(|peer| peer.role == Role::Voter);
+        let mut stores: Vec<u64> = voters.map(|peer| peer.store.0).collect();
+        stores.sort_unstable();
+        stores
+    }
+
+    pub fn learners(&self, region: RegionId) -> Vec<u64> {
+        let peers = self.regions[&region].region.peers.iter();
+        peers.filter(|peer| peer.role == Role::Learner).map(|peer| peer.store.0).collect()
+    }
+
+    /// All events that are replicated, in words.
+    pub fn events(&self) -> Vec<String> {
+        let events = self.machine.state.events().after(0, 0);
+        events.into_iter().map(|event| event.news.text).collect()
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        let change = vec![(name.to_owned(), value.to_owned())];
+        assert_eq!(self.machine.apply(Command::ChangeSettings(change)), Answer::Done);
+    }
+
+    /// A store more; its id.
+    pub fn join(&mut self, store: u64) -> u64 {
+        let answer = self.machine.apply(Command::JoinStore(joining(store)));
+        let Answer::Joined(id) = answer else { panic!("{answer:?}") };
+        self.machine.apply(Command::ActivateStore(id));
+        self.stores.insert(id.0, Behaviour::default());
+        self.report(id.0, &[], true, Vec::new());
+        id.0
+    }
+
+    pub fn decisions(&self, region: RegionId) -> Vec<String> {
+        let decisions = self.leader.history().of(region);
+        decisions.map(|decision| format!("{}: {}", decision.by, decision.what)).collect()
+    }
+}
+
+fn words(change: &Change) -> String {
+    match change {
+        Change::AddLearner { node, .. } => format!("add s{}", node.0),
+        Change::EnterJoint { promote, demote } => {
+            format!("enter +{} -{}", promote.len(), demote.len())
+        }
+        Change::LeaveJoint => "leave".to_owned(),
+        Change::RemoveLearner { .. } => "remove".to_owned(),
+    }
+}
+
+fn apply(hosted: &mut Hosted, change: Change) {
+    let peers = &mut hosted.region.peers;
+    match change {
+        Change::AddLearner { node, peer } => {
+            let store = StoreId::from(node);
+            let known = hosted.matched.contains_key(&peer);
+            assert!(!known && peers.iter().all(|other| other.store != store));
+            peers.push(Peer { id: peer, store, role: Role::Learner });
+            hosted.matched.insert(peer, 0);
+        }
+        Change::EnterJoint { promote, demote } => {
+            for peer in peers.iter_mut() {
+                if promote.contains(&peer.id) {
+                    assert_eq!(peer.role, Role::Learner);
+                    peer.role = Role::IncomingVoter;
+                } else if demote.contains(&peer.id) {
+                    assert_eq!((peer.role, peer.store == hosted.leader), (Role::Voter, false));
+                    peer.role = Role::DemotingVoter;
+                }
+            }
+        }
+        Change::LeaveJoint => {
+            for peer in peers.iter_mut() {
+                match peer.role {
+                    Role::IncomingVoter => peer.role = Role::Voter,
+                    Role::DemotingVoter => peer.role = Role::Learner,
+                    Role::Voter | Role::Learner => {}
+                }
+            }
+        }
+        Change::RemoveLearner { peer } => {
+            let at = peers.iter().position(|other| other.id == peer).unwrap();
+            assert_eq!(peers.remove(at).role, Role::Learner);
+        }
+    }
+    let of = |wanted: [Role; 2]| peers.iter().filter(|peer| wanted.contains(&peer.role)).count();
+    let sides = (of([Role::Voter, Role::IncomingVoter]), of([Role::Voter, Role::DemotingVoter]));
+    assert_eq!((sides.0 % 2, sides.1 % 2), (1, 1), "an even number of voters: {sides:?}");
+    hosted.region.epoch.conf_ver += 1;
+}
+
+fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
+    let progress = hosted.region.peers.iter().filter(|peer| peer.store != hosted.leader);
+    let progress = progress.map(|peer| PeerProgress {
+        peer: peer.id,
+        matched: LogIndex(hosted.matched[&peer.id]),
+        snapshot: None,
+        silent: Duration::from_millis(if dead.contains(&peer.store.0) { 60_000 } else { 50 }),
+    });
+    let down = hosted.region.peers.iter().filter(|peer| dead.contains(&peer.store.0));
+    RegionInfo {
+        leader: hosted.region.peer_on(hosted.leader).copied(),
+        term: Term(hosted.term),
+        down: down.map(|peer| peer.id).collect(),
+        pending: Vec::new(),
+        progress: progress.collect(),
+        last_index: LogIndex(hosted.last),
+        stats: RegionStats::default(),
+        led: true,
+        region: hosted.region.clone(),
+    }
+}
