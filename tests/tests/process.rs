@@ -17,6 +17,8 @@ mod commands;
 mod demos;
 #[path = "process/disk.rs"]
 mod disk;
+#[path = "process/grow.rs"]
+mod grow;
 #[path = "process/handover.rs"]
 mod handover;
 #[path = "process/import.rs"]

@@ -69,7 +69,11 @@ fn render(status: &StatusResponse, health: &Health, format: Format) -> String {
 fn members(members: &[MemberStatus]) -> Table {
     let mut table = Table::new(&["placement", "address", "role", "state"]);
     for member in members {
-        let role = if member.leader { "leader" } else { "follower" };
+        let role = match (member.leader, member.learner) {
+            (true, _) => "leader",
+            (false, false) => "follower",
+            (false, true) => "learner",
+        };
         let state = if member.healthy { "up" } else { "away" };
         table.push([&member.name, &member.address, role, state].map(Value::from).to_vec());
     }

@@ -6,7 +6,7 @@ use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::report::Report;
 use quorate_placement::core::split;
 use quorate_proto::wire::placement as wire;
-use quorate_proto::{NodeId, Term};
+use quorate_proto::{NodeId, Role, Term};
 
 use super::{Asked, MEMBERS, MemberRole, Session, Waiting};
 use crate::sim::messages::{Ask, Told};
@@ -92,6 +92,7 @@ impl MemberRole {
             id: NodeId(MEMBERS + number),
             name: format!("m{number}"),
             address: format!("m{number}:1"),
+            role: Role::Voter,
         };
         let knobs = &host.cx.knobs;
         Command::Initialize {

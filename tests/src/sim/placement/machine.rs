@@ -113,6 +113,9 @@ impl MemberRole {
                 | Answer::Time { .. }
                 | Answer::SafePoint(_)
                 | Answer::Refused(_)
+                | Answer::MemberJoined(_)
+                | Answer::MemberRefused(_)
+                | Answer::MembersChanged
                 | Answer::BadSetting(_),
             ) => {}
         }
