@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_consensus::node::{Counter, Node, SnapshotProgress};
 use quorate_consensus::shard::Member;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::metrics::Exposition;
 use crate::serve::Token;
@@ -22,8 +22,8 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn snapshots(&self) -> Vec<SnapshotProgress>;
     /// Changes who replicates a region: `members` are all of them afterwards.
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
-    /// Removes the replica that is here, for good.
-    fn destroy(&self, region: RegionId);
+    /// Removes a replica that is here, for good.
+    fn destroy(&self, region: RegionId, peer: PeerId);
 }
 
 impl Raft for Node<Token> {
@@ -45,8 +45,8 @@ impl Raft for Node<Token> {
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
         Node::change_members(self, region, members, command, token);
     }
-    fn destroy(&self, region: RegionId) {
-        Node::destroy(self, region);
+    fn destroy(&self, region: RegionId, peer: PeerId) {
+        Node::destroy(self, region, peer);
     }
 }
 

@@ -7,8 +7,8 @@ use prost::Message;
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
 use quorate_consensus::node::{Machine, Outcome, Progress, SnapshotSource};
 use quorate_consensus::shard::{self, ApplyTask, Install, Refusal};
-use quorate_proto::RegionId;
 use quorate_proto::wire::placement_state as wire;
+use quorate_proto::{PeerId, RegionId};
 use tokio::sync::oneshot;
 
 use super::disk::{self, Applied};
@@ -147,7 +147,7 @@ impl Machine for StateMachine {
         Ok(self.members())
     }
 
-    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+    fn destroy(&mut self, group: RegionId, _peer: PeerId) -> Result<(), EngineError> {
         Err(EngineError::Fatal {
             during: format!("leaving {group}"),
             reason: "this member was removed from the placement group: stop it and remove its \
