@@ -1,5 +1,6 @@
 //! Messages from other peers: checked, taken note of, and handed to raft-rs.
 
+use quorate_proto::PeerId;
 use quorate_proto::wire::peer::Envelope;
 use raft::eraftpb::MessageType;
 
@@ -84,10 +85,14 @@ impl<T> Group<T> {
         let is_answer = kind == MessageType::MsgHeartbeatResponse;
         let quiet = kind == MessageType::MsgHeartbeat || is_answer;
         if is_answer && self.sleep.is_asleep() && message.term <= self.node.raft.term {
-            // Answered before its sender agreed to sleep: no reason to wake up again.
+            // Answered before its sender agreed to sleep: no reason to wake up again. Or a late
+            // heartbeat woke its sender: a learner would not find back to sleep by itself.
+            self.ask_again_to_sleep(PeerId(message.from), effects);
             return;
         }
-        if self.sleep.is_asleep() || !quiet {
+        // What an earlier leader or candidate said wakes nobody.
+        let is_over = message.term != 0 && message.term < self.node.raft.term;
+        if !is_over && (self.sleep.is_asleep() || !quiet) {
             self.wake();
         }
         if let Err(error) = self.node.step(message) {
