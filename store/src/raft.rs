@@ -5,7 +5,7 @@ use quorate_consensus::node::{Counter, Node, SnapshotProgress};
 use quorate_consensus::shard::Member;
 use quorate_consensus::view::Slept;
 use quorate_consensus::vigil::Vouched;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::metrics::Exposition;
 use crate::serve::Token;
@@ -26,8 +26,8 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn vouched(&self, slept: Slept) -> Option<Vouched>;
     /// Changes who replicates a region: `members` are all of them afterwards.
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
-    /// Removes the replica that is here, for good.
-    fn destroy(&self, region: RegionId);
+    /// Removes a replica that is here, for good.
+    fn destroy(&self, region: RegionId, peer: PeerId);
 }
 
 impl Raft for Node<Token> {
@@ -52,8 +52,8 @@ impl Raft for Node<Token> {
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
         Node::change_members(self, region, members, command, token);
     }
-    fn destroy(&self, region: RegionId) {
-        Node::destroy(self, region);
+    fn destroy(&self, region: RegionId, peer: PeerId) {
+        Node::destroy(self, region, peer);
     }
 }
 

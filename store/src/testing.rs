@@ -132,7 +132,7 @@ impl Raft for FakeRaft {
     ) {
         self.take(Held::Write(region, command, token));
     }
-    fn destroy(&self, region: RegionId) {
+    fn destroy(&self, region: RegionId, _peer: PeerId) {
         self.destroyed.lock().push(region);
     }
 }

@@ -95,6 +95,7 @@ mod tests {
                 address: "127.0.0.1:2379".to_owned(),
                 leader: true,
                 healthy: true,
+                learner: false,
             }],
             regions: 2,
             replicas: 3,

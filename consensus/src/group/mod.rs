@@ -10,6 +10,7 @@
 mod elections;
 mod fresh;
 mod guard;
+mod inbox;
 mod install;
 mod lease;
 mod log;
@@ -29,7 +30,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
-use raft::eraftpb::MessageType;
 use raft::{RawNode, StateRole};
 
 use crate::engine::{Engine, EngineError};
@@ -38,11 +38,10 @@ use crate::sleepers::Sleepers;
 use crate::time::Instant;
 use crate::view::GroupView;
 use elections::RANKS;
-use fresh::{Claim, Freshness};
+use fresh::Freshness;
 use install::{Installing, Staged};
 use lease::LeaseClock;
 use log::GroupLog;
-pub(crate) use message::{HIBERNATE, HIBERNATE_ACK};
 use proposals::Proposals;
 use reads::ReadQueue;
 pub use records::forget_group;
@@ -229,88 +228,6 @@ impl<T> Group<T> {
     /// The process that led this group when it was last heard of.
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
         self.node_of(self.last_leader)
-    }
-
-    /// A message from a peer of the group.
-    pub(crate) fn step(
-        &mut self,
-        envelope: Envelope,
-        context: &GroupContext<'_>,
-        effects: &mut Effects<T>,
-    ) {
-        let staged = message::staged(&envelope);
-        self.take_message(envelope, context, effects);
-        if let Some(staged) = staged {
-            self.keep_or_discard(staged, effects);
-        }
-    }
-
-    fn take_message(
-        &mut self,
-        envelope: Envelope,
-        context: &GroupContext<'_>,
-        effects: &mut Effects<T>,
-    ) {
-        if envelope.to_peer != self.peer.0 {
-            tracing::debug!(group = %self.id, to = envelope.to_peer, "dropped a message to another peer");
-            return;
-        }
-        match envelope.kind {
-            HIBERNATE => return self.asked_to_sleep(envelope, context, effects),
-            HIBERNATE_ACK => return self.sleep_acknowledged(envelope, context),
-            _ => {}
-        }
-        if self.sleep.is_asleep()
-            && let Some(beat) = self.leader_node().and_then(|node| context.nodes.last_beat(node))
-        {
-            // While asleep, the beats of the leader's process are as good as word from the leader.
-            self.contact = self.contact.max(Some(beat));
-        }
-        if !self.may_answer(&envelope, context) {
-            return;
-        }
-        let safe_truncate = envelope.safe_truncate;
-        let claim = Claim { time_ms: envelope.fresh_ms, commit: envelope.fresh_commit };
-        let checked = message::unpack(envelope)
-            .and_then(|message| guard::check(&message, &self.node.raft).map(|()| message));
-        let message = match checked {
-            Ok(message) => message,
-            Err(error) => {
-                tracing::warn!(group = %self.id, %error, "dropped a message");
-                return;
-            }
-        };
-        let (kind, current) = (message.msg_type, message.term >= self.node.raft.term);
-        let from_leader = matches!(
-            kind,
-            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
-        );
-        if from_leader && current {
-            self.contact = Some(context.now);
-            self.end_silence();
-            self.safe_truncate = self.safe_truncate.max(safe_truncate);
-            self.heard_claim(claim, context.now);
-            if self.last_leader != message.from {
-                self.last_leader = message.from;
-                self.set_timeout();
-            }
-        }
-        if self.is_installing() {
-            return;
-        }
-        let is_answer = kind == MessageType::MsgHeartbeatResponse;
-        let quiet = kind == MessageType::MsgHeartbeat || is_answer;
-        if is_answer && self.sleep.is_asleep() && message.term <= self.node.raft.term {
-            // Answered before its sender agreed to sleep: no reason to wake up again.
-            return;
-        }
-        if self.sleep.is_asleep() || !quiet {
-            self.wake();
-        }
-        if let Err(error) = self.node.step(message) {
-            tracing::debug!(group = %self.id, %error, "raft refused a message");
-        }
-        self.stagger();
     }
 
     /// Queues a command; it is proposed when the shard collects.

@@ -205,6 +205,16 @@ impl<T> Group<T> {
         }
     }
 
+    /// The leader sleeps, and hears of a member that may not.
+    pub(super) fn ask_again_to_sleep(&self, to: PeerId, effects: &mut Effects<T>) {
+        let raft = &self.node.raft;
+        let (term, last) = (raft.term, raft.raft_log.last_index());
+        if self.is_leader() && raft.prs().get(to.0).is_some_and(|p| p.matched == last) {
+            let envelope = message::own(self.id, HIBERNATE, self.peer, to, term, last);
+            self.send(envelope, effects);
+        }
+    }
+
     /// Work has come: ticks go on.
     pub(crate) fn wake(&mut self) {
         if self.sleep.is_asleep() {

@@ -97,13 +97,13 @@ pub trait Machine: Send + 'static {
     /// An error of the engine stops the process.
     fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError>;
 
-    /// Removes a group that is gone from here: its data, its own state and, with
+    /// Removes a peer that is gone from here: its data, its own state and, with
     /// [`forget_group`](crate::shard::forget_group), what raft has stored of it, in one synced
-    /// batch. A group that is not here is fine.
+    /// batch. One that is not here is fine; another peer of the group stays.
     ///
     /// # Errors
     /// An error of the engine stops the process.
-    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError>;
+    fn destroy(&mut self, group: RegionId, peer: PeerId) -> Result<(), EngineError>;
 }
 
 /// Who hears of requests that end without an applied entry. Called on worker threads: must not block.

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::peer::peer_server::PeerServer;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -249,9 +249,9 @@ impl<T: Send + 'static> Node<T> {
         self.mailboxes.tell(group.group, Event::Create(Box::new(group)));
     }
 
-    /// Stops hosting a group and removes what is stored of it.
-    pub fn destroy(&self, group: RegionId) {
-        self.mailboxes.tell(group, Event::Destroy { group });
+    /// Stops hosting a peer and removes what is stored of it.
+    pub fn destroy(&self, group: RegionId, peer: PeerId) {
+        self.mailboxes.tell(group, Event::Destroy { group, peer });
     }
 
     /// The service that the other processes speak to; to be added to the process's server.

@@ -188,9 +188,9 @@ impl<M: Machine> Worker<M> {
         for install in effects.installs {
             self.install(install)?;
         }
-        for group in effects.destroyed {
-            self.machine.lock().destroy(group)?;
-            tracing::info!(%group, "removed a replica");
+        for (group, peer) in effects.destroyed {
+            self.machine.lock().destroy(group, peer)?;
+            tracing::info!(%group, %peer, "removed a replica");
         }
         for id in effects.discards {
             if let Err(error) = self.engine.discard_staged(&id) {

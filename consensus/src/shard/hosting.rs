@@ -60,10 +60,12 @@ impl<T> Shard<T> {
         }
     }
 
-    /// Stops hosting a group for good.
-    pub(super) fn destroy(&mut self, id: RegionId) {
-        self.close(id);
-        self.destroyed.push(id);
+    /// Stops hosting a peer for good.
+    pub(super) fn destroy(&mut self, id: RegionId, peer: PeerId) {
+        if self.groups.get(&id).is_none_or(|group| group.peer() == peer) {
+            self.close(id);
+            self.destroyed.push((id, peer));
+        }
     }
 
     fn close(&mut self, id: RegionId) {
@@ -82,8 +84,9 @@ impl<T> Shard<T> {
             self.meet(id, &members, now);
             self.with(id, now, |group, context, _| group.publish_progress(context));
         } else {
-            tracing::info!(group = %id, peer = %group.peer(), "the local peer was removed");
-            self.destroy(id);
+            let peer = group.peer();
+            tracing::info!(group = %id, %peer, "the local peer was removed");
+            self.destroy(id, peer);
         }
     }
 

@@ -27,7 +27,7 @@ pub use members::{
     MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of, is_joint,
 };
 pub use options::RaftOptions;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
 pub use crate::group::forget_group;
@@ -56,7 +56,7 @@ pub struct Shard<T> {
     to_wake: BTreeMap<RegionId, Wake>,
     parked: Parked,
     /// Groups that are gone; told once the write under way, which may hold some of them, is done.
-    destroyed: Vec<RegionId>,
+    destroyed: Vec<(RegionId, PeerId)>,
     /// Effects made by `step`, handed out by the next `collect`.
     pending: Effects<T>,
     writing: Option<(u64, Vec<RegionId>)>,
@@ -127,7 +127,7 @@ impl<T> Shard<T> {
             Event::Message { from, envelope } => self.message(from, *envelope, now),
             Event::Beat { from, incarnation } => self.beat(from, incarnation, now),
             Event::Create(new) => self.create(*new, now),
-            Event::Destroy { group } => self.destroy(group),
+            Event::Destroy { group, peer } => self.destroy(group, peer),
             Event::Unreachable { node } => self.unreachable(node),
             Event::Propose { group, command, token, suspends_lease } => {
                 match self.find(group, now) {

@@ -270,9 +270,11 @@ impl Cluster {
         if !self.host(node).installs_slowly {
             self.install(node);
         }
-        for group in effects.destroyed {
+        for (group, peer) in effects.destroyed {
             self.say(format!("n{node} removes {group}"));
-            self.host(node).destroy(group.0);
+            if self.host(node).groups.get(&group.0).is_none_or(|hosted| hosted.peer == peer.0) {
+                self.host(node).destroy(group.0);
+            }
         }
         for stranger in effects.strangers {
             self.strangers.push((node, stranger.peer.0));

@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use quorate_consensus::shard::{Event, RaftOptions};
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::cluster::{Cluster, Wire};
 
@@ -117,7 +117,10 @@ impl Runner {
                 cluster.create(number(node), group(id), nodes(all), true);
             }
             ["destroy", node, id] => {
-                cluster.step(number(node), Event::Destroy { group: RegionId(group(id)) });
+                let (node, group) = (number(node), group(id));
+                let hosted = cluster.host(node).groups.get(&group).map(|hosted| hosted.peer);
+                let (group, peer) = (RegionId(group), PeerId(hosted.unwrap_or_default()));
+                cluster.step(node, Event::Destroy { group, peer });
             }
             ["host", node, id, peer] => {
                 let peer = number(peer.strip_prefix('p').unwrap());

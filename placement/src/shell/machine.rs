@@ -7,8 +7,8 @@ use prost::Message;
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
 use quorate_consensus::node::{Machine, Outcome, Progress, SnapshotSource};
 use quorate_consensus::shard::{self, ApplyTask, Install, Reconfigured, Refusal};
-use quorate_proto::RegionId;
 use quorate_proto::wire::placement_state as wire;
+use quorate_proto::{PeerId, RegionId};
 use tokio::sync::oneshot;
 
 use super::disk::{self, Applied};
@@ -160,7 +160,7 @@ impl Machine for StateMachine {
         Ok(self.members())
     }
 
-    fn destroy(&mut self, _group: RegionId) -> Result<(), EngineError> {
+    fn destroy(&mut self, _group: RegionId, _peer: PeerId) -> Result<(), EngineError> {
         // The folder stays as it is, and says so at the next start; the process ends.
         self.roster.leave();
         Ok(())

@@ -55,14 +55,19 @@ async fn read(client: &Client, written: &Written, bound: Duration) -> Result<u64
     Ok(number)
 }
 
-/// Stale reads that all stores have served by themselves.
-fn served(cluster: &Cluster) -> u64 {
+/// The sum of a metric over the stores that run.
+fn metric(cluster: &Cluster, name: &str) -> u64 {
     let of = |page: String| {
-        let line = page.lines().find(|line| line.starts_with("quorate_store_stale_reads_total "));
-        line.and_then(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).unwrap_or(0)
+        let sample = |line: &str| line.strip_prefix(name)?.trim().parse::<u64>().ok();
+        page.lines().find_map(sample).unwrap_or(0)
     };
     let pages = cluster.stores.iter().filter_map(|store| store.page("/metrics").ok());
     pages.map(|page| of(page.body)).sum()
+}
+
+/// Stale reads that the stores have served by themselves.
+fn served(cluster: &Cluster) -> u64 {
+    metric(cluster, "quorate_store_stale_reads_total")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,8 +84,9 @@ async fn stale_reads_keep_their_bound_and_go_on_without_a_quorum() {
     .await;
 
     // One store of three is killed while writes and reads go on: no read is older than it may be.
-    let killed = usize::from(cluster.store_ids()[0] == cluster.leaders().await[&b'k']);
-    cluster.stores[1 - killed].kill();
+    let leader = cluster.leaders().await[&b'k'];
+    let leads = cluster.store_ids().iter().position(|id| *id == leader).unwrap();
+    cluster.stores[(leads + 1) % 3].kill();
     let (mut reads, until) = (0, Instant::now() + Duration::from_secs(5));
     while Instant::now() < until {
         reads += u32::from(read(&client, &written, second).await.is_ok());
@@ -90,33 +96,47 @@ async fn stale_reads_keep_their_bound_and_go_on_without_a_quorum() {
     writer.await.unwrap();
     let last = written.before(Instant::now());
 
-    // The group falls asleep; the beats of the two that are left vouch for it.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // The group falls asleep; the beats of the two stores that are left vouch for it.
+    eventually("all groups sleep", RECOVERY * 2, || async {
+        let asleep = metric(&cluster, "quorate_store_regions_asleep");
+        let all = metric(&cluster, "quorate_store_regions");
+        if asleep == all { Ok(()) } else { Err(format!("{asleep} of {all}")) }
+    })
+    .await;
     let before = served(&cluster);
-    let two = Duration::from_secs(2);
     eventually("a sleeping group is fresh", RECOVERY, || async {
-        assert_eq!(read(&client, &written, two).await?, last);
+        let number = read(&client, &written, second).await?;
+        assert!(number >= last, "read {number} after {last}");
         if served(&cluster) > before { Ok(()) } else { Err("the leader answered".to_owned()) }
     })
     .await;
 
-    // Another one is killed, so that no majority is left. Within the bound reads go on; a read
-    // that may not be so old is refused, and a write of course.
-    cluster.stores[killed].kill();
-    let lost = Instant::now();
+    // Another store is killed, so that no majority is left. Within the bound reads go on; a read
+    // that may not be so old is not answered.
+    cluster.stores[leads].kill();
     let hour = Duration::from_secs(3_600);
     for _ in 0..20 {
         eventually("reads go on", RECOVERY, || async {
             let number = read(&client, &written, hour).await?;
-            if number == last { Ok(()) } else { Err(format!("{number} instead of {last}")) }
+            assert!(number >= last, "read {number} after {last}");
+            Ok(())
         })
         .await;
     }
-    tokio::time::sleep(Duration::from_secs(3).saturating_sub(lost.elapsed())).await;
-    let refused = read(&client, &written, second).await.unwrap_err();
-    assert!(refused.contains("old") || refused.contains("leader"), "{refused}");
+    eventually("a read of the last second is refused", RECOVERY, || async {
+        match read(&client, &written, second).await {
+            Ok(number) => Err(format!("read {number}")),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
+    // What the beats said before the second store was lost is remembered.
+    let minute = read(&client, &written, Duration::from_secs(60)).await;
+    assert!(minute.is_ok_and(|number| number >= last), "it was fresh less than a minute ago");
     let shown = cluster.quorate(&["kv", "get", "k", "--read", "stale:3600000"]).with_code(0);
-    assert_eq!(shown.stdout.trim(), last.to_string());
+    assert!(shown.stdout.trim().parse::<u64>().unwrap() >= last, "{}", shown.stdout);
+    let scanned = cluster.quorate(&["kv", "scan", "--read", "stale:3600000"]).with_code(0);
+    assert!(scanned.stdout.contains('k'), "{}", scanned.stdout);
     let wrong = cluster.quorate(&["kv", "get", "k", "--read", "anybody"]);
-    wrong.refused(2, &["leader, follower, stale"]);
+    wrong.refused(1, &["leader, follower, stale"]);
 }

@@ -111,6 +111,10 @@ impl Look<'_> {
 
     /// Returns whether the record is kept.
     fn is_not_there(&mut self, record: &mut Record) -> bool {
+        if self.group.leader.is_none() {
+            // Nobody who leads has reported it: the members may be those of before it came.
+            return true;
+        }
         match record.state {
             State::Joining { deadline_ms } if self.now_ms >= deadline_ms => {
                 // An entry that was appended may still be applied. The record stays, so that the
