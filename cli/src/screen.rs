@@ -55,6 +55,11 @@ impl Screen {
         }
     }
 
+    /// The rows as they are now; `brief` stands for them where there is no terminal.
+    pub(crate) fn rows_or(&mut self, rows: Vec<String>, brief: impl FnOnce() -> String) {
+        if self.drawn.is_some() { self.rows(rows) } else { self.rows(vec![brief()]) }
+    }
+
     /// The rows as they are now.
     pub(crate) fn rows(&mut self, rows: Vec<String>) {
         if let Some(drawn) = &mut self.drawn {

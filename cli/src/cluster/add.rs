@@ -79,15 +79,18 @@ impl Local {
     }
 }
 
-/// What a new store may expect: its share of all replicas.
+/// What a new store may expect: its share of all replicas, without those of the sentinel region.
 pub(crate) fn share(status: &StatusResponse) -> String {
     let stores = status.stores.iter().filter(|entry| entry.state == "Up").count() as u64;
-    let replicas = status.regions * u64::from(status.replicas);
-    let share = (replicas / stores.max(1)).min(status.regions);
-    format!(
-        "about {share} of {} will move to it, see `quorate operator list`",
-        output::plural(status.regions, "region")
-    )
+    let regions = status.regions.saturating_sub(1);
+    let share = (regions * u64::from(status.replicas) / stores.max(1)).min(regions);
+    match share {
+        0 => "there is too little to share yet, regions come as the data grows".to_owned(),
+        share => format!(
+            "about {share} of {} will move to it, see `quorate operator list`",
+            output::plural(regions, "region")
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -100,11 +103,13 @@ mod tests {
     fn a_new_store_gets_its_share() {
         let up = StoreStatus { state: "Up".to_owned(), ..StoreStatus::default() };
         let status = StatusResponse {
-            regions: 24,
+            regions: 25,
             replicas: 3,
             stores: vec![up; 4],
             ..StatusResponse::default()
         };
         assert!(share(&status).starts_with("about 18 of 24 regions"), "{}", share(&status));
+        let small = StatusResponse { regions: 2, ..status };
+        assert!(share(&small).contains("too little"), "{}", share(&small));
     }
 }

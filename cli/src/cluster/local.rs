@@ -11,6 +11,7 @@ use quorate_client::{PlacementClient, PlacementOptions};
 use quorate_proto::wire::placement::StatusResponse;
 
 use super::description::{Cluster, Member, Role};
+use super::end;
 use super::lock::Lock;
 use super::pid::Identity;
 use super::spawn::{Bond, Launch};
@@ -84,21 +85,59 @@ impl Local {
     /// A port in the way, a process that ends, or a store that does not join in time.
     pub(crate) async fn start_missing(&mut self, deadline: Instant) -> Outcome {
         let fresh = self.cluster.members.iter().all(|member| member.process.is_none());
-        for at in 0..self.cluster.members.len() {
-            let member = self.cluster.members[at].clone();
-            if member.running().is_some() {
-                continue;
-            }
-            let first_store = member.role == Role::Store && member.number == 1;
-            if fresh && first_store {
-                self.ready(|member| member.role == Role::Placement, deadline)?;
-            }
+        let missing = |local: &Self, role| -> Vec<Member> {
+            let members = local.cluster.of(role);
+            members.filter(|member| member.running().is_none()).cloned().collect()
+        };
+        for member in missing(self, Role::Placement) {
             self.start(&member.name())?;
-            if fresh && member.role == Role::Store {
+        }
+        if missing(self, Role::Store).is_empty() {
+            return Ok(());
+        }
+        self.ready(|member| member.role == Role::Placement, deadline)?;
+        if !fresh {
+            self.forget_left(deadline).await?;
+        }
+        for member in missing(self, Role::Store) {
+            self.start(&member.name())?;
+            if fresh {
                 self.joined(usize::from(member.number), deadline).await?;
             }
         }
         Ok(())
+    }
+
+    /// Stores that were taken out of the cluster never come back: ends their processes and forgets
+    /// them. Their folders stay.
+    ///
+    /// # Errors
+    /// Placement does not answer, or the folder cannot be written.
+    pub(super) async fn forget_left(&mut self, deadline: Instant) -> Outcome {
+        let status = self.status(deadline).await?;
+        let has = |member: &Member, left: bool| {
+            status.stores.iter().any(|entry| {
+                let is_there =
+                    entry.store.as_ref().is_some_and(|store| store.address == member.address);
+                is_there && (entry.state == "Left") == left
+            })
+        };
+        let gone: Vec<Member> = self
+            .cluster
+            .of(Role::Store)
+            .filter(|member| has(member, true) && !has(member, false))
+            .cloned()
+            .collect();
+        for member in &gone {
+            end::stop(&[member], false)?;
+            output::note(&format!(
+                "{} has left the cluster and is not started any more; {} can be removed",
+                member.name(),
+                Cluster::folder_of(&self.folder, member).display()
+            ));
+        }
+        self.cluster.members.retain(|member| !gone.contains(member));
+        if gone.is_empty() { Ok(()) } else { self.cluster.save(&self.folder) }
     }
 
     /// Starts one member and writes down its process.

@@ -60,6 +60,10 @@ pub(crate) async fn restart(args: &RestartArgs) -> Outcome {
     let folder = find::folder(args.data.as_deref())?;
     let mut local = Local::open(&folder, Bond::None)?;
     let begun = Instant::now();
+    if local.cluster().of(Role::Placement).all(|member| member.running().is_none()) {
+        return Err(Failure::unavailable("the cluster does not run: start it with `quorate up`"));
+    }
+    local.forget_left(begun + Duration::from_secs(args.wait)).await?;
     let names: Vec<String> = [Role::Store, Role::Placement]
         .into_iter()
         .filter(|role| match args.only {

@@ -118,5 +118,5 @@ async fn still(stage: &mut Stage, load: &Load) -> Outcome<Spread> {
 fn show(stage: &mut Stage, load: &Load, spread: &Spread) {
     let mut rows = spread.rows();
     rows.push(load.line());
-    stage.screen.rows(rows);
+    stage.screen.rows_or(rows, || format!("{} · {}", spread.words(), load.line()));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_tests::process::{Cluster, Shape, eventually, until};
+use quorate_tests::process::{Cluster, Node, Shape, eventually, until};
 use serde_json::Value;
 
 use crate::RECOVERY;
@@ -58,7 +58,8 @@ async fn what_an_operator_types() {
     settings(&cluster);
     replicas(&cluster).await;
     leaders(&cluster);
-    a_store_leaves_and_comes_back(&cluster).await;
+    a_store_leaves(&cluster);
+    a_store_joins(&cluster);
     assert_eq!(client.get("a").await.unwrap().as_deref(), Some(&b"1"[..]));
 }
 
@@ -105,11 +106,11 @@ async fn replicas(cluster: &Cluster) {
     let member = format!("{region}/{follower}");
     until("the learner stays one", CHANGE, || {
         let members = cluster.quorate(&["member", "list", &region]).with_code(0).stdout;
-        let line = members.lines().find(|line| line.starts_with(&member));
+        let line = members.lines().find(|line| line.starts_with(&format!("{member}\t")));
         let kept = line.is_some_and(|line| line.contains("\tKeepAsLearner\tanalytics\t"));
         if kept { Ok(()) } else { Err(members) }
     });
-    let read = cluster.quorate(&["kv", "get", "a", "--from", "learner"]).with_code(0);
+    let read = cluster.quorate(&["kv", "get", "a", "--read", "learner"]).with_code(0);
     assert_eq!(read.stdout, "1\n");
     let events = cluster.quorate(&["events", "--limit", "1000"]).with_code(0).stdout;
     for kind in ["member-joined", "member-ready", "member-promoted"] {
@@ -152,7 +153,7 @@ fn leaders(cluster: &Cluster) {
     });
 }
 
-async fn a_store_leaves_and_comes_back(cluster: &Cluster) {
+fn a_store_leaves(cluster: &Cluster) {
     let Place { follower, .. } = Place::of(cluster, "a");
     cluster.quorate(&["scheduler", "resume", "balance-region"]).with_code(0);
     let replace = ["store", "replace", &follower, "--with", "s1"];
@@ -167,4 +168,20 @@ async fn a_store_leaves_and_comes_back(cluster: &Cluster) {
     cluster.quorate(&["store", "remove", other]).refused(1, &["cannot leave", "add a store first"]);
     cluster.quorate(&["store", "remove", other, "--cancel"]).refused(1, &["not leaving"]);
     cluster.quorate(&["store", "remove", &follower, "--cancel"]).refused(1, &["has left"]);
+}
+
+/// As on another machine: only placement's address is known.
+fn a_store_joins(cluster: &Cluster) {
+    let join = format!("--join={}", cluster.placement_addresses().join(","));
+    let mut node = Node::new(cluster.home(), "store", 5, vec![join]);
+    node.start();
+    node.ready(RECOVERY);
+    let said = until("the store says who it is", RECOVERY, || {
+        let log = node.log_text();
+        let line = log.lines().find(|line| line.starts_with("joined as s")).map(str::to_owned);
+        line.ok_or(log)
+    });
+    assert!(said.contains("; "), "{said}");
+    let stores = cluster.quorate(&["store", "list"]).with_code(0).stdout;
+    assert!(stores.lines().any(|line| line.contains(&node.address)), "{stores}");
 }

@@ -156,6 +156,16 @@ fn one_more_store_is_remembered_and_every_process_restarted() {
     let stores = cluster.run(&["store", "list"]).with_code(0).stdout;
     assert_eq!(stores.lines().count(), 4, "the fourth store is remembered: {stores}");
     assert_eq!(cluster.run(&["kv", "get", "hello"]).with_code(0).stdout, "world\n");
+
+    // One that was taken out is neither restarted nor started again.
+    cluster.run(&["store", "remove", "s2", "--watch"]).with_code(0);
+    let restarted = cluster.run(&["rolling-restart", "--wait", "80"]).with_code(0);
+    assert!(restarted.stdout.starts_with("restarted 4 processes"), "{}", restarted.stdout);
+    assert!(restarted.stderr.contains("store-2 has left"), "{}", restarted.stderr);
+    cluster.down().with_code(0);
+    cluster.up(&["--wait", "90"]).with_code(0);
+    assert_eq!(pids(&cluster.data()).len(), 4);
+    assert_eq!(cluster.run(&["kv", "get", "hello"]).with_code(0).stdout, "world\n");
     cluster.down().with_code(0);
 }
 

@@ -65,5 +65,5 @@ fn alerts_are_about_metrics_that_exist(cluster: &Cluster) {
             checked += 1;
         }
     }
-    assert!(checked > 10, "only {checked} metrics found in the rules");
+    assert!(checked >= 10, "only {checked} metrics found in the rules");
 }

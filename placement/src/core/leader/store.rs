@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{RegionId, Role, StoreId};
+use quorate_proto::{Peer, RegionId, Role, StoreId};
 use thiserror::Error;
 
 use super::Leader;
@@ -122,11 +122,15 @@ impl Leader {
             .map(|other| other.id)
             .collect();
         for info in hosted {
-            let votes = info.region.peer_on(id).is_some_and(|peer| peer.role != Role::Learner);
-            let has_room = others.iter().any(|other| {
-                info.region.peer_on(*other).is_none_or(|peer| peer.role == Role::Learner)
-            });
-            let voters = info.region.peers.iter().filter(|peer| peer.role == Role::Voter).count();
+            // As it will be once a joint change under way is completed.
+            let shall_vote = |peer: &Peer| match peer.role {
+                Role::Voter | Role::IncomingVoter => true,
+                Role::Learner | Role::DemotingVoter => false,
+            };
+            let votes_on = |store| info.region.peer_on(store).is_some_and(shall_vote);
+            let votes = votes_on(id);
+            let has_room = others.iter().any(|other| !votes_on(*other));
+            let voters = info.region.peers.iter().filter(|peer| shall_vote(peer)).count();
             let is_needed = voters <= self.target(info);
             if votes && is_needed && (!has_room || others.len() < voters) {
                 let region = info.region.id;

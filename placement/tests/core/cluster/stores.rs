@@ -3,8 +3,9 @@
 use quorate_placement::core::command::{Answer, Command, JoinRefusal};
 use quorate_placement::core::state::StoreLife;
 use quorate_placement::core::stores::StoreState;
-use quorate_proto::{RegionId, StoreId};
+use quorate_proto::{RegionId, Role, StoreId};
 
+use super::moves::move_replica;
 use super::{Cluster, FIRST};
 use crate::support::joining;
 
@@ -91,6 +92,28 @@ fn what_could_never_end_is_refused_up_front() {
     cluster.join(4);
     assert_eq!(remove(&mut cluster, 2, false, false), Ok(2));
     assert!(remove(&mut cluster, 3, false, false).is_err(), "one at a time, with four stores");
+}
+
+#[test]
+fn a_move_under_way_does_not_keep_a_store_in() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.seconds(2);
+    move_replica(&mut cluster, 3, 4);
+    let is_joint = |cluster: &Cluster| {
+        let info = cluster.leader.tree().get(FIRST).unwrap();
+        info.region.peers.iter().any(|peer| peer.role == Role::IncomingVoter)
+    };
+    let mut ticks = 0;
+    while !is_joint(&cluster) {
+        cluster.tick();
+        ticks += 1;
+        assert!(ticks < 600, "the move does not come to its joint change: {:?}", cluster.done);
+    }
+    // All four stores have a replica now, and s3 will have none.
+    assert_eq!(remove(&mut cluster, 1, false, false), Ok(2));
+    cluster.seconds(60);
+    assert_eq!(cluster.voters(FIRST), [2, 3, 4]);
+    assert_eq!(state(&cluster, 1), StoreState::Left);
 }
 
 #[test]
