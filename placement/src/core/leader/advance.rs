@@ -43,6 +43,14 @@ impl Leader {
             return;
         }
         let limits = state.settings().limits();
+        if records.iter().any(|record| record.seen > group.conf_ver) {
+            // Neither a step nor the end of an operator can be read from it.
+            if self.operators.of(region).is_some_and(|operator| operator.goal.changes_members()) {
+                let waits = "the region's newest configuration is not reported yet".to_owned();
+                self.operators.direct(region, None, waits);
+            }
+            return;
+        }
         let stepped = lifecycle::step(&group, &records, &limits, now_ms);
         for transition in stepped.transitions {
             self.tell_transition(transition, now_ms);

@@ -44,6 +44,8 @@ pub(super) fn group(
     let members: Vec<lifecycle::Member> = members.collect();
     Group {
         id: OWN,
+        // Counted from 1: 0 stands for never seen.
+        conf_ver: state.counters().members_version + 1,
         leader: Some(PeerId(standing.me.0)),
         last_index: standing.last,
         target: target(&members, records),

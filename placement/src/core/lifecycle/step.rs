@@ -108,6 +108,7 @@ impl Look<'_> {
                     self.is_there(&mut record, &member);
                     true
                 }
+                None if record.seen != 0 && record.seen >= self.group.conf_ver => true,
                 None => self.is_not_there(&mut record),
             };
             if keep {
