@@ -21,6 +21,7 @@ use crate::{
     ClientOptions, Error, PlacementClient, PlacementOptions, ReadOptions, Result,
     command::Answer,
     execute::{Attempt, Exchange, Kind, Place},
+    nearby::Nearby,
     router::Router,
     stores::{Directory, Stores},
 };
@@ -66,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) stores: Stores,
     pub(crate) learning: Semaphore,
     pub(crate) refreshing: Refreshing,
+    pub(crate) nearby: Nearby,
     /// The words for a store that is left alone for a moment.
     pub(crate) resting: Arc<str>,
     turn: AtomicUsize,
@@ -101,7 +103,7 @@ impl Inner {
 
     pub(crate) fn read(&self, operation: &'static str, options: ReadOptions) -> Attempt {
         let allowed = options.deadline.unwrap_or(self.options.deadline);
-        Attempt::new(operation, Kind::Read(options.mode), allowed)
+        Attempt::new(operation, Kind::Read(options.from), allowed)
     }
 
     pub(crate) fn write(&self, operation: &'static str) -> Attempt {
@@ -167,6 +169,7 @@ impl Client {
                 stores: Stores::new(Arc::new(directory)),
                 learning: Semaphore::new(LEARNING),
                 refreshing: Refreshing::default(),
+                nearby: Nearby::default(),
                 resting: Arc::from("the store could not be dialled a moment ago"),
                 turn: AtomicUsize::new(0),
             }),

@@ -12,18 +12,24 @@ use quorate_proto::{
     },
 };
 
-use crate::{refusal::Refusal, router::Route};
+use crate::{execute::Ask, refusal::Refusal, router::Route};
 
 /// The context of a request to `peer` of `route`.
-pub(crate) fn context(route: &Route, peer: Peer, replica_read: bool) -> kvrpcpb::Context {
+pub(crate) fn context(route: &Route, peer: Peer, ask: Ask) -> kvrpcpb::Context {
+    let stale_ms = match ask {
+        // A store takes 0 for a bound of its own choice.
+        Ask::Stale(bound) => (bound.as_millis() as u64).max(1),
+        Ask::Leader | Ask::Replica => 0,
+    };
     kvrpcpb::Context {
         region_id: route.region.id.0,
         region_epoch: Some(route.region.epoch.into()),
         peer: Some(peer.into()),
         term: 0,
-        replica_read,
-        stale_read: false,
+        replica_read: ask == Ask::Replica,
+        stale_read: stale_ms > 0,
         api_version: 0,
+        stale_ms,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     Error, Result,
     backoff::Pace,
     client::Inner,
-    execute::{Attempt, MAX_HOPS, Place},
+    execute::{Ask, Attempt, MAX_HOPS, Place},
     lane::Outcome,
     refusal::Refusal,
     router::{Advice, Route},
@@ -57,7 +57,7 @@ impl Inner {
         attempt: &mut Attempt,
         route: &Route,
         peer: Peer,
-        replica_read: bool,
+        ask: Ask,
         refusal: Refusal,
     ) -> Result<()> {
         attempt.last = format!("{} on {}: {}", route.region.id, peer.store, refusal.reason());
@@ -66,13 +66,22 @@ impl Inner {
         }
         let id = route.region.id;
         let advice = match refusal {
-            Refusal::NotLeader(hint) if replica_read => {
+            Refusal::NotLeader(hint) if ask != Ask::Leader => {
                 // The replica itself found no leader to ask for a read index.
                 let _ = hint;
                 attempt.replicas_tried += 1;
                 Advice::Pause
             }
-            Refusal::NotLeader(hint) => self.router.write().not_leader(id, peer, hint),
+            Refusal::NotLeader(hint) => {
+                // Without a leader, another replica may still be fresh enough.
+                attempt.replicas_tried += usize::from(hint.is_none());
+                self.router.write().not_leader(id, peer, hint)
+            }
+            Refusal::TooOld => {
+                attempt.replicas_tried += 1;
+                let tried = attempt.replicas_tried % (route.region.peers.len() + 1);
+                if tried == 0 { Advice::Pause } else { Advice::Now }
+            }
             Refusal::EpochNotMatch(current) => {
                 self.router.write().epoch_not_match(&route.region, peer.store, current)
             }
@@ -83,11 +92,11 @@ impl Inner {
             }
             Refusal::Busy(floor) => return attempt.pause(Pace::Ordinary, floor).await,
             Refusal::NotReady(_) | Refusal::Stale => {
-                attempt.replicas_tried += usize::from(replica_read);
+                attempt.replicas_tried += usize::from(ask != Ask::Leader);
                 Advice::Pause
             }
             Refusal::Unknown(_) => {
-                attempt.replicas_tried += usize::from(replica_read);
+                attempt.replicas_tried += usize::from(ask != Ask::Leader);
                 return attempt.pause(Pace::Ordinary, Duration::ZERO).await;
             }
             Refusal::TooLarge(reason) | Refusal::Hopeless(reason) => {
@@ -103,7 +112,7 @@ impl Inner {
         attempt: &mut Attempt,
         route: &Route,
         peer: Peer,
-        replica_read: bool,
+        ask: Ask,
         outcome: Outcome,
     ) -> Result<()> {
         let (sent, silent, cause) = match outcome {
@@ -122,23 +131,17 @@ impl Inner {
             if Instant::now() >= attempt.deadline {
                 return Err(attempt.timeout());
             }
-            self.gone(attempt, route, peer, replica_read).await?;
+            self.gone(attempt, route, peer, ask).await?;
             self.refresh(&route.region, attempt.deadline).await;
             return Ok(());
         }
-        self.gone(attempt, route, peer, replica_read).await
+        self.gone(attempt, route, peer, ask).await
     }
 
     /// `peer`'s store is gone or silent: on to another.
-    async fn gone(
-        &self,
-        attempt: &mut Attempt,
-        route: &Route,
-        peer: Peer,
-        replica_read: bool,
-    ) -> Result<()> {
-        let advice = if replica_read {
-            attempt.replicas_tried += 1;
+    async fn gone(&self, attempt: &mut Attempt, route: &Route, peer: Peer, ask: Ask) -> Result<()> {
+        attempt.replicas_tried += 1;
+        let advice = if ask != Ask::Leader {
             match attempt.replicas_tried % route.region.peers.len().max(1) {
                 0 => Advice::Pause,
                 _ => Advice::Now,

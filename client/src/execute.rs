@@ -18,7 +18,7 @@ use quorate_proto::{
 };
 
 use crate::{
-    Error, ReadMode, Result,
+    Error, ReadFrom, Result,
     backoff::{Backoff, Pace},
     client::Inner,
     command::{self, Answer},
@@ -31,9 +31,20 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// It changes nothing.
-    Read(ReadMode),
+    Read(ReadFrom),
     /// It must not be applied twice.
     Write,
+}
+
+/// What a peer is asked as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// The leader.
+    Leader,
+    /// A replica, which asks its leader up to where to read.
+    Replica,
+    /// A replica that asks nobody, if it is not older than this.
+    Stale(Duration),
 }
 
 /// How a region is found.
@@ -53,7 +64,7 @@ pub(crate) struct Attempt {
     allowed: Duration,
     /// Made only once it is needed.
     backoff: Option<Box<Backoff>>,
-    /// Replicas that have refused a follower read.
+    /// Peers that could not serve a read which another may serve.
     pub(crate) replicas_tried: usize,
     /// Moves without a pause since the last one.
     pub(crate) hops: u32,
@@ -149,14 +160,15 @@ impl Inner {
                 Some(route) => route,
                 None => Box::pin(self.learn(attempt, place)).await?,
             };
-            let Some((peer, replica_read)) = self.choose(attempt, &route) else {
+            let Some((peer, ask)) = self.choose(attempt, &route) else {
                 attempt.last = format!("{} has no peers", route.region.id);
                 self.router.write().invalidate(&route.region);
                 Box::pin(attempt.pause(Pace::Ordinary, Duration::ZERO)).await?;
                 continue;
             };
-            let context = command::context(&route, peer, replica_read);
+            let context = command::context(&route, peer, ask);
             let Some(request) = make(&route.region, context) else { return Ok(Exchange::Moved) };
+            let timed = (ask != Ask::Leader).then(|| self.nearby.begin(peer.store));
             let outcome = match self.stores.lane(peer.store) {
                 Some(lane) => {
                     let bytes = command::size(&request);
@@ -173,25 +185,28 @@ impl Inner {
                 }
                 None => Outcome::NotSent(Arc::clone(&self.resting)),
             };
+            if let Some(timed) = timed {
+                timed.end(matches!(outcome, Outcome::Answer(_)));
+            }
             match outcome {
                 Outcome::Answer(Answer::Refused(refusal)) => {
                     if let (true, Refusal::TooLarge(words)) = (attempt.is_read(), &*refusal) {
                         return Ok(Exchange::TooLarge(words.clone()));
                     }
-                    Box::pin(self.refused(attempt, &route, peer, replica_read, *refusal)).await?;
+                    Box::pin(self.refused(attempt, &route, peer, ask, *refusal)).await?;
                 }
                 Outcome::Answer(Answer::Failed(words)) => {
                     let (operation, reason) = (attempt.operation, words.into());
                     return Err(Error::Refused { operation, reason });
                 }
                 Outcome::Answer(answer) => {
-                    if !replica_read && route.known_leader() != Some(peer) {
+                    if ask == Ask::Leader && route.known_leader() != Some(peer) {
                         self.router.write().answered(route.region.id, peer);
                     }
                     return Ok(Exchange::Answered(answer, route));
                 }
                 Outcome::NotSent(_) | Outcome::Lost(_) | Outcome::Expired { .. } => {
-                    Box::pin(self.unanswered(attempt, &route, peer, replica_read, outcome)).await?;
+                    Box::pin(self.unanswered(attempt, &route, peer, ask, outcome)).await?;
                 }
             }
         }
@@ -206,39 +221,48 @@ impl Inner {
         }
     }
 
-    /// Which peer to ask, and whether as a replica.
-    fn choose(&self, attempt: &Attempt, route: &Route) -> Option<(Peer, bool)> {
+    /// Which peer to ask, and as what.
+    fn choose(&self, attempt: &Attempt, route: &Route) -> Option<(Peer, Ask)> {
         let leader = route.target();
+        let as_leader = leader.map(|peer| (peer, Ask::Leader));
         match attempt.kind {
-            Kind::Write | Kind::Read(ReadMode::Leader) => leader.map(|peer| (peer, false)),
-            Kind::Read(ReadMode::Follower) => self.replica(attempt, route, |_| true),
-            Kind::Read(ReadMode::Learner) => {
+            Kind::Write | Kind::Read(ReadFrom::Leader) => as_leader,
+            Kind::Read(ReadFrom::Follower) => self.replica(attempt, route, |_| true),
+            Kind::Read(ReadFrom::Learner) => {
                 self.replica(attempt, route, |peer| peer.role == Role::Learner)
+            }
+            // A replica, the leader where that one is too old, then the other replicas.
+            Kind::Read(ReadFrom::Stale(bound)) => {
+                let order = self.nearby.order(&route.region.peers, self.replica_turn());
+                match attempt.replicas_tried % (order.len() + 1) {
+                    1 => as_leader,
+                    turn => {
+                        order.get(turn.saturating_sub(1)).map(|peer| (*peer, Ask::Stale(bound)))
+                    }
+                }
             }
         }
     }
 
-    /// One of the replicas that count, in turn; once all of them have refused, the leader, then
-    /// they again. The leader where there is none.
+    /// One of the replicas that count, the quickest first; once all of them have refused, the
+    /// leader, then they again. The leader where there is none.
     fn replica(
         &self,
         attempt: &Attempt,
         route: &Route,
         counts: impl Fn(&Peer) -> bool,
-    ) -> Option<(Peer, bool)> {
+    ) -> Option<(Peer, Ask)> {
         let leader = route.target();
-        let others: Vec<Peer> = route
-            .region
-            .peers
-            .iter()
-            .filter(|peer| Some(peer.id) != leader.map(|leader| leader.id) && counts(peer))
-            .copied()
-            .collect();
-        let turn = attempt.replicas_tried % (others.len() + 1);
-        match others.len() {
-            0 => leader.map(|peer| (peer, true)),
-            count if turn < count => Some((others[(self.replica_turn() + turn) % count], true)),
-            _ => leader.map(|peer| (peer, false)),
+        let is_leader = |peer: &Peer| Some(peer.id) == leader.map(|leader| leader.id);
+        let peers = route.region.peers.iter();
+        let others: Vec<Peer> =
+            peers.filter(|peer| !is_leader(peer) && counts(peer)).copied().collect();
+        if others.is_empty() {
+            return leader.map(|peer| (peer, Ask::Replica));
         }
+        let turn = attempt.replicas_tried % (others.len() + 1);
+        let order = self.nearby.order(&others, self.replica_turn());
+        let as_leader = leader.map(|peer| (peer, Ask::Leader));
+        order.get(turn).map(|peer| (*peer, Ask::Replica)).or(as_leader)
     }
 }

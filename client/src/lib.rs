@@ -31,6 +31,7 @@ mod correct;
 mod error;
 mod execute;
 mod lane;
+mod nearby;
 mod options;
 pub mod placement;
 mod refusal;
@@ -40,5 +41,5 @@ mod stores;
 
 pub use client::{Client, KvPair, RegionRoute};
 pub use error::{Error, Result};
-pub use options::{ClientOptions, ReadMode, ReadOptions};
+pub use options::{ClientOptions, ReadFrom, ReadOptions};
 pub use placement::{PlacementClient, PlacementOptions, RegionInfo, Timestamp};

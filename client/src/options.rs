@@ -53,24 +53,32 @@ impl Default for ClientOptions {
     }
 }
 
-/// Which replica answers a read. All of them are linearizable.
+/// Which replica answers a read.
+///
+/// Other replicas than the leader, learners included, are chosen by how quickly they have answered
+/// and by what they are busy with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReadMode {
-    /// The leader, by its lease or a read index.
+pub enum ReadFrom {
+    /// The leader, by its lease or a read index. Linearizable.
     #[default]
     Leader,
     /// Any other replica where there is one, by a read index; the leader where none answers.
+    /// Linearizable.
     Follower,
-    /// A learner where there is one, by a read index; the leader where none answers. Voters do not
-    /// feel it: for scans of much.
+    /// A learner where there is one, by a read index; the leader where none answers. Linearizable.
+    /// Voters do not feel it: for scans of much.
     Learner,
+    /// Any replica, without asking another: the answer has everything that was acknowledged that
+    /// long before the read, and perhaps more. Where the replica is older the leader is asked.
+    /// Goes on, within the bound, while a region has lost its quorum.
+    Stale(Duration),
 }
 
 /// How one read is done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadOptions {
     /// Which replica answers.
-    pub mode: ReadMode,
+    pub from: ReadFrom,
     /// Instead of [`ClientOptions::deadline`].
     pub deadline: Option<Duration>,
 }
@@ -78,11 +86,16 @@ pub struct ReadOptions {
 impl ReadOptions {
     /// Reads answered by other replicas than the leader.
     pub fn follower() -> Self {
-        Self { mode: ReadMode::Follower, deadline: None }
+        Self { from: ReadFrom::Follower, deadline: None }
+    }
+
+    /// Reads answered by any replica that is not older than `bound`.
+    pub fn stale(bound: Duration) -> Self {
+        Self { from: ReadFrom::Stale(bound), deadline: None }
     }
 
     /// Reads answered by learners.
     pub fn learner() -> Self {
-        Self { mode: ReadMode::Learner, deadline: None }
+        Self { from: ReadFrom::Learner, deadline: None }
     }
 }

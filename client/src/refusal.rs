@@ -19,6 +19,8 @@ pub(crate) enum Refusal {
     Busy(Duration),
     /// Not ready yet: a lease, a merge, an initial state; soon.
     NotReady(&'static str),
+    /// The replica is older than a stale read allows: its leader is not.
+    TooOld,
     /// The command was dropped after it was proposed: it may have been applied.
     Stale,
     /// The command, or the answer to it, is larger than allowed.
@@ -40,6 +42,7 @@ impl Refusal {
             | Self::WrongStore
             | Self::Busy(_)
             | Self::NotReady(_)
+            | Self::TooOld
             | Self::TooLarge(_)
             | Self::Hopeless(_) => true,
         }
@@ -54,6 +57,7 @@ impl Refusal {
             Self::NotLeader(None) => "the region has no leader at the moment".to_owned(),
             Self::EpochNotMatch(_) => "the region has changed".to_owned(),
             Self::WrongRegion(why) | Self::NotReady(why) => (*why).to_owned(),
+            Self::TooOld => "the replica is older than the read allows".to_owned(),
             Self::WrongStore => "another store answers at that address".to_owned(),
             Self::Busy(_) => "the store is busy".to_owned(),
             Self::Stale => "the command was dropped after it was proposed".to_owned(),
@@ -97,7 +101,7 @@ impl From<errorpb::Error> for Refusal {
             return Self::NotReady("the region is being merged");
         }
         if wire.data_is_not_ready.is_some() {
-            return Self::NotReady("the replica is behind");
+            return Self::TooOld;
         }
         if wire.region_not_initialized.is_some() {
             return Self::NotReady("the replica is not initialised yet");

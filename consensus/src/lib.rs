@@ -10,6 +10,8 @@ mod group;
 pub mod hash;
 pub mod node;
 pub mod shard;
+pub mod sleepers;
 pub mod time;
 mod transfer;
 pub mod view;
+pub mod vigil;

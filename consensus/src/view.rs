@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use quorate_proto::{LogIndex, PeerId, RegionId, Term};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 
 use crate::time::Instant;
 
@@ -25,6 +25,8 @@ pub struct GroupView {
     committed: AtomicU64,
     applied: AtomicU64,
     asleep: AtomicU64,
+    /// Locked for a claim that counts, about ten times a second, and for a stale read.
+    age: Mutex<(Fresh, Slept)>,
     /// Since when its leader is silent; 0: it is not.
     silent_since: AtomicU64,
     /// Taken about once a tick, by the worker; readers look at it now and then.
@@ -53,6 +55,34 @@ pub struct PeerProgress {
     pub silent_since: Option<Instant>,
 }
 
+/// Up to which moment a replica has everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fresh {
+    /// By placement's clock, milliseconds since the Unix epoch; 0: nothing is known.
+    pub time_ms: u64,
+    /// When that was heard, by the local clock: it is at least as old.
+    pub heard: Instant,
+}
+
+/// When a peer slept last, counted in comparisons of the process's
+/// [`Sleepers`](crate::sleepers::Sleepers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slept {
+    /// The process of its leader then.
+    pub leader: NodeId,
+    /// The first comparison that has seen it asleep.
+    pub since: u64,
+    /// The first one that may not have any more; `u64::MAX` while it sleeps, 0 where it never did.
+    pub until: u64,
+}
+
+impl Slept {
+    /// True where that comparison has seen it asleep.
+    pub fn was_seen_by(&self, round: u64) -> bool {
+        (self.since..self.until).contains(&round)
+    }
+}
+
 /// Proof that at some moment the local peer could serve linearizable reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
@@ -76,6 +106,7 @@ impl GroupView {
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             asleep: AtomicU64::new(0),
+            age: Mutex::default(),
             silent_since: AtomicU64::new(0),
             replication: Mutex::new(None),
         })
@@ -114,6 +145,14 @@ impl GroupView {
     /// True where the group sleeps (no ticks, no heartbeats of its own).
     pub fn is_asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed) != 0
+    }
+    /// Up to which moment the local peer has all that was acknowledged, as far as its leader told.
+    pub fn fresh(&self) -> Fresh {
+        self.age.lock().0
+    }
+    /// The same, and when it slept last.
+    pub fn age(&self) -> (Fresh, Slept) {
+        *self.age.lock()
     }
     /// Since when the leader is silent, for a peer that is awake and does not lead. `None` also
     /// where that is not long yet (some two seconds).
@@ -184,8 +223,16 @@ impl GroupView {
     pub fn set_replication(&self, replication: Option<Replication>) {
         *self.replication.lock() = replication.map(Box::new);
     }
-    /// Owner only: asleep or awake.
-    pub fn set_asleep(&self, asleep: bool) {
-        self.asleep.store(u64::from(asleep), Ordering::Relaxed);
+    /// Owner only: it falls asleep, or wakes up.
+    pub fn set_slept(&self, slept: Slept) {
+        self.asleep.store(u64::from(slept.until == u64::MAX), Ordering::Relaxed);
+        self.age.lock().1 = slept;
+    }
+    /// Owner only: all that was acknowledged at `time_ms` is applied here, as was heard then.
+    pub fn set_fresh(&self, time_ms: u64, heard: Instant) {
+        let mut age = self.age.lock();
+        if time_ms > age.0.time_ms {
+            age.0 = Fresh { time_ms, heard };
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use quorate_consensus::engine::RocksOptions;
-use quorate_proto::NodeId;
+use quorate_proto::{NodeId, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::core::command::Member;
@@ -31,6 +31,11 @@ pub struct PlacementConfig {
     /// among them, the same list on all of them. Empty: a group of this member alone, or the list
     /// it was first started with.
     pub members: Vec<String>,
+    /// `HOST:PORT` of members of a running group that this one shall join; its data folder is
+    /// empty then, and its id is given to it. Not used once it has joined.
+    pub join: Vec<String>,
+    /// `HOST:PORT` under which others reach a member that joins; empty: as `listen`.
+    pub advertise: String,
     /// How many stores the first regions of a new cluster wait for. 0: 3 for a new cluster, what
     /// it was set up with for an existing one. Another number for an existing cluster is refused.
     pub initial_stores: u32,
@@ -89,6 +94,8 @@ impl Default for PlacementConfig {
             status_address: "127.0.0.1:2380".to_owned(),
             data: PathBuf::from("data/placement"),
             members: Vec::new(),
+            join: Vec::new(),
+            advertise: String::new(),
             initial_stores: 0,
             replicas: 3,
             shutdown_secs: 10,
@@ -128,6 +135,8 @@ pub const HELP: &[(&str, &str)] = &[
     ("status_address", "HOST:PORT of /health, /ready and /metrics (empty: none)"),
     ("data", "data folder, created where it is missing"),
     ("members", "the group as first started: 1, 3 or 5 of ID=HOST:PORT (empty: this one alone)"),
+    ("join", "HOST:PORT of members of a running group to join, with an empty data folder"),
+    ("advertise", "HOST:PORT under which others reach a member that joins (empty: as listen)"),
     ("initial_stores", "stores that a new cluster's first regions wait for (0: 3, or as set up)"),
     ("replicas", "voters that a region of a new cluster shall have: 1, 3 or 5"),
     ("shutdown_secs", "seconds that a graceful shutdown may take"),
@@ -180,6 +189,19 @@ impl PlacementConfig {
                 self.initial_stores
             ));
         }
+        if !self.join.is_empty() && !self.members.is_empty() {
+            return Err("members and join are both set: members is for the first start of a new \
+                        group, join for one more member of a running one; leave one of them out"
+                .to_owned());
+        }
+        for (key, addresses) in
+            [("join", &self.join[..]), ("advertise", std::slice::from_ref(&self.advertise))]
+        {
+            let bad = addresses.iter().find(|text| !text.is_empty() && !is_address(text));
+            if let Some(bad) = bad {
+                return Err(format!("{key} {bad:?} is no HOST:PORT; write it as 10.0.0.1:2379"));
+            }
+        }
         self.group().map(|_| ())
     }
 
@@ -197,17 +219,15 @@ impl PlacementConfig {
         let mut group = Vec::with_capacity(self.members.len());
         for text in &self.members {
             let parsed = text.split_once('=').and_then(|(id, address)| {
-                let (host, port) = address.rsplit_once(':')?;
-                let port = port.parse::<u16>().ok()?;
                 let id = id.trim().parse::<u64>().ok()?;
-                (id > 0 && !host.is_empty() && port > 0).then(|| (NodeId(id), address.to_owned()))
+                (id > 0 && is_address(address)).then(|| (NodeId(id), address.to_owned()))
             });
             let (id, address) = parsed.ok_or_else(|| {
                 format!("member {text:?} is not ID=HOST:PORT; write it as 1=10.0.0.1:2379")
             })?;
             let own = id.0 == self.id;
             let name = if own { self.effective_name() } else { name_of(id) };
-            group.push(Member { id, name, address });
+            group.push(Member { id, name, address, role: Role::Voter });
         }
         if group.is_empty() {
             return Ok(group);
@@ -248,6 +268,11 @@ impl EngineConfig {
             ..RocksOptions::default()
         }
     }
+}
+
+fn is_address(text: &str) -> bool {
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && is_port(port))
 }
 
 fn name_of(id: NodeId) -> String {

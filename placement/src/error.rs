@@ -55,18 +55,57 @@ pub enum PlacementError {
         /// The configured id.
         configured: u64,
     },
-    /// The group is another one than at first.
+    /// The group is another one than at first, and than now.
     #[error(
-        "this member was first started with members {first}, now members says {now}; a running \
-         group is not changed by its list: start it with the first list (or none), or a new \
-         cluster in an empty data folder"
+        "this member was first started with members {first}, its group is {present} by now, and \
+         members says {now}; a running group is not changed by its list: leave members out, and \
+         let new members join"
     )]
     MembersChanged {
         /// The list of its first start.
         first: String,
+        /// Those who are in the group, as far as this member knows.
+        present: String,
         /// The configured list.
         now: String,
     },
+    /// It cannot join: it is a member already.
+    #[error(
+        "the data folder {folder} is that of the founding member {found}, which has no group to \
+         join: leave join out, or name an empty data folder"
+    )]
+    NotEmpty {
+        /// The folder.
+        folder: String,
+        /// The member in it.
+        found: u64,
+    },
+    /// It had asked to join, and does not know whom to ask any more.
+    #[error(
+        "the data folder {folder} is that of a member that has asked to join a group and has no \
+         answer yet; start it with join again, or name an empty data folder"
+    )]
+    JoinBegun {
+        /// The folder.
+        folder: String,
+    },
+    /// The group does not take it.
+    #[error("cannot join the placement group: {0}")]
+    JoinRefused(String),
+    /// The others know it elsewhere.
+    #[error(
+        "this member joined its group as {joined} and would be at {now} now, where nobody looks for \
+         it: start it with its first address, or take it out and let an empty data folder join"
+    )]
+    AddressMoved {
+        /// Where the others reach it.
+        joined: String,
+        /// Where it would be.
+        now: String,
+    },
+    /// It is a member no more.
+    #[error("{0}")]
+    Left(String),
     /// The cluster exists already.
     #[error(
         "this cluster was set up to start with {first} stores, which is done once and for good; \

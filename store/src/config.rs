@@ -78,6 +78,8 @@ pub struct LimitsConfig {
     pub write_bytes: u64,
     /// Milliseconds after which a request without an outcome is answered as undetermined.
     pub request_timeout_ms: u64,
+    /// A stale read that names no bound of its own may be this old, in milliseconds.
+    pub stale_read_ms: u64,
     /// A scan for more pairs than this leaves the network thread.
     pub inline_scan_pairs: u32,
     /// Scans that may run outside of the network thread at once.
@@ -142,6 +144,7 @@ impl Default for LimitsConfig {
             requests: 65_536,
             write_bytes: 256 << 20,
             request_timeout_ms: 10_000,
+            stale_read_ms: 10_000,
             inline_scan_pairs: 256,
             concurrent_scans: 4,
         }
@@ -182,6 +185,10 @@ pub const HELP: &[(&str, &str)] = &[
     ("limits.requests", "requests of all clients that may wait for an answer"),
     ("limits.write_bytes", "bytes of writes that may wait for an answer"),
     ("limits.request_timeout_ms", "milliseconds until a request without an outcome is answered"),
+    (
+        "limits.stale_read_ms",
+        "milliseconds that a stale read without a bound of its own may be old",
+    ),
     ("limits.inline_scan_pairs", "a scan for more pairs leaves the network thread"),
     ("limits.concurrent_scans", "scans that may run outside of the network thread at once"),
     ("engine.block_cache_mib", "MiB of blocks, indexes and filters kept in memory"),

@@ -18,6 +18,7 @@ pub mod error;
 pub mod run;
 
 mod addresses;
+mod answering;
 mod budget;
 mod fatal;
 mod identity;

@@ -44,7 +44,7 @@ pub(crate) async fn watch(
                 Ok(Some(info)) if peers::is_removed(&local, &info.region) => {
                     let (peer, epoch) = (local.peer(), info.region.epoch);
                     tracing::info!(region = %id, %peer, ?epoch, "the region goes on without us");
-                    raft.destroy(id);
+                    raft.destroy(id, peer);
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -58,6 +58,10 @@ pub(crate) struct Metrics {
     pub(crate) streams: AtomicU64,
     /// Reads that needed a read index.
     pub(crate) read_index: AtomicU64,
+    /// Stale reads served without asking anybody.
+    pub(crate) stale_reads: AtomicU64,
+    /// Stale reads of replicas that were too old.
+    pub(crate) stale_reads_refused: AtomicU64,
     /// Splits proposed.
     pub(crate) splits_proposed: AtomicU64,
     /// Splits that did not come about.
@@ -99,7 +103,7 @@ impl Metrics {
         for kind in Kind::ALL {
             self.latency[kind.index()].write(to, name, kind.name());
         }
-        let counters: [(&str, &str, &AtomicU64); 8] = [
+        let counters: [(&str, &str, &AtomicU64); 10] = [
             (
                 "quorate_store_batches_in_total",
                 "Messages received on batched streams.",
@@ -114,6 +118,16 @@ impl Metrics {
                 "quorate_store_read_index_total",
                 "Reads that asked for a read index.",
                 &self.read_index,
+            ),
+            (
+                "quorate_store_stale_reads_total",
+                "Stale reads served by this replica as it was.",
+                &self.stale_reads,
+            ),
+            (
+                "quorate_store_stale_reads_refused_total",
+                "Stale reads of replicas that were too old.",
+                &self.stale_reads_refused,
             ),
             ("quorate_store_splits_proposed_total", "Splits proposed.", &self.splits_proposed),
             (

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use quorate_consensus::node::{Counter, Node, SnapshotProgress};
 use quorate_consensus::shard::Member;
-use quorate_proto::{NodeId, RegionId};
+use quorate_consensus::view::Slept;
+use quorate_consensus::vigil::Vouched;
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::metrics::Exposition;
 use crate::serve::Token;
@@ -20,10 +22,12 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn transfer_leader(&self, region: RegionId, to: NodeId);
     /// Snapshots on their way from here and to here.
     fn snapshots(&self) -> Vec<SnapshotProgress>;
+    /// What beats say of a group that slept here then (see [`Node::vouched`]).
+    fn vouched(&self, slept: Slept) -> Option<Vouched>;
     /// Changes who replicates a region: `members` are all of them afterwards.
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
-    /// Removes the replica that is here, for good.
-    fn destroy(&self, region: RegionId);
+    /// Removes a replica that is here, for good.
+    fn destroy(&self, region: RegionId, peer: PeerId);
 }
 
 impl Raft for Node<Token> {
@@ -42,11 +46,14 @@ impl Raft for Node<Token> {
     fn snapshots(&self) -> Vec<SnapshotProgress> {
         Node::snapshots(self)
     }
+    fn vouched(&self, slept: Slept) -> Option<Vouched> {
+        Node::vouched(self, slept)
+    }
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
         Node::change_members(self, region, members, command, token);
     }
-    fn destroy(&self, region: RegionId) {
-        Node::destroy(self, region);
+    fn destroy(&self, region: RegionId, peer: PeerId) {
+        Node::destroy(self, region, peer);
     }
 }
 

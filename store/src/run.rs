@@ -12,22 +12,22 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use quorate_consensus::engine::{Engine, RocksEngine};
-use quorate_consensus::node::{Addresses, Node, NodeOptions, Replies};
-use quorate_consensus::shard::{LeaderChange, NewGroup, Reply, Stranger};
+use quorate_consensus::node::{Addresses, Node, NodeOptions};
+use quorate_consensus::shard::{NewGroup, Stranger};
+use quorate_proto::Region;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::health::health_server::HealthServer;
-use quorate_proto::wire::peer::Envelope;
 use quorate_proto::wire::tikvpb::tikv_server::TikvServer;
-use quorate_proto::{Region, RegionId};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::transport::Server;
 
 use crate::addresses::AddressBook;
+use crate::answering::Answering;
 use crate::config::StoreConfig;
 use crate::core::recover::BootstrapError;
-use crate::core::{Applier, Directory, StoreMachine};
+use crate::core::{Applier, StoreMachine};
 use crate::error::StoreError;
 use crate::fatal::Fatal;
 use crate::identity::{self, Identity};
@@ -265,6 +265,7 @@ impl Store {
                 nudge: Arc::clone(&nudge),
                 strangers,
                 directory: Arc::clone(&directory),
+                time: Arc::clone(&time),
             }),
             Arc::clone(&self.joiner.addresses) as Arc<dyn Addresses>,
             groups,
@@ -420,36 +421,4 @@ fn bootstrap(applier: &mut Applier, regions: Vec<Region>) -> Result<Vec<NewGroup
             StoreError::Refused(error.to_string())
         }
     })
-}
-
-/// Hears the raft workers.
-struct Answering {
-    nudge: Arc<Nudge>,
-    strangers: mpsc::Sender<Stranger>,
-    directory: Arc<Directory>,
-}
-
-impl Replies<Token> for Answering {
-    fn reply(&self, token: Token, reply: Reply) {
-        token.reply(reply);
-    }
-
-    fn leader_changed(&self, change: LeaderChange) {
-        if change.is_local {
-            self.nudge.add(change.group);
-        }
-    }
-
-    fn reconfigured(&self, region: RegionId) {
-        self.nudge.add(region);
-    }
-
-    fn stranger(&self, stranger: Stranger) {
-        // Where the queue is full, it will be called a stranger again.
-        let _ = self.strangers.try_send(stranger);
-    }
-
-    fn admit_snapshot(&self, message: &Envelope) -> Result<(), String> {
-        strangers::admit_snapshot(&self.directory, message)
-    }
 }

@@ -50,9 +50,9 @@ pub(crate) async fn welcome(
                 // One that was replaced while it was away. The next word to the new one finds its
                 // place free.
                 let old = directory.get(id).filter(|old| old.peer() < peer);
-                if old.is_some_and(|old| peers::is_removed(&old, &region)) {
+                if let Some(old) = old.filter(|old| peers::is_removed(old, &region)) {
                     tracing::info!(region = %id, %peer, "a replica was replaced by another one here");
-                    node.destroy(id);
+                    node.destroy(id, old.peer());
                 }
             }
             PeerAdmission::Refuse(conflict) => {

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use quorate_consensus::engine::{Engine, MemoryEngine};
 use quorate_consensus::node::{Machine, SnapshotProgress, clock};
 use quorate_consensus::shard::{ApplyTask, Committed, Member, Refusal, Reply};
+use quorate_consensus::view::Slept;
+use quorate_consensus::vigil::Vouched;
 use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::{kvrpcpb, metapb};
 use quorate_proto::{
@@ -118,6 +120,9 @@ impl Raft for FakeRaft {
     fn snapshots(&self) -> Vec<SnapshotProgress> {
         Vec::new()
     }
+    fn vouched(&self, _slept: Slept) -> Option<Vouched> {
+        None
+    }
     fn change_members(
         &self,
         region: RegionId,
@@ -127,7 +132,7 @@ impl Raft for FakeRaft {
     ) {
         self.take(Held::Write(region, command, token));
     }
-    fn destroy(&self, region: RegionId) {
+    fn destroy(&self, region: RegionId, _peer: PeerId) {
         self.destroyed.lock().push(region);
     }
 }

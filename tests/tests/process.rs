@@ -17,6 +17,8 @@ mod commands;
 mod demos;
 #[path = "process/disk.rs"]
 mod disk;
+#[path = "process/grow.rs"]
+mod grow;
 #[path = "process/handover.rs"]
 mod handover;
 #[path = "process/import.rs"]
@@ -31,6 +33,8 @@ mod pages;
 mod placement;
 #[path = "process/splits.rs"]
 mod splits;
+#[path = "process/stale.rs"]
+mod stale;
 #[path = "process/trouble.rs"]
 mod trouble;
 #[path = "process/wire.rs"]

@@ -55,7 +55,7 @@ pub(crate) enum MemberCommand {
     Replace {
         #[command(flatten)]
         change: Change,
-        /// The store, or the placement member, that takes its place: s5 or 5
+        /// The store, or the placement member, that takes its place: s5, placement/5 or 5
         #[arg(long, value_name = "ID", value_parser = node)]
         with: u64,
     },
@@ -77,8 +77,9 @@ pub(crate) struct Change {
 }
 
 fn node(text: &str) -> Result<u64, String> {
-    let number = text.strip_prefix('s').unwrap_or(text).parse();
-    number.map_err(|_| "a store is written as 5 or s5, a placement member as 5".to_owned())
+    let number = text.strip_prefix("placement/").or(text.strip_prefix('s')).unwrap_or(text);
+    let number = number.parse();
+    number.map_err(|_| "a store is written as s5, a placement member as placement/5".to_owned())
 }
 
 /// Runs the command.
@@ -140,6 +141,11 @@ pub(crate) async fn member(command: MemberCommand) -> Outcome {
         Action::Remove => "is taken out",
         Action::Replace => "is replaced",
     };
+    if region_id == 0 && !matches!(action, Action::Hold | Action::Release) {
+        // Placement's own group has no operators.
+        output::note(&format!("{} {words}; see `quorate member watch placement`", change.member));
+        return Ok(());
+    }
     super::operator::accepted(
         operator,
         &format!("{} {words}", change.member),
@@ -229,5 +235,6 @@ mod tests {
         assert!(!is_about(&event("leader-lost", 7), seven));
         assert!(is_about(&event("member-ready", 0), Some(Group::Placement)));
         assert_eq!(node("s5"), Ok(5));
+        assert_eq!(node("placement/5"), Ok(5));
     }
 }

@@ -69,7 +69,11 @@ fn render(status: &StatusResponse, health: &Health, format: Format) -> String {
 fn members(members: &[MemberStatus]) -> Table {
     let mut table = Table::new(&["placement", "address", "role", "state"]);
     for member in members {
-        let role = if member.leader { "leader" } else { "follower" };
+        let role = match (member.leader, member.learner) {
+            (true, _) => "leader",
+            (false, false) => "follower",
+            (false, true) => "learner",
+        };
         let state = if member.healthy { "up" } else { "away" };
         table.push([&member.name, &member.address, role, state].map(Value::from).to_vec());
     }
@@ -91,6 +95,7 @@ mod tests {
                 address: "127.0.0.1:2379".to_owned(),
                 leader: true,
                 healthy: true,
+                learner: false,
             }],
             regions: 2,
             replicas: 3,

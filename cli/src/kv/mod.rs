@@ -4,6 +4,7 @@
 //! every byte that is not printable.
 
 mod batches;
+mod from;
 pub(crate) mod import;
 pub(crate) mod lines;
 mod progress;
@@ -13,7 +14,7 @@ mod verify;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quorate_client::{Client, ReadOptions};
+use quorate_client::Client;
 use quorate_proto::key;
 use serde_json::json;
 
@@ -40,9 +41,8 @@ pub(crate) enum Kv {
         /// Write the value's bytes as they are, without escapes and without a line end
         #[arg(long)]
         raw: bool,
-        /// Which replica answers; all of them are linearizable
-        #[arg(long, value_enum, default_value_t)]
-        from: Replica,
+        #[command(flatten)]
+        from: from::From,
         #[command(flatten)]
         options: Options,
     },
@@ -57,28 +57,6 @@ pub(crate) enum Kv {
     Scan(scan::ScanArgs),
     /// Load KEY TAB VALUE lines from a file, or from stdin with -
     Import(import::ImportArgs),
-}
-
-/// Which replica answers a read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Replica {
-    /// The leader
-    #[default]
-    Leader,
-    /// Any other one
-    Follower,
-    /// A learner where there is one
-    Learner,
-}
-
-impl Replica {
-    fn options(self) -> ReadOptions {
-        match self {
-            Self::Leader => ReadOptions::default(),
-            Self::Follower => ReadOptions::follower(),
-            Self::Learner => ReadOptions::learner(),
-        }
-    }
 }
 
 /// What all `kv` commands on single keys take.
@@ -132,7 +110,7 @@ async fn delete(key: &str, options: &Options) -> Outcome {
     Ok(())
 }
 
-async fn get(text: &str, raw: bool, from: Replica, options: &Options) -> Outcome {
+async fn get(text: &str, raw: bool, from: from::From, options: &Options) -> Outcome {
     use std::io::Write as _;
     let key = written(text, "key")?;
     let client = options.connection.client().await?;

@@ -5,7 +5,7 @@ use quorate_client::{Client, KvPair};
 use quorate_proto::key;
 use serde_json::json;
 
-use super::{Replica, written};
+use super::written;
 use crate::cluster::find::Connection;
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
@@ -32,9 +32,8 @@ pub(crate) struct ScanArgs {
     /// Largest key first
     #[arg(long)]
     reverse: bool,
-    /// Which replica answers; each page is linearizable
-    #[arg(long, value_enum, default_value_t)]
-    from: Replica,
+    #[command(flatten)]
+    from: super::from::From,
     #[command(flatten)]
     shape: output::Shape,
     #[command(flatten)]

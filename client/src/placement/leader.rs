@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use quorate_proto::wire::pdpb::{self, pd_client::PdClient};
 use tokio::runtime::Handle;
 use tonic::{Code, Response, Status, transport::Channel};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::PlacementOptions;
 use crate::{
@@ -36,6 +36,10 @@ const MAX_ENDPOINTS: usize = 64;
 
 /// Once the first member has answered a new client, how long the others may take to agree.
 const AGREEING: Duration = Duration::from_millis(100);
+
+fn address_of(member: &pdpb::Member) -> Option<String> {
+    member.client_urls.first().map(|url| bare(url).to_owned())
+}
 
 /// What all clones share.
 pub(super) struct Core {
@@ -259,13 +263,8 @@ impl Core {
                 }
             };
             self.check_cluster(&address, &members)?;
-            let urls =
-                |member: &pdpb::Member| member.client_urls.first().map(|url| bare(url).to_owned());
-            for known in members.members.iter().filter_map(urls) {
-                // An address that cannot be parsed is of no use; the others are.
-                let _ = self.channel(&known);
-            }
-            match members.leader.as_ref().and_then(urls) {
+            self.meet(&members);
+            match members.leader.as_ref().and_then(address_of) {
                 Some(leader) if found.is_none() && before.as_deref() != Some(leader.as_str()) => {
                     self.set_leader(&Arc::from(leader));
                     found = Some(Instant::now());
@@ -284,6 +283,32 @@ impl Core {
                 Ok(())
             }
             (None, None) => Err(self.unavailable(failures.join("; "))),
+        }
+    }
+
+    /// Asks the leader who the members are now: some may have joined since, and whoever is known
+    /// today may be gone tomorrow. What cannot be learnt now is learnt later.
+    pub(super) async fn learn(&self) {
+        let Some(channel) = self.leader().and_then(|leader| self.channel(&leader).ok()) else {
+            return;
+        };
+        let mut client = PdClient::new(channel);
+        let asked = client.get_members(pdpb::GetMembersRequest { header: None });
+        if let Ok(Ok(answer)) = tokio::time::timeout(GREETING, asked).await {
+            let answer = answer.into_inner();
+            if self.check_cluster("the leader", &answer).is_ok() {
+                self.meet(&answer);
+            }
+        }
+    }
+
+    fn meet(&self, answer: &pdpb::GetMembersResponse) {
+        for known in answer.members.iter().filter_map(address_of) {
+            let is_new = !self.channels.lock().contains_key(known.as_str());
+            // An address that cannot be parsed is of no use; the others are.
+            if is_new && self.channel(&known).is_ok() {
+                info!(address = %known, "learnt of a placement member");
+            }
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Any member answers who the leader is; everything else is the leader's. The client finds it by
 //! `GetMembers` over all addresses it knows, follows the hint `quorate-leader` that a member sends
-//! with its refusal, and tries again, with pauses, until the call's deadline ([`leader`]).
+//! with its refusal, and tries again, with pauses, until the call's deadline ([`leader`]). Members
+//! that join later are learnt within [`LEARN_EVERY`].
 //! Timestamps of many callers share one stream ([`tso`]).
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,9 @@ mod regions;
 mod tso;
 
 use leader::Core;
+
+/// How often the leader is asked who the members are.
+pub const LEARN_EVERY: Duration = Duration::from_secs(3);
 
 /// How a [`PlacementClient`] behaves.
 #[derive(Clone, Debug)]
@@ -94,6 +98,7 @@ impl PlacementClient {
         let core = Arc::new(Core::new(endpoints, options)?);
         core.greet(deadline).await?;
         let tso = tso::Queue::start(Arc::downgrade(&core));
+        core.runtime().spawn(learn(Arc::downgrade(&core)));
         Ok(Self { core, tso })
     }
 
@@ -122,5 +127,14 @@ impl PlacementClient {
 
     fn deadline(&self) -> Instant {
         Instant::now() + self.core.options().deadline
+    }
+}
+
+/// Learns of members that join, for as long as a client is there.
+async fn learn(core: Weak<Core>) {
+    loop {
+        tokio::time::sleep(LEARN_EVERY).await;
+        let Some(core) = core.upgrade() else { return };
+        core.learn().await;
     }
 }

@@ -7,5 +7,6 @@ mod operations;
 mod placement;
 mod placement_calls;
 mod proxy;
+mod stale;
 mod store;
 mod world;

@@ -235,6 +235,13 @@ impl Placement for Member {
         Ok(Response::new(own::JoinResponse { cluster_id, store_id: 4, ..Default::default() }))
     }
 
+    async fn join_placement(
+        &self,
+        _: Request<own::JoinPlacementRequest>,
+    ) -> Answer<own::JoinPlacementResponse> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
     type HeartbeatStream = Answers<own::StoreOrders>;
 
     async fn heartbeat(

@@ -81,7 +81,15 @@ impl Store {
         };
         let me = led.region.peer_on(self.id).unwrap();
         assert_eq!(context.peer.unwrap().id, me.id.0, "sent to the store of another peer");
-        if led.leader != Some(self.id) && !context.replica_read {
+        if context.stale_read && led.leader != Some(self.id) {
+            let age = state.ages.get(&self.id).copied().unwrap_or(0);
+            if age > context.stale_ms {
+                let region_id = led.region.id.0;
+                let data_is_not_ready =
+                    Some(errorpb::DataIsNotReady { region_id, peer_id: me.id.0, safe_ts: 0 });
+                return Err(errorpb::Error { data_is_not_ready, ..Default::default() });
+            }
+        } else if led.leader != Some(self.id) && !context.replica_read {
             let leader = led.leader.map(|store| (*led.region.peer_on(store).unwrap()).into());
             let not_leader = Some(errorpb::NotLeader { region_id: led.region.id.0, leader });
             return Err(errorpb::Error { not_leader, ..Default::default() });
@@ -92,6 +100,9 @@ impl Store {
             return Err(errorpb::Error { epoch_not_match, ..Default::default() });
         }
         assert!(led.region.range.covers(&range), "{range} is not in {}", led.region.range);
+        if context.stale_read {
+            *state.stale_reads.entry(self.id).or_default() += 1;
+        }
         if context.replica_read {
             *state.replica_reads.entry(self.id).or_default() += 1;
         }

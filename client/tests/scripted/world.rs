@@ -51,6 +51,10 @@ pub(crate) struct State {
     pub(crate) moves: BTreeMap<StoreId, VecDeque<Move>>,
     /// Requests that each store has served as a replica.
     pub(crate) replica_reads: BTreeMap<StoreId, usize>,
+    /// How old each store's replicas are, in milliseconds, unless they lead; others are up to date.
+    pub(crate) ages: BTreeMap<StoreId, u64>,
+    /// Stale reads that each store has served.
+    pub(crate) stale_reads: BTreeMap<StoreId, usize>,
     /// Writes applied.
     pub(crate) applied: usize,
     /// Requests seen by any store, and the messages they came in.

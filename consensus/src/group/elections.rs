@@ -100,6 +100,7 @@ impl<T> Group<T> {
         }
         self.node.tick();
         self.stagger();
+        self.keep_fresh(context);
         true
     }
 

@@ -104,6 +104,7 @@ impl<T> Group<T> {
         self.node.advance_apply_to(index);
         self.view.set_applied(LogIndex(index));
         self.view.set_committed(LogIndex(index));
+        self.note_fresh();
         for envelope in installing.held {
             self.send(envelope, effects);
         }

@@ -120,6 +120,8 @@ pub(crate) fn pack(group: RegionId, message: Message) -> Envelope {
         snapshot: None,
         region: None,
         safe_truncate: 0,
+        fresh_ms: 0,
+        fresh_commit: 0,
     }
 }
 

@@ -8,7 +8,9 @@
 //! any clock (see `docs/ARCHITECTURE.md`).
 
 mod elections;
+mod fresh;
 mod guard;
+mod inbox;
 mod install;
 mod lease;
 mod log;
@@ -28,18 +30,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
-use raft::eraftpb::MessageType;
 use raft::{RawNode, StateRole};
 
 use crate::engine::{Engine, EngineError};
 use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of};
+use crate::sleepers::Sleepers;
 use crate::time::Instant;
 use crate::view::GroupView;
 use elections::RANKS;
+use fresh::Freshness;
 use install::{Installing, Staged};
 use lease::LeaseClock;
 use log::GroupLog;
-pub(crate) use message::{HIBERNATE, HIBERNATE_ACK};
 use proposals::Proposals;
 use reads::ReadQueue;
 pub use records::forget_group;
@@ -58,6 +60,10 @@ pub(crate) struct GroupContext<'a> {
     pub(crate) nodes: &'a Nodes,
     /// No votes and no campaigns before then: the process has just started and may have promised.
     pub(crate) votes_from: Instant,
+    /// Placement's clock (ms), never ahead of it; 0 where it is not known.
+    pub(crate) time_ms: u64,
+    /// Which groups of the process sleep.
+    pub(crate) sleepers: &'a Arc<Sleepers>,
 }
 
 const UNCOMMITTED: Refusal =
@@ -75,6 +81,8 @@ pub(crate) struct Group<T> {
     reads: ReadQueue<T>,
     lease: LeaseClock,
     sleep: Sleep,
+    sleepers: Arc<Sleepers>,
+    fresh: Freshness,
     /// The leader last heard of (kept while there is none), and when.
     last_leader: u64,
     contact: Option<Instant>,
@@ -155,6 +163,8 @@ impl<T> Group<T> {
             reads: ReadQueue::new(incarnation),
             lease: LeaseClock::new(options.lease()),
             sleep: Sleep::Awake { idle_ticks: 0 },
+            sleepers: Arc::clone(context.sleepers),
+            fresh: Freshness::default(),
             last_leader: 0,
             contact: None,
             election_ticks: (options.election_ticks, options.election_stagger_ticks),
@@ -199,8 +209,10 @@ impl<T> Group<T> {
         self.sleep.is_asleep()
     }
 
+    /// The processes of the other members, and of those that speak to it.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|m| m.peer != self.peer).map(|member| member.node)
+        let members = self.members.iter().filter(|m| m.peer != self.peer);
+        members.map(|member| member.node).chain(self.callers.values().copied())
     }
 
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {
@@ -216,86 +228,6 @@ impl<T> Group<T> {
     /// The process that led this group when it was last heard of.
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
         self.node_of(self.last_leader)
-    }
-
-    /// A message from a peer of the group.
-    pub(crate) fn step(
-        &mut self,
-        envelope: Envelope,
-        context: &GroupContext<'_>,
-        effects: &mut Effects<T>,
-    ) {
-        let staged = message::staged(&envelope);
-        self.take_message(envelope, context, effects);
-        if let Some(staged) = staged {
-            self.keep_or_discard(staged, effects);
-        }
-    }
-
-    fn take_message(
-        &mut self,
-        envelope: Envelope,
-        context: &GroupContext<'_>,
-        effects: &mut Effects<T>,
-    ) {
-        if envelope.to_peer != self.peer.0 {
-            tracing::debug!(group = %self.id, to = envelope.to_peer, "dropped a message to another peer");
-            return;
-        }
-        match envelope.kind {
-            HIBERNATE => return self.asked_to_sleep(envelope, context, effects),
-            HIBERNATE_ACK => return self.sleep_acknowledged(envelope, context),
-            _ => {}
-        }
-        if self.sleep.is_asleep()
-            && let Some(beat) = self.leader_node().and_then(|node| context.nodes.last_beat(node))
-        {
-            // While asleep, the beats of the leader's process are as good as word from the leader.
-            self.contact = self.contact.max(Some(beat));
-        }
-        if !self.may_answer(&envelope, context) {
-            return;
-        }
-        let safe_truncate = envelope.safe_truncate;
-        let checked = message::unpack(envelope)
-            .and_then(|message| guard::check(&message, &self.node.raft).map(|()| message));
-        let message = match checked {
-            Ok(message) => message,
-            Err(error) => {
-                tracing::warn!(group = %self.id, %error, "dropped a message");
-                return;
-            }
-        };
-        let (kind, current) = (message.msg_type, message.term >= self.node.raft.term);
-        let from_leader = matches!(
-            kind,
-            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
-        );
-        if from_leader && current {
-            self.contact = Some(context.now);
-            self.end_silence();
-            self.safe_truncate = self.safe_truncate.max(safe_truncate);
-            if self.last_leader != message.from {
-                self.last_leader = message.from;
-                self.set_timeout();
-            }
-        }
-        if self.is_installing() {
-            return;
-        }
-        let is_answer = kind == MessageType::MsgHeartbeatResponse;
-        let quiet = kind == MessageType::MsgHeartbeat || is_answer;
-        if is_answer && self.sleep.is_asleep() && message.term <= self.node.raft.term {
-            // Answered before its sender agreed to sleep: no reason to wake up again.
-            return;
-        }
-        if self.sleep.is_asleep() || !quiet {
-            self.wake();
-        }
-        if let Err(error) = self.node.step(message) {
-            tracing::debug!(group = %self.id, %error, "raft refused a message");
-        }
-        self.stagger();
     }
 
     /// Queues a command; it is proposed when the shard collects.
@@ -353,6 +285,7 @@ impl<T> Group<T> {
         self.node.mut_store().set_applied(index, term);
         self.node.advance_apply_to(index);
         self.view.set_applied(LogIndex(index));
+        self.note_fresh();
         if suspended && !self.lease.is_suspended(index) {
             self.node.skip_bcast_commit(true);
         }
@@ -369,6 +302,7 @@ impl<T> Group<T> {
 
     /// The group goes away: whoever waits is told.
     pub(crate) fn close(&mut self, effects: &mut Effects<T>) {
+        self.leave_sleepers();
         self.view.revoke();
         self.view.set_leader(Term(self.node.raft.term), None);
         let mut refuse = |token, refusal| effects.replies.push((token, Reply::Refused(refusal)));

@@ -30,6 +30,7 @@ impl<T> Group<T> {
         self.propose_queued(context, effects);
         // First what has been confirmed: a late answer must not be given up for lost.
         self.confirm_reads();
+        self.make_claim(context);
         self.begin_reads(context);
         // A group of one has its answer at once.
         self.confirm_reads();
@@ -240,6 +241,8 @@ impl<T> Group<T> {
             || envelope.kind == MessageType::MsgHeartbeat as u32
         {
             envelope.safe_truncate = self.safe_truncate;
+            let claim = self.claim();
+            (envelope.fresh_ms, envelope.fresh_commit) = (claim.time_ms, claim.commit);
         }
         self.send(envelope, effects);
     }

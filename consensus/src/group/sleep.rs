@@ -15,6 +15,9 @@ use quorate_proto::{PeerId, Role};
 use super::message::{self, HIBERNATE, HIBERNATE_ACK};
 use super::{Group, GroupContext};
 use crate::shard::{Effects, Member};
+use crate::sleepers::Mark;
+use crate::time::Instant;
+use crate::view::Slept;
 
 /// Ticks a leader waits for its members to agree to sleep; it sends no heartbeats meanwhile.
 const ASK_TICKS: u32 = 3;
@@ -24,14 +27,14 @@ pub(crate) enum Sleep {
     /// Ticking. Counts the ticks without work.
     Awake { idle_ticks: u32 },
     /// A leader waits for these to agree to sleep at (term, last).
-    Asking { term: u64, last: u64, missing: BTreeSet<PeerId>, ticks: u32 },
-    /// Costs nothing.
-    Asleep,
+    Asking { term: u64, last: u64, missing: BTreeSet<PeerId>, ticks: u32, since: Instant },
+    /// Costs nothing. Counted among the sleepers of the process, where its leader's is known.
+    Asleep(Option<Mark>),
 }
 
 impl Sleep {
     pub(crate) fn is_asleep(&self) -> bool {
-        matches!(self, Sleep::Asleep)
+        matches!(self, Sleep::Asleep(_))
     }
 
     /// An acknowledgement arrived; true where it was the last one missing.
@@ -41,7 +44,7 @@ impl Sleep {
                 missing.remove(&peer);
                 missing.is_empty()
             }
-            Sleep::Asking { .. } | Sleep::Awake { .. } | Sleep::Asleep => false,
+            Sleep::Asking { .. } | Sleep::Awake { .. } | Sleep::Asleep(_) => false,
         }
     }
 }
@@ -59,7 +62,7 @@ impl<T> Group<T> {
         }
         let busy = !self.proposals.is_idle() || !self.reads.is_idle();
         match &mut self.sleep {
-            Sleep::Asleep => return false,
+            Sleep::Asleep(_) => return false,
             Sleep::Asking { ticks, .. } if *ticks < ASK_TICKS && !busy => {
                 *ticks += 1;
                 return true;
@@ -105,7 +108,7 @@ impl<T> Group<T> {
         if missing.is_empty() {
             self.fall_asleep();
         } else {
-            self.sleep = Sleep::Asking { term, last, missing, ticks: 0 };
+            self.sleep = Sleep::Asking { term, last, missing, ticks: 0, since: context.now };
         }
         true
     }
@@ -119,8 +122,18 @@ impl<T> Group<T> {
     }
 
     fn fall_asleep(&mut self) {
-        self.sleep = Sleep::Asleep;
-        self.view.set_asleep(true);
+        // Asked again by a leader that has woken up unnoticed.
+        self.leave_sleepers();
+        let (term, last) = (self.node.raft.term, self.node.raft.raft_log.last_index());
+        let mark = if self.is_leader() {
+            Some(Mark::led(self.id, term, last, self.nodes().collect()))
+        } else {
+            self.leader_node().map(|leader| Mark::followed(self.id, term, last, leader))
+        };
+        let since = mark.as_ref().map_or(u64::MAX, |mark| self.sleepers.enter(mark));
+        self.sleep = Sleep::Asleep(mark);
+        let leader = self.leader_node().unwrap_or_default();
+        self.view.set_slept(Slept { leader, since, until: u64::MAX });
         let applied = self.node.store().applied_index();
         self.node.mut_store().shrink_tail(applied);
         self.node.raft.maybe_free_inflight_buffers();
@@ -157,8 +170,26 @@ impl<T> Group<T> {
         self.send(answer, effects);
     }
 
+    /// The group is awake, or goes: it is not counted any more.
+    pub(super) fn leave_sleepers(&mut self) {
+        if let Sleep::Asleep(mark) = &mut self.sleep {
+            let until = mark.take().map_or(0, |mark| self.sleepers.leave(&mark));
+            let (_, slept) = self.view.age();
+            self.view.set_slept(Slept { until, ..slept });
+        }
+    }
+
+    /// Those who agree keep their vote for a while. Only within that time their word proves that
+    /// nobody else leads, which those who sleep are vouched for (see [`Vigil`]).
+    ///
+    /// [`Vigil`]: crate::vigil::Vigil
     pub(super) fn sleep_acknowledged(&mut self, envelope: Envelope, context: &GroupContext<'_>) {
         let at = (envelope.term, envelope.index);
+        if let Sleep::Asking { since, .. } = &self.sleep
+            && context.now.since(*since) >= context.options.lease()
+        {
+            self.sleep = Sleep::Awake { idle_ticks: 0 };
+        }
         if self.is_leader()
             && self.node.raft.term == envelope.term
             && self.node.raft.raft_log.last_index() == envelope.index
@@ -174,10 +205,20 @@ impl<T> Group<T> {
         }
     }
 
+    /// The leader sleeps, and hears of a member that may not.
+    pub(super) fn ask_again_to_sleep(&self, to: PeerId, effects: &mut Effects<T>) {
+        let raft = &self.node.raft;
+        let (term, last) = (raft.term, raft.raft_log.last_index());
+        if self.is_leader() && raft.prs().get(to.0).is_some_and(|p| p.matched == last) {
+            let envelope = message::own(self.id, HIBERNATE, self.peer, to, term, last);
+            self.send(envelope, effects);
+        }
+    }
+
     /// Work has come: ticks go on.
     pub(crate) fn wake(&mut self) {
         if self.sleep.is_asleep() {
-            self.view.set_asleep(false);
+            self.leave_sleepers();
             self.quiet.clear();
             if self.is_leader() {
                 self.node.raft.election_elapsed = 0;

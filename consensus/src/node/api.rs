@@ -8,6 +8,7 @@ use crate::engine::EngineError;
 use crate::shard::{
     ApplyTask, Install, LeaderChange, Member, NewGroup, Reconfigured, Reply, Stranger,
 };
+use crate::time::Instant;
 
 /// Where an applied batch left a group.
 #[derive(Debug, Clone)]
@@ -96,13 +97,13 @@ pub trait Machine: Send + 'static {
     /// An error of the engine stops the process.
     fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError>;
 
-    /// Removes a group that is gone from here: its data, its own state and, with
+    /// Removes a peer that is gone from here: its data, its own state and, with
     /// [`forget_group`](crate::shard::forget_group), what raft has stored of it, in one synced
-    /// batch. A group that is not here is fine.
+    /// batch. One that is not here is fine; another peer of the group stays.
     ///
     /// # Errors
     /// An error of the engine stops the process.
-    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError>;
+    fn destroy(&mut self, group: RegionId, peer: PeerId) -> Result<(), EngineError>;
 }
 
 /// Who hears of requests that end without an applied entry. Called on worker threads: must not block.
@@ -116,6 +117,11 @@ pub trait Replies<T>: Send + Sync + 'static {
     /// Somebody speaks to a peer that is not hosted here. Find out whether it should be, and give
     /// it to [`Node::create`](super::Node::create); otherwise do nothing.
     fn stranger(&self, _stranger: Stranger) {}
+    /// Placement's clock at `now`, in milliseconds since the Unix epoch and never ahead of it; 0
+    /// where it is not known. Without it stale reads are not served.
+    fn placement_ms(&self, _now: Instant) -> u64 {
+        0
+    }
     /// Whether a snapshot may come in; asked before its first chunk is taken, on a network thread.
     ///
     /// # Errors

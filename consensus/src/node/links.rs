@@ -117,8 +117,7 @@ impl Links {
     }
 
     /// Sends a beat.
-    pub(super) fn beat(&self, to: NodeId, sequence: u64) {
-        let beat = Beat { incarnation: self.identity.incarnation, sequence };
+    pub(super) fn beat(&self, to: NodeId, beat: Beat) {
         self.outbox(to, Plane::Control).beat(beat);
     }
 

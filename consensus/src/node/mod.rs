@@ -7,6 +7,7 @@
 mod api;
 mod attempt;
 mod background;
+mod beats;
 pub mod clock;
 mod counters;
 mod links;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::peer::peer_server::PeerServer;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -41,17 +42,15 @@ pub use crate::transfer::SnapshotOptions;
 
 use crate::engine::{Engine, EngineError};
 use crate::shard::{Event, Member, NewGroup, RaftOptions, Shard};
+use crate::sleepers::Sleepers;
+use crate::view::Slept;
+use crate::vigil::Vouched;
+use beats::{Beats, send_beats};
 use links::{Identity, Links};
 use mailbox::{Mailbox, Mailboxes};
 use receive::Receiver;
 use transmit::Transmitter;
 use worker::{Pulse, Worker};
-
-/// Beats to the other processes stop when a worker has not moved for this long: it waits for the
-/// disk, or hangs, and must not vouch for the groups it leads.
-const STALL: Duration = Duration::from_millis(300);
-/// Between two beats.
-const BEAT: Duration = Duration::from_millis(100);
 
 /// How a node runs.
 #[derive(Debug, Clone)]
@@ -76,6 +75,7 @@ pub struct Node<T> {
     links: Arc<Links>,
     receiver: Arc<Receiver>,
     transmitter: Arc<Transmitter>,
+    beats: Arc<Beats>,
     identity: Identity,
     counters: Arc<Counters>,
     pulses: Vec<Arc<Pulse>>,
@@ -136,6 +136,8 @@ impl<T: Send + 'static> Node<T> {
             counters.clone(),
         ));
         runtime.spawn(receive::sweep(Arc::downgrade(&receiver)));
+        let sleepers = Arc::new(Sleepers::default());
+        let beats = Arc::new(Beats::new(identity, sleepers.clone()));
         let machine = Arc::new(Mutex::new(machine));
         let (report, failed) = watch::channel(None);
         let report = Arc::new(report);
@@ -150,15 +152,17 @@ impl<T: Send + 'static> Node<T> {
             let pulse = Arc::new(Pulse::default());
             pulse.at.store(now.0, Ordering::Relaxed);
             pulses.push(pulse.clone());
+            let mut shard = Shard::new(
+                options.raft.clone(),
+                engine.clone(),
+                options.incarnation,
+                raft_logger(),
+                now,
+            );
+            shard.share_sleepers(sleepers.clone());
             let mut worker = Worker {
                 number,
-                shard: Shard::new(
-                    options.raft.clone(),
-                    engine.clone(),
-                    options.incarnation,
-                    raft_logger(),
-                    now,
-                ),
+                shard,
                 mailbox: mailboxes.workers[number].clone(),
                 mailboxes: mailboxes.clone(),
                 engine: engine.clone(),
@@ -191,12 +195,19 @@ impl<T: Send + 'static> Node<T> {
                 },
             )?);
         }
-        runtime.spawn(send_beats(links.clone(), pulses.clone(), failed.clone()));
+        runtime.spawn(send_beats(
+            beats.clone(),
+            links.clone(),
+            pulses.clone(),
+            move |now| replies.placement_ms(now),
+            failed.clone(),
+        ));
         Ok(Arc::new(Self {
             mailboxes,
             links,
             receiver,
             transmitter,
+            beats,
             identity,
             counters,
             pulses,
@@ -238,9 +249,9 @@ impl<T: Send + 'static> Node<T> {
         self.mailboxes.tell(group.group, Event::Create(Box::new(group)));
     }
 
-    /// Stops hosting a group and removes what is stored of it.
-    pub fn destroy(&self, group: RegionId) {
-        self.mailboxes.tell(group, Event::Destroy { group });
+    /// Stops hosting a peer and removes what is stored of it.
+    pub fn destroy(&self, group: RegionId, peer: PeerId) {
+        self.mailboxes.tell(group, Event::Destroy { group, peer });
     }
 
     /// The service that the other processes speak to; to be added to the process's server.
@@ -249,6 +260,7 @@ impl<T: Send + 'static> Node<T> {
             identity: self.identity,
             mailboxes: self.mailboxes.clone(),
             receiver: self.receiver.clone(),
+            beats: self.beats.clone(),
         };
         PeerServer::new(service).max_decoding_message_size(MAX_FRAME_BYTES * 2)
     }
@@ -256,6 +268,12 @@ impl<T: Send + 'static> Node<T> {
     /// What the node has done so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What is known of the groups that a process leads and that sleep, for one that slept here
+    /// then.
+    pub fn vouched(&self, slept: Slept) -> Option<Vouched> {
+        self.beats.vouched(slept)
     }
 
     /// Snapshots on their way from here and to here, and those that wait: for reports and metrics.
@@ -301,32 +319,5 @@ impl<T: Send + 'static> Node<T> {
             let _ = thread.join();
         }
         self.links.close();
-    }
-}
-
-async fn send_beats(
-    links: Arc<Links>,
-    pulses: Vec<Arc<Pulse>>,
-    failed: watch::Receiver<Option<Arc<EngineError>>>,
-) {
-    let mut interval = tokio::time::interval(BEAT);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut sequence = 0;
-    while failed.has_changed().is_ok() {
-        interval.tick().await;
-        let now = clock::now();
-        if !pulses.iter().all(|pulse| pulse.beats(now, STALL)) {
-            continue;
-        }
-        sequence += 1;
-        let mut to: Vec<NodeId> = Vec::new();
-        for pulse in &pulses {
-            to.extend(pulse.neighbours.lock().iter());
-        }
-        to.sort_unstable();
-        to.dedup();
-        for node in to {
-            links.beat(node, sequence);
-        }
     }
 }

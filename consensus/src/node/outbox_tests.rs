@@ -36,8 +36,8 @@ fn the_handshake_comes_first_and_messages_stay_in_order() {
     outbox.set_up(true);
     assert_eq!(outbox.push((0..3).map(numbered)), 0);
     assert_eq!(outbox.push((3..5).map(numbered)), 0);
-    outbox.beat(Beat { incarnation: 1, sequence: 1 });
-    outbox.beat(Beat { incarnation: 1, sequence: 2 });
+    outbox.beat(Beat { incarnation: 1, sequence: 1, ..Beat::default() });
+    outbox.beat(Beat { incarnation: 1, sequence: 2, ..Beat::default() });
     let mut stream = Frames { hello: Some(Hello::default()), ..frames(&outbox) };
     let (all, ended) = drain(&mut stream);
     assert!(!ended);
@@ -45,7 +45,11 @@ fn the_handshake_comes_first_and_messages_stay_in_order() {
     assert!(all[0].hello.is_some() && all[0].envelopes.is_empty());
     let order: Vec<u64> = all[1].envelopes.iter().map(|envelope| envelope.index).collect();
     assert_eq!(order, [0, 1, 2, 3, 4]);
-    assert_eq!(all[1].beat, Some(Beat { incarnation: 1, sequence: 2 }), "only the latest beat");
+    assert_eq!(
+        all[1].beat,
+        Some(Beat { incarnation: 1, sequence: 2, ..Beat::default() }),
+        "only the latest beat"
+    );
 }
 
 #[test]

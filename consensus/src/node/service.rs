@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::beats::Beats;
 use super::links::{Identity, PROTOCOL};
 use super::mailbox::Mailboxes;
 use super::receive::Receiver;
@@ -21,6 +22,7 @@ pub struct PeerService<T> {
     pub(super) identity: Identity,
     pub(super) mailboxes: Arc<Mailboxes<T>>,
     pub(super) receiver: Arc<Receiver>,
+    pub(super) beats: Arc<Beats>,
 }
 
 /// Checks who is calling.
@@ -65,6 +67,7 @@ impl<T: Send + 'static> Peer for PeerService<T> {
             // Snapshots come by their own way, once their data is here.
             frame.envelopes.retain(|envelope| envelope.snapshot.is_none());
             if let Some(beat) = frame.beat {
+                self.beats.heard(from, &beat);
                 self.mailboxes.beat(from, beat.incarnation);
             }
             if !frame.envelopes.is_empty() {

@@ -44,7 +44,7 @@ pub(super) struct Transmitter {
     transfers: AtomicU64,
     state: Mutex<State>,
     /// A job was added, or a place is free.
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 struct State {
@@ -89,7 +89,7 @@ impl Transmitter {
             client,
             transfers: AtomicU64::new(0),
             state: Mutex::new(State { queue, live: BTreeMap::new(), closed: false }),
-            changed: Notify::new(),
+            changed: Arc::new(Notify::new()),
         });
         runtime.spawn(dispatch(Arc::downgrade(&transmitter)));
         transmitter
@@ -176,6 +176,7 @@ impl Transmitter {
             live.stop.send_replace(true);
         }
         state.live.clear();
+        self.changed.notify_one();
     }
 
     fn run(
@@ -300,7 +301,9 @@ async fn dispatch(transmitter: std::sync::Weak<Transmitter>) {
                 None => this.client.take_picture(ticket, make),
             }
         };
-        let changed = this.changed.notified();
-        let _ = tokio::time::timeout(wait, changed).await;
+        // Not kept meanwhile: it holds the engine, which is to be closed with the node.
+        let changed = Arc::clone(&this.changed);
+        drop(this);
+        let _ = tokio::time::timeout(wait, changed.notified()).await;
     }
 }

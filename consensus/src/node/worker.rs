@@ -61,6 +61,7 @@ impl<M: Machine> Worker<M> {
             self.mailbox.take(&mut mails, wait);
             let now = clock::now();
             self.pulse.at.store(now.0, Ordering::Relaxed);
+            self.shard.tell_time(self.replies.placement_ms(now));
             for mail in mails.drain(..) {
                 stopping |= self.take(mail, now)?;
             }
@@ -187,9 +188,9 @@ impl<M: Machine> Worker<M> {
         for install in effects.installs {
             self.install(install)?;
         }
-        for group in effects.destroyed {
-            self.machine.lock().destroy(group)?;
-            tracing::info!(%group, "removed a replica");
+        for (group, peer) in effects.destroyed {
+            self.machine.lock().destroy(group, peer)?;
+            tracing::info!(%group, %peer, "removed a replica");
         }
         for id in effects.discards {
             if let Err(error) = self.engine.discard_staged(&id) {

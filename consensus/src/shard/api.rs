@@ -95,10 +95,13 @@ pub enum Event<T> {
     },
     /// Host a group.
     Create(Box<NewGroup>),
-    /// Stop hosting a group. Ends with its id in [`Effects::destroyed`].
+    /// Stop hosting a peer. Ends with it in [`Effects::destroyed`]. Where another peer of the group
+    /// has taken its place meanwhile, that one stays.
     Destroy {
-        /// Which.
+        /// Of which group.
         group: RegionId,
+        /// The peer that is to go.
+        peer: PeerId,
     },
     /// The state machine has applied a change of members. Comes before the [`Event::Applied`] that
     /// covers its entry, in the order of the entries; there is none for a change that it refused.
@@ -315,8 +318,9 @@ pub struct Effects<T> {
     pub installs: Vec<Install>,
     /// Groups that are gone from here, by [`Event::Destroy`] or because the local peer was removed:
     /// nothing of them is written any more. The state machine removes their data, with
-    /// [`crate::shard::forget_group`] in the same batch.
-    pub destroyed: Vec<RegionId>,
+    /// [`crate::shard::forget_group`] in the same batch, unless it has another peer of the group by
+    /// now.
+    pub destroyed: Vec<(RegionId, PeerId)>,
     /// Staged files of snapshots that are not wanted: to remove.
     pub discards: Vec<String>,
     /// Changes of leadership to report.

@@ -21,6 +21,10 @@ impl<T> Shard<T> {
             }
             return;
         }
+        if self.groups.get(&id).is_some_and(|group| !group.is_initialised()) {
+            // Its leader must hear that this process is alive, or the group may sleep without it.
+            self.nodes.meet(from, now);
+        }
         self.with(id, now, |group, context, effects| {
             group.meet(envelope.from_peer, from);
             group.step(envelope, context, effects);
@@ -37,7 +41,7 @@ impl<T> Shard<T> {
             // the engine: what was not handed out for writing was not promised to anybody.
             self.close(id);
         }
-        let context = context(&self.options, &self.nodes, self.votes_from, now);
+        let context = context(&self.options, &self.nodes, &self.around, now);
         let engine = self.engine.clone();
         match Group::open(&new, engine, self.incarnation, &self.logger, &context) {
             Ok(mut group) => {
@@ -56,10 +60,12 @@ impl<T> Shard<T> {
         }
     }
 
-    /// Stops hosting a group for good.
-    pub(super) fn destroy(&mut self, id: RegionId) {
-        self.close(id);
-        self.destroyed.push(id);
+    /// Stops hosting a peer for good.
+    pub(super) fn destroy(&mut self, id: RegionId, peer: PeerId) {
+        if self.groups.get(&id).is_none_or(|group| group.peer() == peer) {
+            self.close(id);
+            self.destroyed.push((id, peer));
+        }
     }
 
     fn close(&mut self, id: RegionId) {
@@ -78,9 +84,16 @@ impl<T> Shard<T> {
             self.meet(id, &members, now);
             self.with(id, now, |group, context, _| group.publish_progress(context));
         } else {
-            tracing::info!(group = %id, peer = %group.peer(), "the local peer was removed");
-            self.destroy(id);
+            let peer = group.peer();
+            tracing::info!(group = %id, %peer, "the local peer was removed");
+            self.destroy(id, peer);
         }
+    }
+
+    /// Processes that share no group with this shard any more get no beats, and are not missed.
+    pub(super) fn part(&mut self) {
+        let shared = self.groups.values().flat_map(Group::nodes).collect();
+        self.nodes.retain(&shared);
     }
 
     /// The other processes with members of a group get beats from now on.

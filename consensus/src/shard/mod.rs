@@ -27,16 +27,20 @@ pub use members::{
     MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of, is_joint,
 };
 pub use options::RaftOptions;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
 pub use crate::group::forget_group;
 use crate::group::{Group, GroupContext};
 use crate::hash::FixedState;
+use crate::sleepers::Sleepers;
 use crate::time::Instant;
 pub(crate) use nodes::Nodes;
 use parked::Parked;
 use waking::Wake;
+
+/// Ticks between two looks at which processes still share a group with this shard.
+const PART_TICKS: u64 = 100;
 
 /// The groups of one raft worker.
 pub struct Shard<T> {
@@ -44,7 +48,7 @@ pub struct Shard<T> {
     engine: Arc<dyn Engine>,
     incarnation: u64,
     logger: slog::Logger,
-    votes_from: Instant,
+    around: Around,
     groups: HashMap<RegionId, Group<T>, FixedState>,
     awake: BTreeSet<RegionId>,
     touched: Vec<RegionId>,
@@ -52,12 +56,20 @@ pub struct Shard<T> {
     to_wake: BTreeMap<RegionId, Wake>,
     parked: Parked,
     /// Groups that are gone; told once the write under way, which may hold some of them, is done.
-    destroyed: Vec<RegionId>,
+    destroyed: Vec<(RegionId, PeerId)>,
     /// Effects made by `step`, handed out by the next `collect`.
     pending: Effects<T>,
     writing: Option<(u64, Vec<RegionId>)>,
     writes: u64,
+    ticks: u64,
     failed: Option<EngineError>,
+}
+
+/// What is the same for all groups.
+struct Around {
+    votes_from: Instant,
+    time_ms: u64,
+    sleepers: Arc<Sleepers>,
 }
 
 /// A hosted group, and what it works with.
@@ -81,7 +93,7 @@ impl<T> Shard<T> {
             engine,
             incarnation,
             logger,
-            votes_from,
+            around: Around { votes_from, time_ms: 0, sleepers: Arc::default() },
             groups: HashMap::default(),
             awake: BTreeSet::new(),
             touched: Vec::new(),
@@ -91,8 +103,21 @@ impl<T> Shard<T> {
             pending: Effects::default(),
             writing: None,
             writes: 0,
+            ticks: 0,
             failed: None,
         }
+    }
+
+    /// Counts the sleeping groups together with those of the process's other shards. Before any
+    /// group is created.
+    pub fn share_sleepers(&mut self, sleepers: Arc<Sleepers>) {
+        self.around.sleepers = sleepers;
+    }
+
+    /// Placement's clock at the time of the next calls, in milliseconds since the Unix epoch and
+    /// never ahead of it. Without it no replica can tell how fresh it is.
+    pub fn tell_time(&mut self, time_ms: u64) {
+        self.around.time_ms = time_ms;
     }
 
     /// Takes one event.
@@ -102,7 +127,7 @@ impl<T> Shard<T> {
             Event::Message { from, envelope } => self.message(from, *envelope, now),
             Event::Beat { from, incarnation } => self.beat(from, incarnation, now),
             Event::Create(new) => self.create(*new, now),
-            Event::Destroy { group } => self.destroy(group),
+            Event::Destroy { group, peer } => self.destroy(group, peer),
             Event::Unreachable { node } => self.unreachable(node),
             Event::Propose { group, command, token, suspends_lease } => {
                 match self.find(group, now) {
@@ -161,7 +186,7 @@ impl<T> Shard<T> {
             return effects;
         }
         effects.destroyed.append(&mut self.destroyed);
-        let context = context(&self.options, &self.nodes, self.votes_from, now);
+        let context = context(&self.options, &self.nodes, &self.around, now);
         let mut batch = WriteBatch::new();
         let mut sync = false;
         let mut writing = Vec::with_capacity(self.touched.len());
@@ -237,7 +262,7 @@ impl<T> Shard<T> {
                 if group.is_asleep() {
                     self.awake.insert(group.id());
                 }
-                let context = context(&self.options, &self.nodes, self.votes_from, now);
+                let context = context(&self.options, &self.nodes, &self.around, now);
                 Ok((group, context, &mut self.pending))
             }
             None => Err(&mut self.pending),
@@ -260,8 +285,12 @@ impl<T> Shard<T> {
             self.node_changed(change);
         }
         self.wake_some(now);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(PART_TICKS) {
+            self.part();
+        }
         self.pending.discards.extend(self.parked.expire(now));
-        let context = context(&self.options, &self.nodes, self.votes_from, now);
+        let context = context(&self.options, &self.nodes, &self.around, now);
         let mut asleep = Vec::new();
         for id in &self.awake {
             let Some(group) = self.groups.get_mut(id) else {
@@ -301,8 +330,9 @@ fn touch<T>(touched: &mut Vec<RegionId>, group: &mut Group<T>) {
 fn context<'a>(
     options: &'a RaftOptions,
     nodes: &'a Nodes,
-    votes_from: Instant,
+    around: &'a Around,
     now: Instant,
 ) -> GroupContext<'a> {
-    GroupContext { options, now, votes_from, nodes }
+    let Around { votes_from, time_ms, sleepers } = around;
+    GroupContext { options, now, nodes, votes_from: *votes_from, time_ms: *time_ms, sleepers }
 }

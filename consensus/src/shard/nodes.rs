@@ -14,6 +14,8 @@ use crate::time::Instant;
 struct Node {
     incarnation: u64,
     last: Instant,
+    /// A group here has a member there, as far as this shard knows: it gets beats.
+    met: bool,
 }
 
 /// What a beat, or its absence, tells.
@@ -40,7 +42,7 @@ impl Nodes {
     }
 
     pub(super) fn neighbours(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.nodes.keys().copied()
+        self.nodes.iter().filter(|(_, node)| node.met).map(|(id, _)| *id)
     }
 
     /// True where it has not been heard of for a while.
@@ -56,11 +58,12 @@ impl Nodes {
     /// A group with a member on that process is hosted here. It counts as alive until it has had
     /// the time to send a beat.
     pub(super) fn meet(&mut self, node: NodeId, now: Instant) {
-        self.nodes.entry(node).or_insert(Node { incarnation: 0, last: now });
+        let fresh = Node { incarnation: 0, last: now, met: true };
+        self.nodes.entry(node).or_insert(fresh).met = true;
     }
 
     pub(super) fn beat(&mut self, node: NodeId, incarnation: u64, now: Instant) -> Option<Change> {
-        let known = self.nodes.entry(node).or_insert(Node { incarnation, last: now });
+        let known = self.nodes.entry(node).or_insert(Node { incarnation, last: now, met: false });
         let (before, last) = (known.incarnation, known.last);
         known.incarnation = incarnation;
         known.last = now;
@@ -70,6 +73,12 @@ impl Nodes {
         } else {
             was_silent.then_some(Change::Returned { node })
         }
+    }
+
+    /// Forgets processes that share no group with this shard any more.
+    pub(super) fn retain(&mut self, shared: &BTreeSet<NodeId>) {
+        self.nodes.retain(|node, _| shared.contains(node));
+        self.silent.retain(|node| shared.contains(node));
     }
 
     /// Processes that have become silent by `now`.

@@ -52,8 +52,19 @@ fn a_restart_voids_what_was_vouched_for_even_without_silence() {
 }
 
 #[test]
-fn everybody_who_was_met_or_spoke_is_a_neighbour() {
+fn who_shares_a_group_is_a_neighbour_and_who_does_not_is_forgotten() {
     let mut nodes = nodes();
-    nodes.beat(NodeId(3), 1, at(1_000));
-    assert_eq!(nodes.neighbours().collect::<Vec<_>>(), [NODE, NodeId(3)]);
+    let (other, third) = (NodeId(3), NodeId(4));
+    nodes.beat(other, 1, at(1_000));
+    assert_eq!(nodes.neighbours().collect::<Vec<_>>(), [NODE], "it spoke, but shares nothing");
+    assert_eq!(nodes.last_beat(other), Some(at(1_000)));
+    nodes.meet(other, at(1_100));
+    nodes.meet(third, at(1_100));
+    assert_eq!(nodes.neighbours().collect::<Vec<_>>(), [NODE, other, third]);
+    nodes.silent_since(at(1_700));
+    nodes.retain(&[other].into());
+    assert_eq!(nodes.neighbours().collect::<Vec<_>>(), [other]);
+    assert!(nodes.is_silent(other) && !nodes.is_silent(NODE));
+    nodes.beat(third, 1, at(1_800));
+    assert_eq!(nodes.neighbours().collect::<Vec<_>>(), [other], "it does not know yet");
 }

@@ -49,7 +49,7 @@ impl<T> Shard<T> {
     pub(super) fn wake_some(&mut self, now: Instant) {
         for _ in 0..self.options.wakes_per_tick {
             let Some((id, why)) = self.to_wake.pop_first() else { return };
-            let context = context(&self.options, &self.nodes, self.votes_from, now);
+            let context = context(&self.options, &self.nodes, &self.around, now);
             let Some(group) = self.groups.get_mut(&id) else { continue };
             match why {
                 Wake::Orphaned(last) => group.wake_orphaned(last, &context),

@@ -1,3 +1,5 @@
+//! What a receiver of snapshots admits, keeps and refuses, step by step.
+
 use std::time::Duration;
 
 use quorate_proto::wire::peer::StagedTransfer;

@@ -1,3 +1,5 @@
+//! Which snapshots a sender sends, when, and how fast.
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -271,6 +271,16 @@ impl Cluster {
         find().unwrap()
     }
 
+    /// Hands leadership over. It is asked for again and again: a leader does not offer it to a
+    /// member that it has not heard of yet.
+    pub(crate) async fn hand_over(&self, group: u64, from: u64, to: u64) {
+        let done = || {
+            self.node(from).transfer_leader(RegionId(group), NodeId(to));
+            self.leads(to, group)
+        };
+        eventually("the other leads", done).await;
+    }
+
     pub(crate) fn propose(
         &self,
         node: u64,

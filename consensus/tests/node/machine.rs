@@ -167,7 +167,7 @@ impl Machine for Numbers {
         Ok(self.members[&group].clone())
     }
 
-    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
+    fn destroy(&mut self, group: RegionId, _peer: PeerId) -> Result<(), EngineError> {
         let mut batch = WriteBatch::new();
         batch.delete(Cf::Meta, group.0.to_be_bytes().to_vec());
         let (start, end) = (group.0.to_be_bytes(), (group.0 + 1).to_be_bytes());

@@ -102,8 +102,7 @@ async fn leadership_is_handed_over_and_refusals_name_the_leader() {
     let cluster = Cluster::start(RaftOptions::default(), &[1]).await;
     let leader = cluster.leader(1).await;
     let next = 1 + leader % 3;
-    cluster.node(leader).transfer_leader(quorate_proto::RegionId(1), quorate_proto::NodeId(next));
-    eventually("the other leads", || cluster.leads(next, 1)).await;
+    cluster.hand_over(1, leader, next).await;
     eventually("the first knows", || cluster.known_leader(leader, 1) == Some(next)).await;
     let refused = cluster.propose(leader, 1, 1).await.unwrap();
     let Answer::Reply(Reply::Refused(Refusal::NotLeader { leader: Some(named) })) = refused else {

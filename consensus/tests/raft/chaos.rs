@@ -179,7 +179,8 @@ impl Chaos {
             let here = self.cluster.host(node).groups.get(&GROUP).map(|hosted| hosted.peer);
             if belongs && here.is_some_and(|here| here < peer) {
                 // Replaced while it was away.
-                self.cluster.step(node, Event::Destroy { group: RegionId(GROUP) });
+                let old = PeerId(here.unwrap_or_default());
+                self.cluster.step(node, Event::Destroy { group: RegionId(GROUP), peer: old });
                 self.cluster.settle();
             }
             if belongs && !self.cluster.host(node).groups.contains_key(&GROUP) {

@@ -23,6 +23,8 @@ pub(crate) enum Wire {
 pub(crate) struct Cluster {
     pub(crate) options: RaftOptions,
     pub(crate) now: Instant,
+    /// Placement's clock; 0: nobody knows it.
+    pub(crate) time_ms: u64,
     pub(crate) hosts: BTreeMap<u64, Host>,
     pub(crate) wires: Vec<(u64, u64, Wire)>,
     pub(crate) cuts: BTreeSet<(u64, u64)>,
@@ -43,6 +45,7 @@ impl Cluster {
         Self {
             options,
             now: Instant::from_millis(10_000),
+            time_ms: 0,
             hosts: BTreeMap::new(),
             wires: Vec::new(),
             cuts: BTreeSet::new(),
@@ -103,8 +106,10 @@ impl Cluster {
     }
 
     pub(crate) fn step(&mut self, node: u64, event: Event<u64>) {
-        let now = self.now;
-        self.host(node).shard.step(event, now);
+        let (now, time_ms) = (self.now, self.time_ms);
+        let shard = &mut self.host(node).shard;
+        shard.tell_time(time_ms);
+        shard.step(event, now);
     }
 
     /// Ends a process; of its unsynced writes the first `keep` survive.
@@ -133,6 +138,9 @@ impl Cluster {
     /// is delivered yet.
     pub(crate) fn tick(&mut self, nodes: &[u64]) {
         self.now = self.now + Duration::from_millis(self.options.tick_ms);
+        if self.time_ms > 0 {
+            self.time_ms += self.options.tick_ms;
+        }
         for node in nodes {
             let Some(host) = self.hosts.get_mut(node).filter(|host| host.runs) else { continue };
             let incarnation = host.incarnation();
@@ -208,6 +216,7 @@ impl Cluster {
     pub(crate) fn work(&mut self, node: u64) -> bool {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(&node).filter(|host| host.runs) else { return false };
+        host.shard.tell_time(self.time_ms);
         if !host.shard.has_work() {
             return false;
         }
@@ -261,9 +270,11 @@ impl Cluster {
         if !self.host(node).installs_slowly {
             self.install(node);
         }
-        for group in effects.destroyed {
+        for (group, peer) in effects.destroyed {
             self.say(format!("n{node} removes {group}"));
-            self.host(node).destroy(group.0);
+            if self.host(node).groups.get(&group.0).is_none_or(|hosted| hosted.peer == peer.0) {
+                self.host(node).destroy(group.0);
+            }
         }
         for stranger in effects.strangers {
             self.strangers.push((node, stranger.peer.0));

@@ -47,6 +47,8 @@ scripts!(
     messages_wait_for_their_group,
     one_voter_is_enough,
     reads_find_their_index,
+    replicas_know_how_fresh_they_are,
+    learners_serve_reads,
     silence_wakes_the_orphans,
     snapshots_are_installed,
     snapshots_keep_the_log_they_need,

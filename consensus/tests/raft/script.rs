@@ -16,6 +16,7 @@
 //! progress N rG                       what a peer publishes of those that are not settled
 //! tick [COUNT] [on 1,2]      100 ms pass each time; these processes tick and send beats
 //! advance MS                 time passes and nobody notices
+//! clock MS · fresh rG        placement's clock, which ticks move on · how fresh the replicas are
 //! propose N rG TEXT…         each word is a command; `!word` suspends the lease,
 //!                            `@N` has N bytes
 //! read N rG · renew N rG · transfer N rG to M · unreachable N M
@@ -32,7 +33,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use quorate_consensus::shard::{Event, RaftOptions};
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::cluster::{Cluster, Wire};
 
@@ -116,7 +117,10 @@ impl Runner {
                 cluster.create(number(node), group(id), nodes(all), true);
             }
             ["destroy", node, id] => {
-                cluster.step(number(node), Event::Destroy { group: RegionId(group(id)) });
+                let (node, group) = (number(node), group(id));
+                let hosted = cluster.host(node).groups.get(&group).map(|hosted| hosted.peer);
+                let (group, peer) = (RegionId(group), PeerId(hosted.unwrap_or_default()));
+                cluster.step(node, Event::Destroy { group, peer });
             }
             ["host", node, id, peer] => {
                 let peer = number(peer.strip_prefix('p').unwrap());
@@ -187,6 +191,8 @@ impl Runner {
             ["slow", "installs", node] => cluster.host(number(node)).installs_slowly = true,
             ["install", node] => cluster.install(number(node)),
             ["trace", switch] => cluster.traces = *switch == "on",
+            ["clock", millis] => cluster.time_ms = number(millis),
+            ["fresh", id] => cluster.fresh(group(id)),
             ["status", id] => cluster.status(group(id)),
             ["log", node, id] => {
                 let words = match cluster.host(number(node)).log(group(id)) {

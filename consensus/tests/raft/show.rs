@@ -45,6 +45,19 @@ impl Cluster {
         self.said.extend(lines);
     }
 
+    /// Up to when each replica has everything.
+    pub(crate) fn fresh(&mut self, group: u64) {
+        let running = self.hosts.iter().filter(|(_, host)| host.runs);
+        let hosted = running.filter_map(|(node, host)| Some((node, host.groups.get(&group)?)));
+        let lines: Vec<String> = hosted
+            .map(|(node, hosted)| match hosted.view.fresh().time_ms {
+                0 => format!("n{node} cannot tell"),
+                time => format!("n{node} is fresh as of {time}"),
+            })
+            .collect();
+        self.said.extend(lines);
+    }
+
     pub(crate) fn status(&mut self, group: u64) {
         let mut lines = Vec::new();
         for (node, host) in &self.hosts {

@@ -1,7 +1,7 @@
 //! How the replicated state lies in the engine's data column family.
 //!
 //! One record for each thing that changes on its own, so that a command writes little:
-//! `cluster`, `counters`, `initial`, `settings`, `member/ID`, `store/ID`, `region/ID`,
+//! `cluster`, `counters`, `initial`, `settings`, `member/ID`, `candidate/ID`, `store/ID`, `region/ID`,
 //! `operator/ID`, `lifecycle/REGION`, `event/NUMBER` (ids big-endian). The whole column family is
 //! what a snapshot of the group carries. Every record is versioned as commands are: by the cluster
 //! version that introduced its form.
@@ -12,11 +12,11 @@ use bytes::Bytes;
 use prost::Message;
 use quorate_consensus::engine::{Cf, Direction, EngineError, Reader, WriteBatch};
 use quorate_proto::wire::placement_state as wire;
-use quorate_proto::{NodeId, Region, RegionId, StoreId};
+use quorate_proto::{NodeId, Region, RegionId, Role, StoreId};
 
 use super::command::{
-    BadCommand, CLUSTER_VERSION, Member, PLANS_SINCE, SavedRegion, labels_from_wire,
-    labels_to_wire, leader_from_wire, plan,
+    BadCommand, CLUSTER_VERSION, Candidate, MEMBERS_SINCE, Member, PLANS_SINCE, SavedRegion,
+    labels_from_wire, labels_to_wire, leader_from_wire, plan,
 };
 use super::events::Event;
 use super::lifecycle;
@@ -31,6 +31,7 @@ pub(crate) enum Record {
     Counters(Counters),
     Initial(Vec<Region>),
     Member(Member),
+    Candidate(Candidate),
     Store(Store),
     Region(SavedRegion),
     Operator(Operator),
@@ -46,6 +47,7 @@ impl Record {
             Record::Counters(_) => Bytes::from_static(b"counters"),
             Record::Initial(_) => Bytes::from_static(b"initial"),
             Record::Member(member) => member_key(member.id),
+            Record::Candidate(candidate) => candidate_key(candidate.id),
             Record::Store(store) => store_key(store.id),
             Record::Region(saved) => region_key(saved.region.id),
             Record::Operator(operator) => operator_key(operator.id),
@@ -58,11 +60,16 @@ impl Record {
     /// The cluster version that introduced this form.
     fn since(&self) -> u32 {
         match self {
-            Record::Cluster(_)
-            | Record::Counters(_)
-            | Record::Initial(_)
-            | Record::Member(_)
-            | Record::Region(_) => 1,
+            Record::Cluster(_) | Record::Initial(_) | Record::Region(_) => 1,
+            Record::Counters(counters) => match counters.members_version {
+                0 => 1,
+                _ => MEMBERS_SINCE,
+            },
+            Record::Member(member) => match member.role {
+                Role::Voter => 1,
+                Role::Learner | Role::IncomingVoter | Role::DemotingVoter => MEMBERS_SINCE,
+            },
+            Record::Candidate(_) => MEMBERS_SINCE,
             Record::Store(store) => match store.life {
                 StoreLife::Joining | StoreLife::Active => 1,
                 StoreLife::Leaving { .. } | StoreLife::Left => PLANS_SINCE,
@@ -87,11 +94,13 @@ impl Record {
                 last_id: counters.last_id,
                 time_ceiling_ms: counters.time_ceiling_ms,
                 safe_point: counters.safe_point,
+                members_version: counters.members_version,
             }),
             Record::Initial(regions) => wire::record::Kind::Initial(wire::Initial {
                 regions: regions.iter().map(Into::into).collect(),
             }),
             Record::Member(member) => wire::record::Kind::Member(member.into()),
+            Record::Candidate(candidate) => wire::record::Kind::Candidate(candidate.into()),
             Record::Store(store) => wire::record::Kind::Store(wire::Store {
                 id: store.id.0,
                 address: store.address.clone(),
@@ -134,11 +143,13 @@ impl Record {
                 last_id: wire.last_id,
                 time_ceiling_ms: wire.time_ceiling_ms,
                 safe_point: wire.safe_point,
+                members_version: wire.members_version,
             }),
             wire::record::Kind::Initial(wire) => Record::Initial(
                 wire.regions.into_iter().map(Region::try_from).collect::<Result<_, _>>()?,
             ),
             wire::record::Kind::Member(wire) => Record::Member(wire.try_into()?),
+            wire::record::Kind::Candidate(wire) => Record::Candidate(wire.into()),
             wire::record::Kind::Store(wire) => Record::Store(store_from_wire(wire)?),
             wire::record::Kind::Region(wire) => {
                 let region = wire.region.ok_or(BadCommand::Missing("a region"))?;
@@ -182,6 +193,11 @@ fn store_from_wire(wire: wire::Store) -> Result<Store, BadCommand> {
 /// Removes a region's record.
 pub(crate) fn delete_region(batch: &mut WriteBatch, region: RegionId) {
     batch.delete(Cf::Data, region_key(region));
+}
+
+/// Removes a member's record.
+pub(crate) fn delete_member(batch: &mut WriteBatch, id: NodeId) {
+    batch.delete(Cf::Data, member_key(id));
 }
 
 /// Removes an operator's record.
@@ -232,6 +248,10 @@ pub(crate) fn visit(reader: &dyn Reader, mut each: impl FnMut(Record)) -> Result
 
 fn member_key(id: NodeId) -> Bytes {
     numbered(b"member/", id.0)
+}
+
+fn candidate_key(id: NodeId) -> Bytes {
+    numbered(b"candidate/", id.0)
 }
 
 fn store_key(id: StoreId) -> Bytes {

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::cluster::Cluster;
-use super::{convert, duties, orders, status};
+use super::{convert, duties, membership, orders, status};
 use crate::core::command::{Answer, Command, Joining, labels_from_wire};
 use crate::core::operators::{SPLIT_DEADLINE, TRANSFER_DEADLINE};
 use crate::core::split;
@@ -158,6 +158,13 @@ impl placement_server::Placement for PlacementService {
         }))
     }
 
+    async fn join_placement(
+        &self,
+        request: Request<wire::JoinPlacementRequest>,
+    ) -> Answered<wire::JoinPlacementResponse> {
+        Ok(Response::new(membership::join(&self.0, request.into_inner()).await?))
+    }
+
     type HeartbeatStream = ReceiverStream<Result<wire::StoreOrders, Status>>;
 
     async fn heartbeat(
@@ -296,21 +303,28 @@ impl placement_server::Placement for PlacementService {
 /// # Errors
 /// The member is unknown, or did not take over in time.
 pub(crate) async fn transfer(cluster: &Cluster, to: Option<NodeId>) -> Result<NodeId, Status> {
-    let others = cluster.group.iter().map(|member| member.id).filter(|id| *id != cluster.me.id);
+    let group = cluster.roster.list();
+    let voters = group.iter().filter(|member| member.votes()).map(|member| member.id);
     let candidates: Vec<NodeId> = match to {
         Some(to) if to == cluster.me.id => return Ok(to),
-        Some(to) if cluster.group.iter().any(|member| member.id == to) => vec![to],
+        Some(to) if voters.clone().any(|id| id == to) => vec![to],
+        Some(to) if group.iter().any(|member| member.id == to) => {
+            return Err(Status::failed_precondition(format!(
+                "placement-{} is a learner, which cannot lead; name a voter",
+                to.0
+            )));
+        }
         Some(to) => {
             return Err(Status::not_found(format!(
                 "{} is no member of the placement group; its members are {}",
                 to.0,
-                super::disk::list(&cluster.group)
+                super::disk::list(&group)
             )));
         }
-        None => others.collect(),
+        None => voters.filter(|id| *id != cluster.me.id).collect(),
     };
     if candidates.is_empty() {
-        return Err(Status::failed_precondition("the placement group has no other member"));
+        return Err(Status::failed_precondition("the placement group has no other voter"));
     }
     for candidate in candidates {
         cluster.raft()?.transfer_leader(candidate);

@@ -13,17 +13,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use quorate_consensus::node::clock;
-use quorate_consensus::shard::{LeaderChange, Refusal};
+use quorate_consensus::shard::{self, LeaderChange, Refusal};
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{GroupView, Lease};
 use quorate_proto::wire::placement as wire;
 use quorate_proto::{NodeId, StoreId, Term};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use super::machine::{Ended, Token};
 use super::metrics::Metrics;
 use super::raft::Raft;
+use super::roster::Roster;
 use crate::core::command::{Answer, Command, Member};
 use crate::core::ids::{IDS_PER_ALLOCATION, IdRange};
 use crate::core::leader::Leader;
@@ -57,15 +58,17 @@ pub(crate) struct StoreStream {
 pub(crate) struct Cluster {
     /// This member.
     pub(crate) me: Member,
-    /// The group this member was started with.
-    pub(crate) group: Vec<Member>,
+    /// Who is in the group.
+    pub(crate) roster: Arc<Roster>,
+    /// By what the members know each other (see ADR 11).
+    pub(crate) fingerprint: u64,
     pub(crate) state: Arc<RwLock<State>>,
     pub(crate) view: Arc<GroupView>,
     pub(crate) leader: watch::Receiver<Option<LeaderChange>>,
     pub(crate) metrics: Metrics,
     /// Streams of stores that report to this member.
     pub(crate) streams: Mutex<BTreeMap<StoreId, StoreStream>>,
-    /// Counts up whenever a route changes.
+    /// Counts the changes of routes.
     pub(crate) routes: watch::Sender<u64>,
     /// Set once the process is told to end.
     pub(crate) stopping: watch::Sender<bool>,
@@ -86,9 +89,11 @@ enum Proof {
 
 impl Cluster {
     /// Without a session, and without a Raft node yet (see [`Cluster::attach`]).
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         me: Member,
-        group: Vec<Member>,
+        roster: Arc<Roster>,
+        fingerprint: u64,
         state: Arc<RwLock<State>>,
         view: Arc<GroupView>,
         leader: watch::Receiver<Option<LeaderChange>>,
@@ -96,7 +101,8 @@ impl Cluster {
     ) -> Self {
         Self {
             me,
-            group,
+            roster,
+            fingerprint,
             state,
             view,
             leader,
@@ -137,9 +143,8 @@ impl Cluster {
     }
 
     /// The leader of the group as far as this member knows.
-    pub(crate) fn known_leader(&self) -> Option<&Member> {
-        let leader = NodeId(self.view.leader()?.0);
-        self.group.iter().find(|member| member.id == leader)
+    pub(crate) fn known_leader(&self) -> Option<Member> {
+        self.roster.get(NodeId(self.view.leader()?.0))
     }
 
     /// The refusal of a member that does not lead, with the one that does.
@@ -266,6 +271,24 @@ impl Cluster {
     pub(crate) async fn propose(&self, command: &Command) -> Result<Answer, Status> {
         let (token, end) = Token::new();
         self.raft()?.propose(command.encode(), token);
+        self.end_of_proposal(end).await
+    }
+
+    /// Changes who is in the group, by one step: Raft's configuration and the replicated list.
+    ///
+    /// # Errors
+    /// As [`Cluster::propose`]; FAILED_PRECONDITION: a rule of Raft's stands in the way.
+    pub(crate) async fn change_members(
+        &self,
+        members: Vec<shard::Member>,
+        command: &Command,
+    ) -> Result<Answer, Status> {
+        let (token, end) = Token::new();
+        self.raft()?.change_members(members, command.encode(), token);
+        self.end_of_proposal(end).await
+    }
+
+    async fn end_of_proposal(&self, end: oneshot::Receiver<Ended>) -> Result<Answer, Status> {
         match tokio::time::timeout(self.request_timeout, end).await {
             Ok(Ok(Ended::Applied(answer))) => Ok(answer),
             Ok(Ok(Ended::Refused(refusal))) => Err(self.refused(refusal)),
@@ -345,9 +368,8 @@ impl Cluster {
                 }
             }
         };
-        tokio::time::timeout(CEILING_PATIENCE, wait)
-            .await
-            .map_err(|_| Status::unavailable(NoTimestamp::Ceiling.to_string()))?
+        let given = tokio::time::timeout(CEILING_PATIENCE, wait).await;
+        given.map_err(|_| Status::unavailable(NoTimestamp::Ceiling.to_string()))?
     }
 
     /// `count` ids that nobody else gets; the first one.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use quorate_consensus::node::clock;
 use quorate_proto::wire::placement::change_member_request::Action;
 use quorate_proto::wire::placement::{self as wire, admin_server};
-use quorate_proto::{RegionId, StoreId};
+use quorate_proto::{NodeId, RegionId, StoreId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::cluster::{Cluster, Session};
-use super::explain;
+use super::{explain, membership};
 use crate::core::command::{Answer, Command};
 use crate::core::leader::MemberAction;
 use crate::core::operators::{Goal, Refused, ReplicaRole};
@@ -194,7 +194,14 @@ impl admin_server::Admin for AdminService {
         let now = clock::now();
         let mut members = Vec::new();
         if region_id == 0 {
-            members.extend(explain::placement_members(&self.0));
+            let standing = membership::standing(&self.0);
+            members.extend(
+                self.0
+                    .read(|session, state| {
+                        explain::placement_members(&session.leader, state, &standing)
+                    })
+                    .await?,
+            );
         }
         if !placement {
             members.extend(
@@ -205,8 +212,6 @@ impl admin_server::Admin for AdminService {
                     .await?
                     .map_err(Status::from)?,
             );
-        } else {
-            self.0.read(|_, _| ()).await?;
         }
         Ok(Response::new(wire::MembersResponse { members }))
     }
@@ -216,12 +221,6 @@ impl admin_server::Admin for AdminService {
         request: Request<wire::ChangeMemberRequest>,
     ) -> Answered<wire::ChangeMemberResponse> {
         let request = request.into_inner();
-        if request.region_id == 0 {
-            return Err(Status::failed_precondition(
-                "the members of placement are those that it was started with; this version does \
-                 not change them while it runs",
-            ));
-        }
         let (region, store) = (RegionId(request.region_id), StoreId(request.node_id));
         let action = match request.action() {
             Action::Promote => MemberAction::Promote,
@@ -233,6 +232,10 @@ impl admin_server::Admin for AdminService {
             Action::Replace => MemberAction::Replace { with: StoreId(request.with_node_id) },
         };
         let (force, now) = (request.force, clock::now());
+        if request.region_id == 0 {
+            membership::change(&self.0, NodeId(request.node_id), action, force).await?;
+            return Ok(Response::new(wire::ChangeMemberResponse { operator_id: 0 }));
+        }
         let operator_id = self
             .begin(|session, state| {
                 session.leader.change_member(state, region, store, action, force, now)

@@ -3,7 +3,7 @@
 use quorate_proto::wire::{metapb, pdpb};
 use tonic::Status;
 
-use crate::core::command::{JoinRefusal, Member, labels_to_wire};
+use crate::core::command::{JoinRefusal, Member, MemberRefusal, labels_to_wire};
 use crate::core::leader::{RemoveRefusal, TransferRefusal};
 use crate::core::operators::Refused;
 use crate::core::split::SplitRefusal;
@@ -123,6 +123,22 @@ impl From<JoinRefusal> for Status {
     }
 }
 
+impl From<MemberRefusal> for Status {
+    fn from(refusal: MemberRefusal) -> Self {
+        let words = refusal.to_string();
+        match refusal {
+            MemberRefusal::NotInitialized => Status::unavailable(words),
+            MemberRefusal::WrongCluster { .. }
+            | MemberRefusal::OldVersion
+            | MemberRefusal::Moved { .. } => Status::failed_precondition(words),
+            MemberRefusal::Left(_) | MemberRefusal::Unknown(_) => Status::not_found(words),
+            MemberRefusal::AddressInUse { .. } => Status::already_exists(words),
+            MemberRefusal::TooMany => Status::resource_exhausted(words),
+            MemberRefusal::Incomplete(_) => Status::invalid_argument(words),
+        }
+    }
+}
+
 impl From<SplitRefusal> for Status {
     fn from(refusal: SplitRefusal) -> Self {
         let words = refusal.to_string();
@@ -143,12 +159,16 @@ impl From<Refused> for Status {
         let words = refused.to_string();
         match refused {
             Refused::Busy { .. } | Refused::Full => Status::resource_exhausted(words),
-            Refused::UnknownRegion(_) | Refused::UnknownOperator(_) => Status::not_found(words),
+            Refused::UnknownRegion(_) | Refused::UnknownOperator(_) | Refused::NoMember(_) => {
+                Status::not_found(words)
+            }
             Refused::NoLeader(_) => Status::unavailable(words),
             Refused::NoStore(..)
             | Refused::Idle(_)
             | Refused::Rule(_)
             | Refused::OldVersion
+            | Refused::OldMembers
+            | Refused::LoneMember
             | Refused::Forward(..) => Status::failed_precondition(words),
         }
     }

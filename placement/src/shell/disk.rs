@@ -1,6 +1,7 @@
 //! What a member keeps beside the replicated state, and how it opens its folder.
 //!
-//! In the engine's meta column family: `identity` (which member of which group, written once),
+//! In the engine's meta column family: `identity` (which member of which group, written once; by
+//! one that joins twice: before it asks for its id, and with it),
 //! `applied` (how far the state machine is, in one batch with what it applied) and, while a
 //! received snapshot replaces the data, `installing`. An installation that a crash interrupted is
 //! finished at the next start: the staged file outlives the crash, and only then is removed.
@@ -22,8 +23,12 @@ use crate::core::command::Member;
 use crate::core::state::State;
 use crate::error::PlacementError;
 
-/// Format of the folder.
-const FORMAT: u32 = 1;
+/// Newest format of a folder that this version reads.
+const FORMAT: u32 = 2;
+/// Of a founding member's folder.
+const FOUNDING: u32 = 1;
+/// Of a folder that joined: an older version would take it for one with another group's list.
+const JOINED: u32 = 2;
 
 const IDENTITY: &[u8] = b"identity";
 const APPLIED: &[u8] = b"applied";
@@ -42,9 +47,35 @@ pub(crate) struct Applied {
 pub(crate) struct Opened {
     pub(crate) applied: Applied,
     pub(crate) state: State,
+    /// The group as it was first started.
+    pub(crate) first: Vec<Member>,
 }
 
-/// Reads a folder, or begins one for a member of `group`.
+/// Which member a folder is.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// Its id; 0 while it has asked to join and has no answer yet.
+    pub(crate) member: NodeId,
+    /// The group as it was first started; of one that joined, those it was told of.
+    pub(crate) first: Vec<Member>,
+    /// How it joined; a founding member did not.
+    pub(crate) joined: Option<Joined>,
+}
+
+/// How a member joined a running group.
+#[derive(Clone, Debug)]
+pub(crate) struct Joined {
+    /// Drawn once for the folder. Never 0.
+    pub(crate) data_id: u64,
+    /// By what members know each other; 0 until it is told.
+    pub(crate) fingerprint: u64,
+    /// Its name; empty until it has an id, where nobody chose one.
+    pub(crate) name: String,
+    /// Where the others reach it.
+    pub(crate) address: String,
+}
+
+/// Reads the folder of a founding member, or begins one for a member of `group`.
 ///
 /// # Errors
 /// The folder is another member's, another group's, a store's, or damaged.
@@ -54,12 +85,39 @@ pub(crate) fn open(
     id: NodeId,
     group: &[Member],
 ) -> Result<Opened, PlacementError> {
-    let shown = folder.display().to_string();
-    match engine.get(Cf::Meta, IDENTITY)? {
-        Some(bytes) => check(&shown, &bytes, id, group)?,
-        None if is_empty(engine.as_ref())? => begin(engine.as_ref(), id, group)?,
-        None => return Err(PlacementError::ForeignFolder { folder: shown }),
+    let first = match identity(engine.as_ref(), folder)? {
+        Some(known) if known.member != id => {
+            let (found, configured) = (known.member.0, id.0);
+            let folder = folder.display().to_string();
+            return Err(PlacementError::OtherMember { folder, found, configured });
+        }
+        Some(known) => known.first,
+        None => {
+            must_be_empty(engine.as_ref(), folder)?;
+            begin(engine.as_ref(), id, group)?;
+            group.to_vec()
+        }
+    };
+    let (applied, state) = load(engine, folder)?;
+    if !is_same_group(&first, group) && !is_same_group(&applied.members, group) {
+        return Err(PlacementError::MembersChanged {
+            first: list(&first),
+            present: list(&applied.members),
+            now: list(group),
+        });
     }
+    Ok(Opened { applied, state, first })
+}
+
+/// Reads what a folder holds that has been begun.
+///
+/// # Errors
+/// It is damaged.
+pub(crate) fn load(
+    engine: &Arc<dyn Engine>,
+    folder: &Path,
+) -> Result<(Applied, State), PlacementError> {
+    let shown = folder.display().to_string();
     if let Some(bytes) = engine.get(Cf::Meta, INSTALLING)? {
         let what = "the mark of an unfinished installation";
         let mark: wire::Installing = decode(&shown, what, &bytes)?;
@@ -71,41 +129,88 @@ pub(crate) fn open(
     let bytes = engine.get(Cf::Meta, APPLIED)?.ok_or_else(|| damaged(&shown, what))?;
     let applied = applied_from_wire(&shown, decode(&shown, what, &bytes)?)?;
     let state = State::load(engine.as_ref())?;
-    Ok(Opened { applied, state })
+    Ok((applied, state))
 }
 
-/// The group that this folder belongs to, if it has been started before.
+/// Which member the folder is, if it has been begun.
 ///
 /// # Errors
 /// The engine cannot be read, or the identity in it.
-pub(crate) fn first_group(
+pub(crate) fn identity(
     engine: &dyn Engine,
     folder: &Path,
-) -> Result<Option<Vec<Member>>, PlacementError> {
+) -> Result<Option<Identity>, PlacementError> {
     let shown = folder.display().to_string();
     let Some(bytes) = engine.get(Cf::Meta, IDENTITY)? else { return Ok(None) };
-    let identity: wire::Identity = decode(&shown, "its identity", &bytes)?;
-    Ok(Some(members_from_wire(&shown, identity.initial_members)?))
+    let known: wire::Identity = decode(&shown, "its identity", &bytes)?;
+    if known.format > FORMAT {
+        let found = known.format;
+        return Err(PlacementError::NewerFormat { folder: shown, found, known: FORMAT });
+    }
+    let wire::Identity { member_id, initial_members, data_id, fingerprint, name, address, .. } =
+        known;
+    let joined = (data_id != 0).then_some(Joined { data_id, fingerprint, name, address });
+    let first = members_from_wire(&shown, initial_members)?;
+    Ok(Some(Identity { member: NodeId(member_id), first, joined }))
 }
 
-fn check(shown: &str, bytes: &[u8], id: NodeId, group: &[Member]) -> Result<(), PlacementError> {
-    let identity: wire::Identity = decode(shown, "its identity", bytes)?;
-    if identity.format > FORMAT {
-        let (folder, found) = (shown.to_owned(), identity.format);
-        return Err(PlacementError::NewerFormat { folder, found, known: FORMAT });
-    }
-    if identity.member_id != id.0 {
-        let (folder, found) = (shown.to_owned(), identity.member_id);
-        return Err(PlacementError::OtherMember { folder, found, configured: id.0 });
-    }
-    let first = members_from_wire(shown, identity.initial_members)?;
+/// Begins the folder of one that is about to ask.
+///
+/// # Errors
+/// Something else lives there.
+pub(crate) fn begin_joining(
+    engine: &dyn Engine,
+    folder: &Path,
+    joined: &Joined,
+) -> Result<(), PlacementError> {
+    must_be_empty(engine, folder)?;
+    let mut batch = WriteBatch::new();
+    put_joined(NodeId(0), joined, &[], &mut batch);
+    Ok(engine.write_synced(batch)?)
+}
+
+/// It has its id. The group's state comes by a snapshot.
+///
+/// # Errors
+/// The engine failed.
+pub(crate) fn joined(
+    engine: &dyn Engine,
+    member: NodeId,
+    joined: &Joined,
+    told: &[Member],
+) -> Result<(), PlacementError> {
+    let mut batch = WriteBatch::new();
+    put_joined(member, joined, told, &mut batch);
+    let nothing = Applied { index: LogIndex(0), term: Term(0), members: Vec::new() };
+    put_applied(&nothing, &mut batch);
+    Ok(engine.write_synced(batch)?)
+}
+
+fn put_joined(member: NodeId, joined: &Joined, told: &[Member], batch: &mut WriteBatch) {
+    let identity = wire::Identity {
+        format: JOINED,
+        member_id: member.0,
+        initial_members: told.iter().map(Into::into).collect(),
+        data_id: joined.data_id,
+        fingerprint: joined.fingerprint,
+        name: joined.name.clone(),
+        address: joined.address.clone(),
+    };
+    batch.put(Cf::Meta, IDENTITY, identity.encode_to_vec());
+}
+
+fn is_same_group(one: &[Member], other: &[Member]) -> bool {
     let places = |group: &[Member]| -> Vec<(NodeId, String)> {
         group.iter().map(|member| (member.id, member.address.clone())).collect()
     };
-    if places(&first) != places(group) {
-        return Err(PlacementError::MembersChanged { first: list(&first), now: list(group) });
+    places(one) == places(other)
+}
+
+fn must_be_empty(engine: &dyn Engine, folder: &Path) -> Result<(), PlacementError> {
+    match is_empty(engine)? {
+        true => Ok(()),
+        false => Err(PlacementError::ForeignFolder { folder: folder.display().to_string() }),
     }
-    Ok(())
 }
 
 fn is_empty(engine: &dyn Engine) -> Result<bool, EngineError> {
@@ -121,9 +226,10 @@ fn is_empty(engine: &dyn Engine) -> Result<bool, EngineError> {
 
 fn begin(engine: &dyn Engine, id: NodeId, group: &[Member]) -> Result<(), EngineError> {
     let identity = wire::Identity {
-        format: FORMAT,
+        format: FOUNDING,
         member_id: id.0,
         initial_members: group.iter().map(Into::into).collect(),
+        ..wire::Identity::default()
     };
     let (index, term) = (LogIndex(INITIAL_INDEX), Term(INITIAL_INDEX));
     let mut batch = WriteBatch::new();

@@ -1,5 +1,5 @@
 //! What a leader does without being asked: takes over, keeps the ceiling of timestamps ahead,
-//! makes the first regions, writes routes behind, plans.
+//! makes the first regions, writes routes behind, plans, changes its own group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tonic::Status;
 
 use super::cluster::Cluster;
-use super::orders;
+use super::{membership, orders};
 use crate::config::DEFAULT_INITIAL_STORES;
 use crate::core::command::{Answer, CLUSTER_VERSION, Command, MAX_SAVED_REGIONS};
 use crate::core::oracle::Oracle;
@@ -88,6 +88,7 @@ async fn lead(cluster: &Arc<Cluster>, founding: Founding, term: Term) {
         save_routes(cluster, term, founding.save_every),
         plan(cluster, term),
         replicate(cluster, term),
+        membership::drive(cluster, term),
     );
 }
 
@@ -115,7 +116,7 @@ async fn take_over(cluster: &Cluster, founding: Founding) -> Oracle {
         let command = Command::Initialize {
             // 53 bits, so that every JSON reader can hold it; never 0.
             cluster_id: (rand::random::<u64>() >> 11).max(1),
-            members: cluster.group.clone(),
+            members: cluster.roster.list(),
             initial_stores,
             replicas: founding.replicas,
             version: CLUSTER_VERSION,

@@ -4,9 +4,8 @@ use quorate_consensus::time::Instant;
 use quorate_proto::wire::placement as wire;
 use quorate_proto::{Peer, RegionId, StoreId};
 
-use super::cluster::Cluster;
 use crate::core::events::Event;
-use crate::core::leader::Leader;
+use crate::core::leader::{Leader, OWN, Standing};
 use crate::core::lifecycle::{Record, ReplicaRole};
 use crate::core::operators::{Operator, Refused, story};
 use crate::core::schedule::SchedulerStatus;
@@ -38,7 +37,10 @@ pub(crate) fn region(
         target_voters: u32::try_from(leader.target(info)).unwrap_or(u32::MAX),
         state: leader.health(state, info, now),
         operator: leader.operators().of(region).map(|operator| under_way(leader, operator)),
-        lifecycles: records.iter().map(|record| lifecycle(state, region, info, record)).collect(),
+        lifecycles: records
+            .iter()
+            .map(|record| lifecycle(state, region, info.last_index.0, record))
+            .collect(),
         decisions: decisions.collect(),
         written_bytes_per_second: load.written_bytes as u64,
         written_keys_per_second: load.written_keys as u64,
@@ -126,7 +128,7 @@ pub(crate) fn operators(leader: &Leader, id: u64, ended: bool) -> Vec<wire::Oper
 fn lifecycle(
     state: &State,
     region: RegionId,
-    info: &RegionInfo,
+    last_index: u64,
     record: &Record,
 ) -> wire::MemberLifecycle {
     wire::MemberLifecycle {
@@ -139,7 +141,7 @@ fn lifecycle(
         deadline_ms: record.state.deadline_ms(&state.settings().limits()),
         reason: record.reason.clone(),
         match_index: record.pace.matched().0,
-        last_index: info.last_index.0,
+        last_index,
         held: record.held,
     }
 }
@@ -154,7 +156,7 @@ pub(crate) fn members(
     if region == RegionId(0) {
         let of = |(region, record): (RegionId, &Record)| {
             let info = leader.tree().get(region)?;
-            Some(lifecycle(state, region, info, record))
+            Some(lifecycle(state, region, info.last_index.0, record))
         };
         return Ok(leader.members().iter().filter_map(of).collect());
     }
@@ -175,22 +177,41 @@ pub(crate) fn members(
         last_index: info.last_index.0,
         ..wire::MemberLifecycle::default()
     });
-    let on_their_way = records.iter().map(|record| lifecycle(state, region, info, record));
+    let on_their_way =
+        records.iter().map(|record| lifecycle(state, region, info.last_index.0, record));
     Ok(settled.chain(on_their_way).collect())
 }
 
-/// The members of placement's own group.
-pub(crate) fn placement_members(cluster: &Cluster) -> Vec<wire::MemberLifecycle> {
-    let last_index = cluster.view.committed().0;
-    let member = |member: &crate::core::command::Member| wire::MemberLifecycle {
-        peer_id: member.id.0,
-        node_id: member.id.0,
+/// The members of placement's own group, and those who wait to become some.
+pub(crate) fn placement_members(
+    leader: &Leader,
+    state: &State,
+    standing: &Standing,
+) -> Vec<wire::MemberLifecycle> {
+    let group = leader.own_group(state, standing);
+    let records = leader.members().of(OWN);
+    let last_index = group.last_index.0;
+    let settled = group
+        .members
+        .iter()
+        .filter(|member| records.iter().all(|record| record.node != member.node));
+    let settled = settled.map(|member| wire::MemberLifecycle {
+        peer_id: member.peer.0,
+        node_id: member.node.0,
         state: "Active".to_owned(),
         role: ReplicaRole::Standard.name().to_owned(),
+        match_index: member.matched.map_or(last_index, |index| index.0),
         last_index,
+        reason: match member.alive {
+            true => String::new(),
+            false => format!("not heard of for {} s", member.silent_ms / 1_000),
+        },
         ..wire::MemberLifecycle::default()
-    };
-    cluster.group.iter().map(member).collect()
+    });
+    let on_their_way = records.iter().map(|record| lifecycle(state, OWN, last_index, record));
+    let mut members: Vec<wire::MemberLifecycle> = settled.chain(on_their_way).collect();
+    members.sort_by_key(|member| member.node_id);
+    members
 }
 
 /// The schedulers, and whether they are paused.

@@ -6,12 +6,13 @@ use parking_lot::RwLock;
 use prost::Message;
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
 use quorate_consensus::node::{Machine, Outcome, Progress, SnapshotSource};
-use quorate_consensus::shard::{self, ApplyTask, Install, Refusal};
-use quorate_proto::RegionId;
+use quorate_consensus::shard::{self, ApplyTask, Install, Reconfigured, Refusal};
 use quorate_proto::wire::placement_state as wire;
+use quorate_proto::{PeerId, RegionId};
 use tokio::sync::oneshot;
 
 use super::disk::{self, Applied};
+use super::roster::Roster;
 use crate::core::command::{Answer, CLUSTER_VERSION, Command, Member};
 use crate::core::state::State;
 
@@ -51,21 +52,23 @@ impl Token {
 pub(crate) struct StateMachine {
     engine: Arc<dyn Engine>,
     state: Arc<RwLock<State>>,
+    roster: Arc<Roster>,
     applied: Applied,
 }
 
 impl StateMachine {
-    /// From what the folder held. `state` is shared with those who read it.
+    /// From what the folder held. `state` and `roster` are shared with those who read them.
     pub(crate) fn new(
         engine: Arc<dyn Engine>,
         state: Arc<RwLock<State>>,
+        roster: Arc<Roster>,
         applied: Applied,
     ) -> Self {
-        Self { engine, state, applied }
+        Self { engine, state, roster, applied }
     }
 
     fn members(&self) -> Vec<shard::Member> {
-        self.applied.members.iter().map(Member::voter).collect()
+        self.applied.members.iter().map(Member::raft).collect()
     }
 }
 
@@ -75,6 +78,7 @@ impl Machine for StateMachine {
     fn apply(&mut self, tasks: Vec<ApplyTask<Token>>) -> Result<Outcome, EngineError> {
         let mut batch = WriteBatch::new();
         let mut answers = Vec::new();
+        let mut reconfigured = Vec::new();
         for task in tasks {
             assert_eq!(task.group, GROUP, "placement hosts one group only");
             for entry in task.entries {
@@ -88,6 +92,11 @@ impl Machine for StateMachine {
                     })?;
                     let (answer, records) = self.state.write().apply(command);
                     batch.append(records);
+                    if answer == Answer::MembersChanged {
+                        let members = self.state.read().members().values().cloned().collect();
+                        self.applied.members = members;
+                        reconfigured.push(Reconfigured { group: GROUP, members: self.members() });
+                    }
                     if let Some(token) = tokens.next() {
                         answers.push((token, answer));
                     }
@@ -98,12 +107,15 @@ impl Machine for StateMachine {
         }
         disk::put_applied(&self.applied, &mut batch);
         self.engine.write(batch)?;
+        if !reconfigured.is_empty() {
+            self.roster.set(self.applied.members.clone());
+        }
         for (token, answer) in answers {
             token.end(Ended::Applied(answer));
         }
         let Applied { index, term, .. } = self.applied;
         let progress = vec![Progress { group: GROUP, index, term }];
-        Ok(Outcome { progress, ..Outcome::default() })
+        Ok(Outcome { progress, reconfigured, ..Outcome::default() })
     }
 
     fn snapshot(&mut self, group: RegionId) -> Result<Option<SnapshotSource>, EngineError> {
@@ -143,16 +155,14 @@ impl Machine for StateMachine {
         disk::install(self.engine.as_ref(), &install.id, &applied, install.batch)?;
         let loaded = State::load(self.engine.as_ref())?;
         self.state.write().replace(loaded);
+        self.roster.set(applied.members.clone());
         self.applied = applied;
         Ok(self.members())
     }
 
-    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
-        Err(EngineError::Fatal {
-            during: format!("leaving {group}"),
-            reason: "this member was removed from the placement group: stop it and remove its \
-                     folder"
-                .to_owned(),
-        })
+    fn destroy(&mut self, _group: RegionId, _peer: PeerId) -> Result<(), EngineError> {
+        // The folder stays as it is, and says so at the next start; the process ends.
+        self.roster.leave();
+        Ok(())
     }
 }

@@ -13,13 +13,17 @@ mod disk;
 mod duties;
 mod explain;
 mod health;
+mod joining;
 mod listener;
 mod machine;
+mod membership;
 mod metrics;
 mod orders;
 mod pages;
 mod pd;
 mod raft;
+mod roster;
+mod start;
 mod status;
 
 use std::future::Future;
@@ -32,12 +36,12 @@ use quorate_consensus::engine::{Engine, RocksEngine};
 use quorate_consensus::node::{Node, NodeOptions, SnapshotOptions};
 use quorate_consensus::shard::{NewGroup, RaftOptions};
 use quorate_consensus::view::GroupView;
+use quorate_proto::PeerId;
 use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::health::health_server::HealthServer;
 use quorate_proto::wire::pdpb::pd_server::PdServer;
 use quorate_proto::wire::placement::admin_server::AdminServer;
 use quorate_proto::wire::placement::placement_server::PlacementServer;
-use quorate_proto::{NodeId, PeerId};
 use tokio::sync::watch;
 
 use crate::config::PlacementConfig;
@@ -45,9 +49,10 @@ use crate::core::command::Member;
 use crate::core::state::State;
 use crate::error::PlacementError;
 use cluster::Cluster;
-use disk::Opened;
 use machine::{GROUP, StateMachine, Token};
-use raft::{Directory, Listener};
+use raft::Listener;
+use roster::Roster;
+use start::Start;
 
 /// How often connections are asked whether somebody is still there, and how long that may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
@@ -72,7 +77,7 @@ fn start(config: PlacementConfig, shutdown: Boxed<()>) -> Boxed<Result<(), Place
     Box::pin(member(config, shutdown))
 }
 
-async fn member(config: PlacementConfig, shutdown: Boxed<()>) -> Result<(), PlacementError> {
+async fn member(config: PlacementConfig, mut shutdown: Boxed<()>) -> Result<(), PlacementError> {
     config.check().map_err(PlacementError::Config)?;
     let (socket, bound) = listener::bind("listen", &config.listen)?;
     let status_socket = match config.status_address.as_str() {
@@ -81,18 +86,23 @@ async fn member(config: PlacementConfig, shutdown: Boxed<()>) -> Result<(), Plac
     };
     let engine: Arc<dyn Engine> =
         Arc::new(RocksEngine::open(&config.data, &config.engine.options())?);
-    let group = group_of(&config, engine.as_ref(), &bound.to_string())?;
-    let Opened { applied, state } = disk::open(&engine, &config.data, NodeId(config.id), &group)?;
+    let start = tokio::select! {
+        start = start::start(&config, &engine, bound) => start?,
+        // Still waiting for an answer to its wish to join.
+        () = &mut shutdown => return Ok(()),
+    };
+    let Start { me, applied, state, fingerprint, told, data_id } = start;
     check_initial_stores(&config, &state)?;
-    let me = group.iter().find(|member| member.id.0 == config.id);
-    let me = me.cloned().ok_or_else(|| PlacementError::Config("id is not in members".into()))?;
 
     let state = Arc::new(RwLock::new(state));
-    let view = GroupView::new(GROUP, PeerId(config.id));
+    let roster = Arc::new(Roster::new(applied.members.clone(), told));
+    let (node, peer) = (me.id, PeerId(me.id.0));
+    let view = GroupView::new(GROUP, peer);
     let (changes, leader) = watch::channel(None);
     let cluster = Arc::new(Cluster::new(
         me,
-        group.clone(),
+        Arc::clone(&roster),
+        fingerprint,
         Arc::clone(&state),
         Arc::clone(&view),
         leader,
@@ -100,15 +110,15 @@ async fn member(config: PlacementConfig, shutdown: Boxed<()>) -> Result<(), Plac
     ));
     let new_group = NewGroup {
         group: GROUP,
-        peer: PeerId(config.id),
-        members: applied.members.iter().map(Member::voter).collect(),
+        peer,
+        members: applied.members.iter().map(Member::raft).collect(),
         applied: (applied.index, applied.term),
         view,
         campaign: false,
     };
     let options = NodeOptions {
-        node: NodeId(config.id),
-        cluster_id: disk::fingerprint(&group),
+        node,
+        cluster_id: fingerprint,
         incarnation: rand::random::<u64>().max(1),
         workers: 1,
         raft: RaftOptions { tick_ms: config.raft.tick_ms, ..RaftOptions::default() },
@@ -118,16 +128,16 @@ async fn member(config: PlacementConfig, shutdown: Boxed<()>) -> Result<(), Plac
     let node = Node::<Token>::start(
         options,
         Arc::clone(&engine),
-        StateMachine::new(Arc::clone(&engine), state, applied),
+        StateMachine::new(Arc::clone(&engine), state, Arc::clone(&roster), applied),
         Arc::new(Listener { leader: changes }),
-        Arc::new(Directory::new(&group)),
+        Arc::clone(&roster) as Arc<dyn quorate_consensus::node::Addresses>,
         vec![new_group],
         tokio::runtime::Handle::current(),
     )
     .map_err(|error| PlacementError::System { what: "start the raft threads", error })?;
     cluster.attach(Arc::clone(&node) as Arc<dyn raft::Raft>);
     tracing::info!(
-        member = %cluster.me.name, address = %cluster.me.address, members = group.len(),
+        member = %cluster.me.name, address = %cluster.me.address, members = roster.list().len(),
         "placement member started"
     );
 
@@ -148,7 +158,7 @@ async fn member(config: PlacementConfig, shutdown: Boxed<()>) -> Result<(), Plac
             None => std::future::pending().await,
         }
     });
-    let ended = serve(&config, &cluster, &node, socket, shutdown).await;
+    let ended = serve(&config, &cluster, &node, (socket, data_id), shutdown).await;
     for task in [duties, pages] {
         task.abort();
         // Ends with the news that it was aborted.
@@ -166,7 +176,7 @@ async fn serve(
     config: &PlacementConfig,
     cluster: &Arc<Cluster>,
     node: &Arc<Node<Token>>,
-    socket: std::net::TcpListener,
+    (socket, data_id): (std::net::TcpListener, u64),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), PlacementError> {
     let incoming = listener::Incoming::new(socket, config.limits.connections)
@@ -199,11 +209,19 @@ async fn serve(
             return Err(PlacementError::Server(words));
         }
         error = node.failed() => return Err(PlacementError::Engine((*error).clone())),
+        () = cluster.roster.left() => {
+            let words = format!("{} was taken out of its placement group", cluster.me.name);
+            return Err(PlacementError::Left(words));
+        }
+        words = membership::taken_out(cluster, data_id) => {
+            return Err(PlacementError::Left(words));
+        }
         () = shutdown => {}
     }
     let limit = Duration::from_secs(config.shutdown_secs);
     let hand_over = async {
-        if cluster.view.is_leader() && cluster.group.len() > 1 {
+        let voters = cluster.roster.list().iter().filter(|member| member.votes()).count();
+        if cluster.view.is_leader() && voters > 1 {
             match admin::transfer(cluster, None).await {
                 Ok(to) => tracing::info!(to = to.0, "handed leadership over"),
                 Err(status) => tracing::warn!(
@@ -229,24 +247,6 @@ async fn serve(
         Ok(Ok(())) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(PlacementError::Server(error.to_string())),
     }
-}
-
-/// The group this member belongs to: as configured, as first started, or itself alone.
-fn group_of(
-    config: &PlacementConfig,
-    engine: &dyn Engine,
-    bound: &str,
-) -> Result<Vec<Member>, PlacementError> {
-    let configured = config.group().map_err(PlacementError::Config)?;
-    if !configured.is_empty() {
-        return Ok(configured);
-    }
-    if let Some(first) = disk::first_group(engine, &config.data)? {
-        return Ok(first);
-    }
-    let me =
-        Member { id: NodeId(config.id), name: config.effective_name(), address: bound.to_owned() };
-    Ok(vec![me])
 }
 
 fn check_initial_stores(config: &PlacementConfig, state: &State) -> Result<(), PlacementError> {

@@ -59,7 +59,7 @@ impl Pages {
         let cluster = &self.cluster;
         let view = &cluster.view;
         let leader = cluster.known_leader();
-        let role = match (view.is_leader(), leader) {
+        let role = match (view.is_leader(), &leader) {
             (true, _) => "leader",
             (false, Some(_)) => "follower",
             (false, None) => "looking for a leader",

@@ -124,10 +124,10 @@ impl Pd for PdService {
             }
             self.header()
         });
-        let leader = self.0.known_leader().map(convert::member);
+        let leader = self.0.known_leader().as_ref().map(convert::member);
         Ok(Response::new(pdpb::GetMembersResponse {
             header,
-            members: self.0.group.iter().map(convert::member).collect(),
+            members: self.0.roster.list().iter().map(convert::member).collect(),
             leader: leader.clone(),
             etcd_leader: leader,
         }))

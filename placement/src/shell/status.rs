@@ -52,7 +52,8 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<wire::StatusResponse, St
             }
         })
         .await?;
-    let members = cluster.group.iter().map(|member| member_status(cluster, member));
+    let members = cluster.roster.list();
+    let members = members.iter().map(|member| member_status(cluster, member));
     status.members = join_all(members).await;
     Ok(status)
 }
@@ -64,6 +65,7 @@ async fn member_status(cluster: &Cluster, member: &Member) -> wire::MemberStatus
         name: member.name.clone(),
         address: member.address.clone(),
         leader,
+        learner: !member.votes(),
         healthy: leader || is_healthy(&member.address).await,
     }
 }

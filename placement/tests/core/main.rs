@@ -9,6 +9,7 @@ mod limits;
 mod loads;
 mod operators;
 mod oracle;
+mod own;
 mod rules;
 mod schedule;
 mod split;

@@ -1,7 +1,7 @@
 //! The replicated state: bootstrap, joining, ids, saved routes, reload.
 
 use quorate_placement::core::command::{
-    Answer, BadCommand, Command, JoinRefusal, Joining, SavedRegion,
+    Answer, BadCommand, CLUSTER_VERSION, Command, JoinRefusal, Joining, SavedRegion,
 };
 use quorate_placement::core::ids::IdRange;
 use quorate_placement::core::state::{State, StoreLife};
@@ -200,10 +200,13 @@ fn routes_are_saved_by_the_rules_of_the_tree_and_loaded_as_they_were() {
 fn what_a_newer_member_wrote_is_told_from_damage() {
     use prost::Message;
     use quorate_proto::wire::placement_state as wire;
-    let newer = wire::Command { version: 3, kind: None };
+    let newer = wire::Command { version: CLUSTER_VERSION + 1, kind: None };
     let mut bytes = newer.encode_length_delimited_to_vec().into();
     let refused = Command::decode(&mut bytes);
-    assert_eq!(refused, Err(BadCommand::Newer { found: 3, known: 2 }));
+    assert_eq!(
+        refused,
+        Err(BadCommand::Newer { found: CLUSTER_VERSION + 1, known: CLUSTER_VERSION })
+    );
     let mut damaged = bytes::Bytes::from_static(&[5, 0xff, 0xff]);
     assert!(matches!(Command::decode(&mut damaged), Err(BadCommand::Decode(_))));
     let mut unbounded = Command::AllocateIds { count: u64::MAX }.encode();

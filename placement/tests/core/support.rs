@@ -51,6 +51,7 @@ pub fn initialize(cluster_id: u64, initial_stores: u32) -> Command {
             id: NodeId(id),
             name: format!("placement-{id}"),
             address: format!("127.0.0.1:237{id}"),
+            role: Role::Voter,
         })
         .collect();
     Command::Initialize {

@@ -3,6 +3,7 @@
 
 mod clients;
 mod group;
+mod grow;
 mod refusals;
 mod stores;
 mod support;

@@ -100,10 +100,15 @@ pub fn channel(address: &str) -> Channel {
 }
 
 /// Asks again until it is so.
-pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, check: impl AsyncFnMut() -> bool) {
+    within(PATIENCE, what, check).await;
+}
+
+/// [`eventually`] for what takes long.
+pub async fn within(patience: Duration, what: &str, mut check: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !check().await {
-        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        assert!(start.elapsed() < patience, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

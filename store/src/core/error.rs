@@ -60,6 +60,16 @@ pub enum RegionError {
     /// A bound was reached.
     #[error("{0}; try again later")]
     Busy(&'static str),
+    /// A stale read of a replica that is older than the read allows, or does not know its age.
+    #[error("{peer} of {region} is older than asked for: ask the leader")]
+    DataIsNotReady {
+        /// The region.
+        region: RegionId,
+        /// The replica.
+        peer: PeerId,
+        /// Up to when it has everything, milliseconds by placement's clock; 0: it cannot tell.
+        fresh_ms: u64,
+    },
     /// A read that cannot be confirmed now.
     #[error("the leader of {0} could not confirm the read in time: send it again")]
     ReadNotReady(RegionId),
@@ -164,6 +174,14 @@ impl RegionError {
             RegionError::Busy(reason) => {
                 let reason = (*reason).to_owned();
                 error.server_is_busy = Some(errorpb::ServerIsBusy { reason, backoff_ms: 0 });
+            }
+            RegionError::DataIsNotReady { region, peer, fresh_ms } => {
+                error.data_is_not_ready = Some(errorpb::DataIsNotReady {
+                    region_id: region.0,
+                    peer_id: peer.0,
+                    // As a timestamp of TiKV's: the low bits count within a millisecond.
+                    safe_ts: *fresh_ms << 18,
+                });
             }
             RegionError::ReadNotReady(region) => {
                 error.read_index_not_ready = Some(errorpb::ReadIndexNotReady {

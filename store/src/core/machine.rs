@@ -3,7 +3,7 @@
 use quorate_consensus::engine::EngineError;
 use quorate_consensus::node::{Machine, Outcome, SnapshotSource};
 use quorate_consensus::shard::{ApplyTask, Install, Member};
-use quorate_proto::RegionId;
+use quorate_proto::{PeerId, RegionId};
 
 use super::applier::{Answered, Applier};
 
@@ -54,7 +54,12 @@ impl<T: Send + 'static, A: Answers<T>> Machine for StoreMachine<T, A> {
         self.applier.install(install)
     }
 
-    fn destroy(&mut self, group: RegionId) -> Result<(), EngineError> {
-        self.applier.destroy(group)
+    fn destroy(&mut self, group: RegionId, peer: PeerId) -> Result<(), EngineError> {
+        // Another replica of the region may have been let in since.
+        let here = self.applier.directory().get(group);
+        if here.is_some_and(|here| here.peer() == peer) {
+            self.applier.destroy(group)?;
+        }
+        Ok(())
     }
 }

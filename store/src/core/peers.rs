@@ -12,7 +12,7 @@ use quorate_proto::{Epoch, Peer, PeerId, Region, RegionId, Role, StoreId};
 use thiserror::Error;
 
 use super::command::{self, CommandError};
-use super::directory::{Admitted, LocalRegion, members};
+use super::directory::{Admitted, LocalRegion, State, members};
 use super::error::RegionError;
 
 /// A voter that lacks more entries than this does not take leadership over: until it has them,
@@ -219,11 +219,17 @@ fn turn(
 }
 
 /// Whether the local replica was removed by the configuration that a region without it has at
-/// `epoch`: it knows an older one, or none yet. One that knows the same or a newer configuration
-/// with itself in it stays.
+/// `epoch`: it knows an older one. One that knows the same or a newer configuration with itself in
+/// it stays; one without data knows that by which it was let in, so that whoever speaks of a time
+/// before it was added does not remove it.
 pub fn was_removed(local: &LocalRegion, epoch: Epoch) -> bool {
-    let state = local.state();
-    state.region().is_none_or(|known| known.epoch.conf_ver < epoch.conf_ver)
+    match &*local.state() {
+        State::Uninitialized { since, .. } => since.conf_ver < epoch.conf_ver,
+        State::Serving(known) | State::Installing(known) | State::Removing(known) => {
+            known.epoch.conf_ver < epoch.conf_ver
+        }
+        State::Tombstone => true,
+    }
 }
 
 /// Whether `region`, as placement knows it, is a later configuration without the local replica.

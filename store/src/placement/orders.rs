@@ -53,6 +53,8 @@ pub(crate) enum Order {
     Destroy {
         /// Of this region.
         region: RegionId,
+        /// This one.
+        peer: PeerId,
     },
 }
 
@@ -135,7 +137,7 @@ fn destroy(step: &wire::DestroyPeerStep, directory: &Directory) -> Result<Order,
         let why = format!("{peer} is in a configuration of {id} that is as new, or newer");
         return Err(Dropped::Refused(why));
     }
-    Ok(Order::Destroy { region: id })
+    Ok(Order::Destroy { region: id, peer })
 }
 
 /// Carries orders out.
@@ -170,9 +172,9 @@ impl Orders {
                 let orders = self.clone();
                 tokio::spawn(async move { orders.change_peers(operator, region, change).await });
             }
-            Ok(Order::Destroy { region }) => {
+            Ok(Order::Destroy { region, peer }) => {
                 tracing::info!(operator, %region, reason, "removing a replica");
-                self.raft.destroy(region);
+                self.raft.destroy(region, peer);
             }
             Err(Dropped::Overtaken(why)) => tracing::debug!(operator, why, "dropped an order"),
             Err(Dropped::Refused(why)) => self.nudge.refuse(operator, region, why),

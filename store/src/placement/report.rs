@@ -255,12 +255,15 @@ impl Heartbeats {
             ..StoreReport::default()
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
+        self.time.ask(*sequence, clock::now());
         outbox.try_send(report).map_err(|_| "placement does not take reports".to_owned())
     }
 
     /// Takes over what placement says and carries out its orders.
     async fn obey(&self, orders: StoreOrders) {
-        self.time.learn(orders.time_ms, clock::now());
+        if orders.time_ms > 0 {
+            self.time.learn(orders.sequence, orders.time_ms, clock::now());
+        }
         if !orders.stores.is_empty() {
             let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
             let learned = tokio::task::spawn_blocking(move || book.learn(stores)).await;

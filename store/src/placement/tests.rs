@@ -222,7 +222,7 @@ async fn a_replica_is_removed_only_if_its_region_went_on_without_it() {
         order(Step::DestroyPeer(DestroyPeerStep { region_id, epoch, peer_id }))
     };
     let check = |order| check(&store, order);
-    assert_eq!(check(destroy(1, 11, 2)), Ok(Order::Destroy { region: LEFT }));
+    assert_eq!(check(destroy(1, 11, 2)), Ok(Order::Destroy { region: LEFT, peer: PeerId(11) }));
     assert!(check(destroy(1, 11, 1)).unwrap_err().starts_with("refused: p11 is in a conf"));
     assert!(check(destroy(1, 12, 2)).unwrap_err().starts_with("overtaken: p12 of r1 is not"));
     assert!(check(destroy(9, 91, 2)).unwrap_err().starts_with("overtaken"));

@@ -1,6 +1,8 @@
 //! Reading: one attempt is admit, look, confirm. Under a lease right away, else at a read index.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_consensus::node::clock;
@@ -12,7 +14,7 @@ use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Respo
 use super::token::{Token, Verdict};
 use super::{Serving, reply, undetermined};
 use crate::core::command;
-use crate::core::{Pass, ReadAdmission, ReadError, RegionError, Scan, Unconfirmed};
+use crate::core::{Pass, ReadAdmission, ReadError, RegionError, Scan, StaleClock, Unconfirmed};
 use crate::kind::Kind;
 use crate::metrics::Outcome;
 
@@ -101,6 +103,7 @@ impl Finished {
             | RegionError::EpochNotMatch { .. }
             | RegionError::KeyNotInRegion { .. }
             | RegionError::NotLeader { .. }
+            | RegionError::DataIsNotReady { .. }
             | RegionError::StaleCommand => Outcome::Rerouted,
             RegionError::Busy(_) | RegionError::ReadNotReady(_) => Outcome::Busy,
             RegionError::EntryTooLarge { .. }
@@ -141,10 +144,40 @@ impl Serving {
                 if pass.renew() {
                     self.raft.renew_lease(pass.region());
                 }
-                self.look(read, &pass)
+                match self.look(read, &pass) {
+                    Attempt::NeedsIndex if read.context.stale_read => {
+                        self.stale(read, clock::now())
+                    }
+                    attempt => attempt,
+                }
             }
+            Ok(ReadAdmission::NeedsIndex(_)) if read.context.stale_read => self.stale(read, now),
             Ok(ReadAdmission::NeedsIndex(_)) => Attempt::NeedsIndex,
             Err(error) => Attempt::Finished(Finished::region_error(read.kind, &error)),
+        }
+    }
+
+    /// Reads what this replica has, if that is fresh enough.
+    fn stale(&self, read: &Read, now: Instant) -> Attempt {
+        let bound = match read.context.stale_ms {
+            0 => self.limits.stale_read_ms,
+            asked => asked,
+        };
+        let vouched = |slept| self.raft.vouched(slept);
+        let latest_ms = self.time.latest(now);
+        let clock = StaleClock { now, latest_ms, vouched: &vouched };
+        let bound = Duration::from_millis(bound);
+        match self.reads.admit_stale(&read.context, bound, &clock) {
+            Ok(pass) => {
+                self.metrics.stale_reads.fetch_add(1, Ordering::Relaxed);
+                self.look(read, &pass)
+            }
+            Err(error) => {
+                if let RegionError::DataIsNotReady { .. } = &error {
+                    self.metrics.stale_reads_refused.fetch_add(1, Ordering::Relaxed);
+                }
+                Attempt::Finished(Finished::region_error(read.kind, &error))
+            }
         }
     }
 

@@ -158,7 +158,7 @@ fn a_message_may_create_a_replica_only_where_nothing_is_in_its_way() {
     // It has no data: writers go to the leader, which it does not know, readers elsewhere.
     let refused = directory.admit(&context(&region(5, "m", "p"))).unwrap_err();
     assert_eq!(refused, RegionError::NotInitialized(RegionId(5)));
-    assert!(matches!(&*world.local(5).state(), State::Uninitialized { expected: None }));
+    assert!(matches!(&*world.local(5).state(), State::Uninitialized { expected: None, .. }));
     assert_eq!(directory.len(), 1);
 
     // Removed for good; a later replica of the same region may come.

@@ -12,4 +12,5 @@ mod read;
 mod report;
 mod rocks;
 mod split;
+mod stale;
 mod world;

@@ -117,6 +117,13 @@ impl Known {
 
 #[tonic::async_trait]
 impl Placement for Member {
+    async fn join_placement(
+        &self,
+        _: Request<quorate_proto::wire::placement::JoinPlacementRequest>,
+    ) -> Answer<quorate_proto::wire::placement::JoinPlacementResponse> {
+        Err(Status::unimplemented("a store does not ask for it"))
+    }
+
     async fn join(&self, request: Request<JoinRequest>) -> Answer<JoinResponse> {
         let request = request.into_inner();
         let mut known = self.known.lock();

@@ -308,6 +308,7 @@ impl Client {
             RegionError::NotInitialized(_)
             | RegionError::StaleCommand
             | RegionError::Busy(_)
+            | RegionError::DataIsNotReady { .. }
             | RegionError::ReadNotReady(_) => self.again(20 * MS, cx),
             error @ (RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }

@@ -64,6 +64,8 @@ pub(crate) struct Knobs {
     pub(crate) apply_stall: f64,
     /// Between two looks of the mover of replicas; zero: replicas stay where they are.
     pub(crate) moves: Span,
+    /// Placement plans who replicates what; otherwise the mover alone does.
+    pub(crate) planned: bool,
     /// Part of the removed replicas whose store is told.
     pub(crate) destroy_orders: f64,
     /// Part of the steps of a read after which its process stands still.
@@ -179,6 +181,7 @@ impl Knobs {
             } else {
                 (0, 0)
             },
+            planned: of("planned").random_bool(0.5),
             destroy_orders: pick(&mut of("destroy orders"), &[0.0, 0.5, 1.0]),
             pause_in_read: if calm {
                 0.0

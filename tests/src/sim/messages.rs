@@ -147,6 +147,12 @@ pub(crate) enum Ask {
         region: RegionId,
         to: StoreId,
     },
+    /// A replica more, one less, or one elsewhere.
+    Replica {
+        region: RegionId,
+        add: Option<StoreId>,
+        remove: Option<StoreId>,
+    },
 }
 
 /// What placement answers.

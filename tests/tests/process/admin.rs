@@ -110,7 +110,7 @@ async fn replicas(cluster: &Cluster) {
         let kept = line.is_some_and(|line| line.contains("\tKeepAsLearner\tanalytics\t"));
         if kept { Ok(()) } else { Err(members) }
     });
-    let read = cluster.quorate(&["kv", "get", "a", "--from", "learner"]).with_code(0);
+    let read = cluster.quorate(&["kv", "get", "a", "--read", "learner"]).with_code(0);
     assert_eq!(read.stdout, "1\n");
     let events = cluster.quorate(&["events", "--limit", "1000"]).with_code(0).stdout;
     for kind in ["member-joined", "member-ready", "member-promoted"] {

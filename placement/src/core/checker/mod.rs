@@ -1,11 +1,13 @@
 //! Checkers: each looks at one region and says what it lacks, as a draft with a reason.
 //!
 //! * [`replica`]: voters on lost or leaving stores, missing ones, surplus ones, misplaced ones.
+//! * [`boundary`]: regions that reach over a change of the placement rules.
 //! * Learners (stale, zombies, without a partner, left over) and joint configurations are the
 //!   lifecycle machine's; what it wants done without an operator becomes one in the leader.
 //!
 //! They read and never act.
 
+pub mod boundary;
 pub mod replica;
 
 use super::operators::Draft;

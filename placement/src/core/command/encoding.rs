@@ -8,8 +8,8 @@ use quorate_proto::wire::{metapb, placement_state as wire};
 use quorate_proto::{InvalidRegion, Peer, PeerId, Region, RegionId, StoreId, Term};
 
 use super::{
-    BadCommand, CLUSTER_VERSION, Command, Joining, MAX_IDS, MAX_SAVED_REGIONS, Member, PLANS_SINCE,
-    SavedRegion, plan,
+    BadCommand, CLUSTER_VERSION, Command, Joining, JoiningMember, MAX_IDS, MAX_SAVED_REGIONS,
+    MEMBERS_SINCE, Member, PLANS_SINCE, SavedRegion, member, plan,
 };
 use crate::core::settings;
 
@@ -28,6 +28,7 @@ impl Command {
             Command::ChangeStore { .. } | Command::SavePlan(_) | Command::ChangeSettings(_) => {
                 PLANS_SINCE
             }
+            Command::JoinMember(_) | Command::ChangeMembers { .. } => MEMBERS_SINCE,
         }
     }
 
@@ -74,6 +75,15 @@ impl Command {
                     .map(|(name, value)| plan::setting_to_wire((name, value)))
                     .collect();
                 wire::command::Kind::ChangeSettings(wire::ChangeSettings { settings })
+            }
+            Command::JoinMember(joining) => wire::command::Kind::JoinMember(wire::JoinMember {
+                name: joining.name.clone(),
+                address: joining.address.clone(),
+                data_id: joining.data_id,
+            }),
+            Command::ChangeMembers { version, members } => {
+                let (version, members) = (*version, member::roles_to_wire(members));
+                wire::command::Kind::ChangeMembers(wire::ChangeMembers { version, members })
             }
         };
         let command = wire::Command { version: self.since(), kind: Some(kind) };
@@ -139,6 +149,16 @@ impl Command {
                 let settings = wire.settings.into_iter().map(|set| (set.name, set.value));
                 Command::ChangeSettings(settings.collect())
             }
+            wire::command::Kind::JoinMember(wire) => Command::JoinMember(JoiningMember {
+                name: wire.name,
+                address: wire.address,
+                data_id: wire.data_id,
+                ..JoiningMember::default()
+            }),
+            wire::command::Kind::ChangeMembers(wire) => Command::ChangeMembers {
+                version: wire.version,
+                members: member::roles_from_wire(&wire.members)?,
+            },
         })
     }
 }

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use quorate_consensus::shard;
-use quorate_proto::wire::placement_state as wire;
-use quorate_proto::{InvalidRegion, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId, Term};
+use quorate_proto::{InvalidRegion, NodeId, Peer, Region, RegionId, Role, StoreId, Term};
 use thiserror::Error;
 
 pub(crate) use self::encoding::{labels_from_wire, labels_to_wire, leader_from_wire};
+pub use self::member::{
+    Candidate, JoiningMember, MAX_WAITING, MEMBERS_SINCE, Member, MemberRefusal,
+};
 use super::events::Batch;
 use super::lifecycle::Record;
 use super::operators::Operator;
@@ -18,52 +19,18 @@ use super::settings::BadSetting;
 use super::state::StoreLife;
 
 mod encoding;
+mod member;
 pub(crate) mod plan;
 
 /// The newest cluster version this program knows: the form of its commands and records. A running
 /// cluster uses an older form until somebody raises its setting `cluster_version`.
-pub const CLUSTER_VERSION: u32 = 2;
+pub const CLUSTER_VERSION: u32 = 3;
 /// Since when operators, lifecycles, events, settings and the leaving of stores are replicated.
 pub const PLANS_SINCE: u32 = 2;
 /// Most ids one command allocates.
 pub const MAX_IDS: u64 = 1_000_000;
 /// Most regions one command saves.
 pub const MAX_SAVED_REGIONS: usize = 2_000;
-
-/// A member of the placement group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Names its process and its peer.
-    pub id: NodeId,
-    /// For people.
-    pub name: String,
-    /// `HOST:PORT` where clients, stores and the other members reach it.
-    pub address: String,
-}
-
-impl Member {
-    /// As a voter of the Raft group.
-    pub fn voter(&self) -> shard::Member {
-        shard::Member { peer: PeerId(self.id.0), node: self.id, role: Role::Voter }
-    }
-}
-
-impl From<&Member> for wire::Member {
-    fn from(member: &Member) -> Self {
-        Self { id: member.id.0, name: member.name.clone(), address: member.address.clone() }
-    }
-}
-
-impl TryFrom<wire::Member> for Member {
-    type Error = BadCommand;
-
-    fn try_from(wire: wire::Member) -> Result<Self, BadCommand> {
-        if wire.id == 0 || wire.address.is_empty() {
-            return Err(BadCommand::Missing("a member's id or address"));
-        }
-        Ok(Self { id: NodeId(wire.id), name: wire.name, address: wire.address })
-    }
-}
 
 /// What a store says of itself when it joins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,6 +115,15 @@ pub enum Command {
     SavePlan(Plan),
     /// Change settings, by their names.
     ChangeSettings(Vec<(String, String)>),
+    /// A process asks to become a member of the placement group.
+    JoinMember(JoiningMember),
+    /// Who is in the placement group from now on: comes with a change of Raft's configuration.
+    ChangeMembers {
+        /// The number of changes so far.
+        version: u64,
+        /// All members afterwards.
+        members: Vec<(NodeId, Role)>,
+    },
 }
 
 /// What the leader has planned since its last one.
@@ -202,6 +178,12 @@ pub enum Answer {
     },
     /// The safe point now.
     SafePoint(u64),
+    /// The process is a member, or waits to become one, under that id.
+    MemberJoined(NodeId),
+    /// The process may not become a member.
+    MemberRefused(MemberRefusal),
+    /// The placement group has the members that were wanted.
+    MembersChanged,
     /// It cannot be, in words.
     Refused(String),
     /// Settings that cannot be.

@@ -59,7 +59,7 @@ impl Leader {
         }
     }
 
-    fn tell_transition(&mut self, transition: Transition, at_ms: u64) {
+    pub(super) fn tell_transition(&mut self, transition: Transition, at_ms: u64) {
         let Transition { group: region, node, kind, severity, text } = transition;
         self.history.note(region, "lifecycle", text.clone(), at_ms);
         self.journal.tell(News { at_ms, severity, kind: kind.to_owned(), text, region, node });

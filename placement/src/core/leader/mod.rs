@@ -6,7 +6,8 @@
 //! [`Leader::to_save`] and [`Leader::to_propose`] what to write.
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
-//! does what people ask for, `store` judges stores that come and go, `look` describes.
+//! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
+//! group, `look` describes.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
@@ -15,6 +16,8 @@
 mod advance;
 mod look;
 mod outcome;
+mod own;
+mod own_group;
 mod patrol;
 mod requests;
 mod store;
@@ -44,6 +47,7 @@ use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
+pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
 pub use requests::{MemberAction, TransferRefusal};
 pub use store::RemoveRefusal;
 
@@ -87,6 +91,8 @@ pub struct Leader {
     touched: BTreeSet<RegionId>,
     /// Replicas whose stores were told to destroy what is left, and the epoch without them.
     destroyed: BTreeMap<(RegionId, PeerId), Epoch>,
+    /// What the placement group itself waits for, in words.
+    own_waits: String,
     /// Where the checkers go on.
     patrolled: RegionId,
     next_plan: Instant,
@@ -122,6 +128,7 @@ impl Leader {
             unsaved: BTreeSet::new(),
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
+            own_waits: String::new(),
             patrolled: RegionId(0),
             next_plan: now,
             next_watch: now,
@@ -261,7 +268,8 @@ impl Leader {
         if plans {
             // Those that wait for good are looked at with the rest of the cluster.
             let all = now >= self.next_watch;
-            due.extend(self.members.groups(|record| all || record.is_on_its_way()));
+            let groups = self.members.groups(|record| all || record.is_on_its_way());
+            due.extend(groups.filter(|group| *group != OWN));
             due.extend(self.operators.iter().map(|operator| operator.region));
         }
         for region in due {

@@ -6,7 +6,7 @@ use quorate_consensus::time::Instant;
 use quorate_proto::{RegionId, StoreId};
 
 use super::Leader;
-use crate::core::checker::{Verdict, replica};
+use crate::core::checker::{Verdict, boundary, replica};
 use crate::core::operators::Draft;
 use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
@@ -92,7 +92,11 @@ impl Leader {
                 leading: &leading,
                 records: self.members.of(region),
             };
-            match replica::check(around, &info) {
+            let verdict = match replica::check(around, &info) {
+                Verdict::Fine => boundary::check(view, &info),
+                verdict => verdict,
+            };
+            match verdict {
                 Verdict::Fine => {}
                 Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
                 Verdict::Repair(draft) => {

@@ -214,7 +214,7 @@ impl Leader {
             MemberAction::Remove => Goal::RemoveReplica { from: store },
             MemberAction::Replace { with } => Goal::MoveReplica { from: store, to: with },
             MemberAction::Hold | MemberAction::Release => {
-                self.hold(region, store, action == MemberAction::Hold, now)?;
+                self.hold(region, store.into(), action == MemberAction::Hold, now)?;
                 return Ok(0);
             }
             MemberAction::Cancel => {
@@ -227,23 +227,27 @@ impl Leader {
         self.change_replica(state, region, goal, force, now)
     }
 
-    fn hold(
+    pub(super) fn hold(
         &mut self,
         region: RegionId,
-        store: StoreId,
+        node: NodeId,
         held: bool,
         now: Instant,
     ) -> Result<(), Refused> {
         let now_ms = self.time_ms(now);
         let mut records = self.members.of(region).to_vec();
-        let record = records.iter_mut().find(|record| record.node == NodeId::from(store));
+        let record = records.iter_mut().find(|record| record.node == node);
         let Some(record) = record else {
-            let title = region.to_string();
-            return Err(CannotBe::NotA(store.to_string(), "member on its way", title).into());
+            let name = lifecycle::name(region, node);
+            return Err(CannotBe::NotA(name, "member on its way", lifecycle::title(region)).into());
         };
         record.held = held;
         self.members.put(region, records);
-        let what = format!("{store} is {}", if held { "held" } else { "released" });
+        let what = format!(
+            "{} is {}",
+            lifecycle::name(region, node),
+            if held { "held" } else { "released" }
+        );
         self.history.note(region, "request", what, now_ms);
         self.touched.insert(region);
         Ok(())

@@ -81,11 +81,21 @@ impl Group {
         })
     }
 
-    /// A node as people know it: `s4` in a region, `n4` in placement's own group.
+    /// A node as people know it (see [`name`]).
     pub fn name(&self, node: NodeId) -> String {
+        name(self.id, node)
+    }
+
+    /// A node of this group in a sentence: `r7 s4`, `placement-4`.
+    pub fn subject(&self, node: NodeId) -> String {
+        self.subjects([node])
+    }
+
+    /// Several of them: `r7 s4+s5`, `placement-4+placement-5`.
+    pub fn subjects(&self, nodes: impl IntoIterator<Item = NodeId>) -> String {
         match self.id {
-            RegionId(0) => node.to_string(),
-            RegionId(_) => format!("s{}", node.0),
+            RegionId(0) => self.names(nodes),
+            region @ RegionId(_) => format!("{region} {}", self.names(nodes)),
         }
     }
 
@@ -96,9 +106,22 @@ impl Group {
 
     /// The group as people know it.
     pub fn title(&self) -> String {
-        match self.id {
-            RegionId(0) => "placement".to_owned(),
-            region @ RegionId(_) => region.to_string(),
-        }
+        title(self.id)
+    }
+}
+
+/// A node as people know it: `s4` in a region, `placement-4` in placement's own group.
+pub fn name(group: RegionId, node: NodeId) -> String {
+    match group {
+        RegionId(0) => format!("placement-{}", node.0),
+        RegionId(_) => format!("s{}", node.0),
+    }
+}
+
+/// A group as people know it.
+pub fn title(group: RegionId) -> String {
+    match group {
+        RegionId(0) => "placement".to_owned(),
+        region @ RegionId(_) => region.to_string(),
     }
 }

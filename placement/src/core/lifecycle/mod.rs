@@ -47,7 +47,7 @@ use quorate_proto::{NodeId, PeerId};
 pub use batch::{choose, safe_batch};
 pub use cancel::cancel;
 pub use change::{Change, Next, Severity, Stepped, Transition};
-pub use group::{Group, Member};
+pub use group::{Group, Member, name, title};
 pub use limits::Limits;
 pub use pace::Pace;
 pub use proof::{NoProof, proof};

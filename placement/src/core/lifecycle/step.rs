@@ -46,8 +46,7 @@ impl Look<'_> {
         severity: Severity,
         what: &str,
     ) {
-        let (title, name) = (self.group.title(), self.group.name(node));
-        let text = format!("{title} {name} {what}");
+        let text = format!("{} {what}", self.group.subject(node));
         self.transitions.push(Transition { group: self.group.id, node, kind, severity, text });
     }
 
@@ -112,6 +111,10 @@ impl Look<'_> {
 
     /// Returns whether the record is kept.
     fn is_not_there(&mut self, record: &mut Record) -> bool {
+        if self.group.leader.is_none() {
+            // Nobody who leads has reported it: the members may be those of before it came.
+            return true;
+        }
         match record.state {
             State::Joining { deadline_ms } if self.now_ms >= deadline_ms => {
                 // An entry that was appended may still be applied. The record stays, so that the
@@ -303,13 +306,13 @@ impl Look<'_> {
     fn tell_promoted(&mut self) {
         let promoted = std::mem::take(&mut self.promoted);
         let Some((first, replaced)) = promoted.first().copied() else { return };
-        let names = self.group.names(promoted.iter().map(|(node, _)| *node));
+        let names = self.group.subjects(promoted.iter().map(|(node, _)| *node));
         let place = match replaced {
             Some(old) => format!(" in place of {}", self.group.name(old)),
             None => String::new(),
         };
         let voters = self.group.voters().count();
-        let text = format!("{} {names} promoted{place}, voters {voters}", self.group.title());
+        let text = format!("{names} promoted{place}, voters {voters}");
         self.transitions.push(Transition {
             group: self.group.id,
             node: first,

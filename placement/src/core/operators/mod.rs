@@ -122,14 +122,19 @@ impl Operators {
     pub fn begin(&mut self, draft: Draft, now_ms: u64) -> Result<u64, Refused> {
         let Draft { region, epoch, goal, by, reason } = draft;
         self.may_begin(region)?;
-        self.next_id += 1;
-        let id = self.next_id;
+        let id = self.fresh_id();
         let deadline_ms = now_ms + goal.time_ms();
         let by = by.to_owned();
         let operator =
             Operator { id, region, epoch, goal, by, reason, began_ms: now_ms, deadline_ms };
         self.under_way.insert(region, UnderWay::new(operator));
         Ok(id)
+    }
+
+    /// An id that no operator of any leader has: also for what is done without an operator.
+    pub fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
     }
 
     /// How many more may begin.

@@ -1,6 +1,6 @@
 //! Why an operator was not taken, in words that say what to do.
 
-use quorate_proto::{RegionId, StoreId};
+use quorate_proto::{NodeId, RegionId, StoreId};
 use thiserror::Error;
 
 use super::MAX_OPERATORS;
@@ -43,6 +43,21 @@ pub enum Refused {
          placement, then set cluster_version to 2"
     )]
     OldVersion,
+    /// An older form of the cluster.
+    #[error(
+        "placement's own members are changed from cluster_version 3 on: run the newer program on \
+         all of them, then set cluster_version to 3"
+    )]
+    OldMembers,
+    /// The only voter of placement leads it.
+    #[error(
+        "placement has one voter, which leads it, and a leader is never demoted: let two more \
+         members join first"
+    )]
+    LoneMember,
+    /// Nobody of that number.
+    #[error("placement-{} is no member of placement; `quorate member list placement` shows them", .0.0)]
+    NoMember(NodeId),
     /// Nothing of that name, or it has ended.
     #[error("operator {0} is not under way")]
     UnknownOperator(u64),

@@ -61,8 +61,8 @@ pub const KNOWN: &[Known] = &[
     known(REPLICAS, "3", Kind::Odd, "voters of each region: 1, 3, 5 or 7"),
     known(
         CLUSTER_VERSION_NAME,
-        "2",
-        Kind::Number(1, 2),
+        "3",
+        Kind::Number(1, 3),
         "form of what placement replicates; raise it once every member runs the newer program",
     ),
     known(

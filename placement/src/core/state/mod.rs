@@ -17,7 +17,7 @@ use quorate_consensus::engine::{EngineError, Reader, WriteBatch};
 use quorate_proto::limits::SENTINEL_START;
 use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
 
-use super::command::{Answer, Command, Member, SavedRegion};
+use super::command::{Answer, Candidate, Command, Member, SavedRegion};
 use super::events::Events;
 use super::lifecycle;
 use super::operators::Operator;
@@ -26,6 +26,7 @@ use super::settings::Settings;
 use super::tree::{RegionInfo, RegionTree};
 
 mod join;
+mod members;
 mod plans;
 
 /// What a cluster is, once and for good.
@@ -50,6 +51,8 @@ pub struct Counters {
     pub time_ceiling_ms: u64,
     /// Versions below it may be collected.
     pub safe_point: u64,
+    /// Changes of the placement group's members so far.
+    pub members_version: u64,
 }
 
 /// A stage of a store's life, as far as it must be remembered.
@@ -94,6 +97,7 @@ pub struct Store {
 pub struct State {
     cluster: Option<Cluster>,
     members: BTreeMap<NodeId, Member>,
+    candidates: BTreeMap<NodeId, Candidate>,
     stores: BTreeMap<StoreId, Arc<Store>>,
     counters: Counters,
     initial: Option<Vec<Region>>,
@@ -119,6 +123,9 @@ impl State {
             Record::Initial(regions) => state.initial = Some(regions),
             Record::Member(member) => {
                 state.members.insert(member.id, member);
+            }
+            Record::Candidate(candidate) => {
+                state.candidates.insert(candidate.id, candidate);
             }
             Record::Store(store) => {
                 state.stores.insert(store.id, Arc::new(store));
@@ -201,6 +208,13 @@ impl State {
                 Ok(()) => Answer::Done,
                 Err(bad) => Answer::BadSetting(bad),
             },
+            Command::JoinMember(joining) => match self.join_group(joining, &mut batch) {
+                Ok(id) => Answer::MemberJoined(id),
+                Err(refusal) => Answer::MemberRefused(refusal),
+            },
+            Command::ChangeMembers { version, members } => {
+                self.change_members(version, &members, &mut batch)
+            }
         };
         (answer, batch)
     }
@@ -289,6 +303,10 @@ impl State {
     /// The placement group; empty until the cluster is initialised.
     pub fn members(&self) -> &BTreeMap<NodeId, Member> {
         &self.members
+    }
+    /// Those who asked to become members, and those who were.
+    pub fn candidates(&self) -> &BTreeMap<NodeId, Candidate> {
+        &self.candidates
     }
     /// All stores.
     pub fn stores(&self) -> &BTreeMap<StoreId, Arc<Store>> {

@@ -5,18 +5,20 @@ use parking_lot::RwLock;
 use quorate_consensus::engine::MemoryEngine;
 use quorate_consensus::node::Machine as _;
 use quorate_consensus::shard::{ApplyTask, Committed, Install};
-use quorate_proto::StoreId;
+use quorate_proto::{Role, StoreId};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::core::command::{Answer, CLUSTER_VERSION, Command, Joining};
+use crate::core::command::{Answer, CLUSTER_VERSION, Command, Joining, JoiningMember};
 use crate::shell::machine::{Ended, GROUP, StateMachine, Token};
+use crate::shell::roster::Roster;
 
 fn group() -> Vec<Member> {
     let member = |id| Member {
         id: NodeId(id),
         name: format!("placement-{id}"),
         address: format!("127.0.0.1:{id}"),
+        role: Role::Voter,
     };
     (1..=3).map(member).collect()
 }
@@ -35,7 +37,8 @@ impl Replica {
         let opened = open(&engine, Path::new("folder"), NodeId(id), &group()).unwrap();
         let state = Arc::new(RwLock::new(opened.state));
         let next = opened.applied.index.next();
-        let machine = StateMachine::new(engine.clone(), state.clone(), opened.applied);
+        let roster = Arc::new(Roster::new(opened.applied.members.clone(), Vec::new()));
+        let machine = StateMachine::new(engine.clone(), state.clone(), roster, opened.applied);
         Self { engine, memory, state, machine, next }
     }
 
@@ -61,7 +64,7 @@ impl Replica {
             members: group(),
             initial_stores: 1,
             replicas: 3,
-            version: 2,
+            version: CLUSTER_VERSION,
         };
         let address = "127.0.0.1:7".to_owned();
         let joining = Joining { address, data_id: 5, ..Joining::default() };
@@ -166,4 +169,59 @@ fn groups_are_told_apart_before_they_have_an_id() {
     assert_eq!(fingerprint(&group()), fingerprint(&other));
     other[2].address = "127.0.0.1:4".to_owned();
     assert_ne!(fingerprint(&group()), fingerprint(&other));
+}
+
+/// A newcomer gets its id, and then joins Raft's configuration as a learner.
+fn admit(replica: &mut Replica) -> NodeId {
+    let joining = JoiningMember {
+        address: "127.0.0.1:44".to_owned(),
+        data_id: 8,
+        ..JoiningMember::default()
+    };
+    let answers = replica.apply(&[Command::JoinMember(joining)]);
+    let Answer::MemberJoined(id) = answers[0] else { panic!("not admitted: {answers:?}") };
+    let version = replica.state.read().counters().members_version;
+    let voters = (1..=3).map(|id| (NodeId(id), Role::Voter));
+    let members = voters.chain([(id, Role::Learner)]).collect();
+    let answers = replica.apply(&[Command::ChangeMembers { version, members }]);
+    assert_eq!(answers, [Answer::MembersChanged]);
+    id
+}
+
+#[test]
+fn members_that_joined_are_found_after_a_restart_and_in_a_snapshot() {
+    let mut replica = Replica::open(1, MemoryEngine::new());
+    replica.fill();
+    let id = admit(&mut replica);
+    assert!(id.0 > 3, "ids that founding members were given by hand are skipped");
+    let mut replica = Replica::open(1, replica.memory.crash(|written| written));
+    let known = replica.state.read().members().get(&id).cloned().unwrap();
+    assert_eq!((known.address.as_str(), known.role), ("127.0.0.1:44", Role::Learner));
+
+    let newcomer = MemoryEngine::new();
+    let engine: Arc<dyn Engine> = Arc::new(newcomer.clone());
+    let told = Joined {
+        data_id: 8,
+        fingerprint: fingerprint(&group()),
+        name: String::new(),
+        address: known.address,
+    };
+    begin_joining(engine.as_ref(), Path::new("folder"), &told).unwrap();
+    assert_eq!(identity(engine.as_ref(), Path::new("folder")).unwrap().unwrap().member, NodeId(0));
+    joined(engine.as_ref(), id, &told, &group()).unwrap();
+    let (applied, state) = load(&engine, Path::new("folder")).unwrap();
+    assert_eq!((applied.index, applied.members.len()), (LogIndex(0), 0));
+    let roster = Arc::new(Roster::new(Vec::new(), group()));
+    assert_eq!(roster.get(NodeId(2)).unwrap().address, "127.0.0.1:2", "told of");
+    let state = Arc::new(RwLock::new(state));
+    let machine = StateMachine::new(engine.clone(), state.clone(), roster.clone(), applied);
+    let mut receiver = Replica { engine, memory: newcomer, state, machine, next: LogIndex(1) };
+    let install = receiver.receive(&mut replica);
+    assert_eq!(receiver.machine.install(install).unwrap().len(), 4);
+    assert_eq!(roster.list().len(), 4);
+    assert_eq!(receiver.state.read().members(), replica.state.read().members());
+    let engine: Arc<dyn Engine> = Arc::new(receiver.memory.crash(|written| written));
+    let again = identity(engine.as_ref(), Path::new("folder")).unwrap().unwrap();
+    assert_eq!((again.member, again.joined.unwrap().data_id), (id, 8));
+    assert_eq!(load(&engine, Path::new("folder")).unwrap().0.members.len(), 4);
 }

@@ -1,5 +1,6 @@
 //! Golden scripts: pause, room, reasons, eviction, filters.
 
+use quorate_placement::core::checker::{Verdict, boundary};
 use quorate_placement::core::filter::{
     Filtered, better_isolated, in_words, select_surplus, select_target,
 };
@@ -196,6 +197,25 @@ fn a_voter_that_could_stand_farther_off_is_found() {
     assert!(waits.contains(&(StoreId(5), Filtered::Snapshots(9))), "{waits:?}");
     view.stores.get_mut(&StoreId(5)).unwrap().state = StoreState::Down;
     assert_eq!(select_target(&view, &infos[1], Some(StoreId(4))), Ok(StoreId(2)));
+}
+
+#[test]
+fn a_region_is_split_where_other_rules_begin() {
+    let mut model = Model::plain(3);
+    model.fill(&even(3, MIB));
+    // The regions begin at the empty key, at k000001 and at k000002.
+    let text =
+        "1 voter from \"k000001a\" to \"k000002\"; 1 learner from \"k000001b\" to \"k000001c\"";
+    let rules = RuleSet::parse(text, 3).unwrap();
+    model.policy = Policy { rules, ..(*model.policy).clone() }.into();
+    model.observe(STEP);
+    let view = model.view();
+    let verdicts: Vec<Verdict> =
+        view.regions.iter().map(|region| boundary::check(&view, &region.info)).collect();
+    let Verdict::Repair(split) = &verdicts[1] else { panic!("{verdicts:?}") };
+    let keys = ["k000001a", "k000001b", "k000001c"].map(bytes::Bytes::from);
+    assert_eq!((split.by, &split.goal), ("split-checker", &Goal::Split { keys: keys.to_vec() }));
+    assert_eq!((&verdicts[0], &verdicts[2]), (&Verdict::Fine, &Verdict::Fine));
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl Directory {
             return PeerAdmission::Hold;
         }
         let view = GroupView::new(region.id, to);
-        let state = State::Uninitialized { expected: None };
+        let state = State::Uninitialized { since: region.epoch, expected: None };
         let local = LocalRegion::new(region.id, to, Arc::clone(&view), state);
         order.waiting.insert(region.id, Arc::clone(&local));
         self.map(region.id).write().insert(region.id, local);
@@ -149,7 +149,8 @@ impl Directory {
         order.check_snapshot(&local, &region)?;
         match &*local.state() {
             State::Uninitialized { .. } => {
-                local.set(State::Uninitialized { expected: Some(region) });
+                let since = region.epoch;
+                local.set(State::Uninitialized { since, expected: Some(region) });
             }
             State::Serving(_) | State::Installing(_) | State::Removing(_) | State::Tombstone => {}
         }

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_consensus::view::GroupView;
-use quorate_proto::{Peer, PeerId, Region, RegionId};
+use quorate_proto::{Epoch, Peer, PeerId, Region, RegionId};
 
 /// What this store's replica of a region is at. Replaced as a whole, by the applier only.
 #[derive(Debug, Clone)]
 pub enum State {
     /// It takes part in elections but waits for its first snapshot.
     Uninitialized {
+        /// Of the configuration that it was let in for: it is a member at that epoch.
+        since: Epoch,
         /// The region that a snapshot under way will bring; no other snapshot may touch its range.
         expected: Option<Arc<Region>>,
     },

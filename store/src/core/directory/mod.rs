@@ -306,7 +306,7 @@ impl Order {
         self.check_free(region)?;
         for other in self.waiting.values().filter(|other| other.id() != region.id) {
             match &*other.state() {
-                State::Uninitialized { expected: Some(expected) }
+                State::Uninitialized { expected: Some(expected), .. }
                     if expected.range.overlaps(&region.range) =>
                 {
                     return Err(Conflict::Overlap { region: region.id, other: other.id() });

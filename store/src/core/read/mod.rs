@@ -12,12 +12,16 @@
 //!    same. Between 1 and 3 the process may have been paused, leadership lost, the region split,
 //!    replaced by a snapshot or removed; then what was read is worth nothing.
 //!
+//! A stale read ([`ReadPath::admit_stale`]) asks nobody: the replica knows up to when it has
+//! everything, and how old that is by now.
+//!
 //! A scan must begin inside the region and ends with it; the client goes on in the next one. Fewer
 //! rows than asked for mean to clients that the region has no more, so an answer that would be too
 //! large for them to decode is refused ([`RegionError::AnswerTooLarge`]), never cut.
 
 mod collect;
 mod scan;
+mod stale;
 
 use std::sync::Arc;
 
@@ -32,6 +36,7 @@ use thiserror::Error;
 
 use self::collect::Collector;
 pub use self::scan::Scan;
+pub use self::stale::StaleClock;
 use super::directory::{Admitted, Directory};
 use super::error::RegionError;
 use super::keys;
@@ -66,6 +71,8 @@ enum Grant {
     Lease(Lease),
     /// An index that was applied before.
     Index,
+    /// The replica is fresh enough until then, by the local clock.
+    Fresh(Instant),
 }
 
 /// Why a read failed.
@@ -97,7 +104,7 @@ impl Pass {
     pub fn renew(&self) -> bool {
         match self.grant {
             Grant::Lease(lease) => lease.renew,
-            Grant::Index => false,
+            Grant::Index | Grant::Fresh(_) => false,
         }
     }
 }
@@ -108,8 +115,8 @@ impl ReadPath {
         Self { directory, engine }
     }
 
-    /// Admits a read at `now`. `stale_read` is served as a read from any replica at a read index:
-    /// fresher than asked for.
+    /// Admits a read at `now`. Where a `stale_read` finds no lease here, which would be fresher
+    /// than asked for, go on with [`ReadPath::admit_stale`].
     ///
     /// # Errors
     /// What the client must look up again.
@@ -141,9 +148,13 @@ impl ReadPath {
         let holds = match pass.grant {
             Grant::Lease(lease) => pass.admitted.local.view().still_holds(lease, now),
             Grant::Index => true,
+            Grant::Fresh(until) => now <= until,
         };
         if !pass.admitted.unchanged() {
             return Err(Unconfirmed::Region(self.changed(&pass.admitted)));
+        }
+        if let (Grant::Fresh(_), false) = (pass.grant, holds) {
+            return Err(Unconfirmed::Region(stale::too_old(&pass.admitted, 0)));
         }
         if holds { Ok(()) } else { Err(Unconfirmed::NeedsIndex(pass.region())) }
     }

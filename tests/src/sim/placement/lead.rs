@@ -2,11 +2,13 @@
 
 use quorate_placement::core::command::{self, Command, MAX_SAVED_REGIONS};
 use quorate_placement::core::leader::Leader;
+use quorate_placement::core::lifecycle::ReplicaRole;
+use quorate_placement::core::operators::Goal;
 use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::report::Report;
 use quorate_placement::core::split;
 use quorate_proto::wire::placement as wire;
-use quorate_proto::{NodeId, Term};
+use quorate_proto::{NodeId, Role, Term};
 
 use super::{Asked, MEMBERS, MemberRole, Session, Waiting};
 use crate::sim::messages::{Ask, Told};
@@ -92,6 +94,7 @@ impl MemberRole {
             id: NodeId(MEMBERS + number),
             name: format!("m{number}"),
             address: format!("m{number}:1"),
+            role: Role::Voter,
         };
         let knobs = &host.cx.knobs;
         Command::Initialize {
@@ -99,7 +102,12 @@ impl MemberRole {
             members: (1..=knobs.members).map(member).collect(),
             initial_stores: knobs.stores as u32,
             replicas: knobs.replicas,
-            version: command::CLUSTER_VERSION,
+            // Before that form of the cluster, nobody plans.
+            version: if knobs.planned {
+                command::CLUSTER_VERSION
+            } else {
+                command::PLANS_SINCE - 1
+            },
         }
     }
 
@@ -173,6 +181,19 @@ impl MemberRole {
                 }
                 Err(refusal) => Told::Refused(refusal.to_string()),
             },
+            Ask::Replica { region, add, remove } => {
+                let role = ReplicaRole::Standard;
+                let goal = match (*add, *remove) {
+                    (Some(to), Some(from)) => Goal::MoveReplica { from, to },
+                    (Some(to), None) => Goal::AddReplica { to, role },
+                    (None, Some(from)) => Goal::RemoveReplica { from },
+                    (None, None) => return Some(Told::Done),
+                };
+                match session.leader.change_replica(state, *region, goal, false, now) {
+                    Ok(_) => Told::Done,
+                    Err(refusal) => Told::Refused(refusal.to_string()),
+                }
+            }
             Ask::Transfer { region, to } => match session.leader.transfer(*region, *to, now) {
                 Ok(_) => Told::Done,
                 Err(refusal) => Told::Refused(refusal.to_string()),

@@ -113,6 +113,9 @@ impl MemberRole {
                 | Answer::Time { .. }
                 | Answer::SafePoint(_)
                 | Answer::Refused(_)
+                | Answer::MemberJoined(_)
+                | Answer::MemberRefused(_)
+                | Answer::MembersChanged
                 | Answer::BadSetting(_),
             ) => {}
         }
@@ -151,7 +154,7 @@ impl MemberRole {
 }
 
 fn group_of(state: &State) -> Option<Vec<Member>> {
-    let members: Vec<Member> = state.members().values().map(command::Member::voter).collect();
+    let members: Vec<Member> = state.members().values().map(command::Member::raft).collect();
     (!members.is_empty()).then_some(members)
 }
 

@@ -226,7 +226,8 @@ impl MemberRole {
             | Ask::Region(_)
             | Ask::RegionById(_)
             | Ask::Split(_)
-            | Ask::Transfer { .. } => {
+            | Ask::Transfer { .. }
+            | Ask::Replica { .. } => {
                 let told = self.not_leader();
                 self.respond(asked.from, asked.call, told, host);
             }

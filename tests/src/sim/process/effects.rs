@@ -4,7 +4,7 @@ use quorate_consensus::engine::{Engine, EngineError};
 use quorate_consensus::shard::{self, ApplyTask, Effects, Install, MakeSnapshot, Outgoing, Plane};
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 use raft::eraftpb::MessageType;
 
 use super::Process;
@@ -19,7 +19,7 @@ pub(super) enum Work {
     Apply(Vec<ApplyTask<Token>>),
     Snapshot(MakeSnapshot),
     Install(Install),
-    Destroy(RegionId),
+    Destroy(RegionId, PeerId),
     Discard(String),
 }
 
@@ -55,7 +55,9 @@ impl Process {
         }
         worker.work.extend(effects.snapshots.into_iter().map(Work::Snapshot));
         worker.work.extend(effects.installs.into_iter().map(Work::Install));
-        worker.work.extend(effects.destroyed.into_iter().map(Work::Destroy));
+        worker
+            .work
+            .extend(effects.destroyed.into_iter().map(|(group, peer)| Work::Destroy(group, peer)));
         worker.work.extend(effects.discards.into_iter().map(Work::Discard));
         self.go_on_working(shard, cx);
         if let Some(persist) = effects.persist {
@@ -170,9 +172,9 @@ impl Process {
             Some(Work::Apply(tasks)) => self.apply(tasks, cx)?,
             Some(Work::Snapshot(make)) => self.make_snapshot(make, cx)?,
             Some(Work::Install(install)) => self.install(install, cx)?,
-            Some(Work::Destroy(group)) => {
-                cx.note(format_args!("{} removes {group}", self.id));
-                self.with_role(cx, |role, host| role.destroy(group, host))?;
+            Some(Work::Destroy(group, peer)) => {
+                cx.note(format_args!("{} removes {peer} of {group}", self.id));
+                self.with_role(cx, |role, host| role.destroy(group, peer, host))?;
             }
             Some(Work::Discard(name)) => self.disk.discard_staged(&name)?,
             None => {}

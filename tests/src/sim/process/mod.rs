@@ -155,7 +155,7 @@ impl Process {
             | E::Read { group, .. }
             | E::RenewLease { group }
             | E::TransferLeader { group, .. }
-            | E::Destroy { group }
+            | E::Destroy { group, .. }
             | E::Applied { group, .. }
             | E::SnapshotTaken { group, .. }
             | E::SnapshotSent { group, .. }

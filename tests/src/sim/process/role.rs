@@ -10,7 +10,7 @@ use quorate_consensus::shard::{
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::GroupView;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::sim::chance::Concern;
 use crate::sim::cx::Cx;
@@ -98,10 +98,11 @@ impl Role {
     pub(crate) fn destroy(
         &mut self,
         group: RegionId,
+        peer: PeerId,
         host: &mut Host<'_>,
     ) -> Result<(), EngineError> {
         match self {
-            Role::Store(store) => store.destroy(group, host),
+            Role::Store(store) => store.destroy(group, peer, host),
             Role::Member(_) => Ok(()),
         }
     }

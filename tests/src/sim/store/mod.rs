@@ -15,7 +15,7 @@ use quorate_consensus::node::Outcome;
 use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup};
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{Epoch, NodeId, RegionId, StoreId};
+use quorate_proto::{Epoch, NodeId, PeerId, RegionId, StoreId};
 use quorate_store::core::{Answer, Applier, Directory, ReadPath, Reporter, keys, snapshot};
 
 use self::serving::{Job, Waiting};
@@ -200,14 +200,18 @@ impl StoreRole {
     pub(crate) fn destroy(
         &mut self,
         group: RegionId,
+        peer: PeerId,
         host: &mut Host<'_>,
     ) -> Result<(), EngineError> {
-        let Some(local) = self.directory.get(group) else { return Ok(()) };
+        let here = self.directory.get(group).filter(|here| here.peer() == peer);
+        if here.is_none() {
+            return Ok(());
+        }
         if host.cx.is(Mutant::RemovedStays) {
             return Ok(());
         }
         self.applier.destroy(group)?;
-        host.cx.checks.destroyed(host.node, group, local.peer());
+        host.cx.checks.destroyed(host.node, group, peer);
         if host.cx.is(Mutant::DestroyedWithoutTombstone) {
             let mut batch = WriteBatch::new();
             batch.delete(Cf::Meta, keys::region_state(group));

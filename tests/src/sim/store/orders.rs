@@ -9,8 +9,9 @@ use quorate_proto::wire::placement::change_peers_step::Change;
 use quorate_proto::wire::placement::order::Step;
 use quorate_proto::wire::placement::{DestroyPeerStep, Order};
 use quorate_proto::{Epoch, NodeId, PeerId, Region, RegionId, StoreId};
-use quorate_store::core::Admitted;
+use quorate_store::core::directory::Conflict;
 use quorate_store::core::peers::{self, PeersPlan};
+use quorate_store::core::{Admitted, PeerAdmission};
 
 use super::StoreRole;
 use super::serving::Waiting;
@@ -88,8 +89,9 @@ impl StoreRole {
         let group = RegionId(step.region_id);
         let Some(local) = self.directory.get(group) else { return };
         let epoch = step.epoch.map(Epoch::from).unwrap_or_default();
-        if local.peer() == PeerId(step.peer_id) && peers::was_removed(&local, epoch) {
-            host.mail.push(shard::Event::Destroy { group });
+        let peer = PeerId(step.peer_id);
+        if local.peer() == peer && peers::was_removed(&local, epoch) {
+            host.mail.push(shard::Event::Destroy { group, peer });
         }
     }
 
@@ -112,8 +114,20 @@ impl StoreRole {
     pub(super) fn is_lost(&mut self, region: &Region, host: &mut Host<'_>) {
         let group = region.id;
         let Some(local) = self.directory.get(group) else { return };
-        if region.peer(local.peer()).is_none() && peers::was_removed(&local, region.epoch) {
-            host.mail.push(shard::Event::Destroy { group });
+        if peers::is_removed(&local, region) {
+            let peer = local.peer();
+            host.mail.push(shard::Event::Destroy { group, peer });
+        }
+    }
+
+    /// Placement has told of the region of a replica that is spoken to.
+    pub(super) fn welcome(&mut self, region: &Region, peer: PeerId, host: &mut Host<'_>) {
+        match self.directory.admit_peer(region, peer) {
+            PeerAdmission::Create(new) => host.mail.push(shard::Event::Create(new)),
+            PeerAdmission::Refuse(Conflict::OtherPeer { actual, .. }) if actual < peer => {
+                self.is_lost(region, host);
+            }
+            PeerAdmission::Refuse(_) | PeerAdmission::Exists | PeerAdmission::Hold => {}
         }
     }
 

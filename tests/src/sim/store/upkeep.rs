@@ -12,7 +12,7 @@ use quorate_placement::core::command::Joining;
 use quorate_proto::wire::command::StoreIdent;
 use quorate_proto::wire::placement::StoreReport;
 use quorate_proto::{NodeId, PeerId, Region, RegionId, StoreId};
-use quorate_store::core::{Admitted, PeerAdmission, keys, split};
+use quorate_store::core::{Admitted, keys, split};
 
 use super::StoreRole;
 use super::serving::Waiting;
@@ -204,9 +204,7 @@ impl StoreRole {
                 }
             }
             (Some(Purpose::Stranger(peer)), Told::Region(Some((region, _)))) => {
-                if let PeerAdmission::Create(new) = self.directory.admit_peer(&region, peer) {
-                    host.mail.push(shard::Event::Create(new));
-                }
+                self.welcome(&region, peer, host);
             }
             (Some(Purpose::Lost), Told::Region(Some((region, _)))) => {
                 self.is_lost(&region, host);

@@ -18,7 +18,7 @@ use super::World;
 use super::nemesis::NOBODY;
 use crate::sim::agenda::MS;
 use crate::sim::chance::{Concern, Lane};
-use crate::sim::messages::{Body, Event, Told};
+use crate::sim::messages::{Ask, Body, Event, Told};
 use crate::sim::placement::MEMBERS;
 
 /// Ids of replicas that the mover makes.
@@ -42,6 +42,12 @@ impl World {
         let regions: Vec<RegionId> = self.cx.checks.regions().map(|region| region.id).collect();
         let chosen = if wild { vec![self.choose(&regions)] } else { regions };
         for id in chosen {
+            if self.cx.knobs.planned {
+                if wild {
+                    self.ask_for_move(id);
+                }
+                continue;
+            }
             self.destroy_leftovers(id);
             let Some((leader, region)) = self.region_at_leader(id) else { continue };
             if let Some(change) = self.next_change(&region, leader, wild) {
@@ -70,6 +76,19 @@ impl World {
         let told = Told::Orders(StoreOrders { orders: vec![order], ..StoreOrders::default() });
         let body = Body::Told { call: 0, told };
         self.cx.send(NodeId(NOBODY), store.into(), Lane::Services, body);
+    }
+
+    /// Asks placement for a replica more, one less, or one elsewhere.
+    fn ask_for_move(&mut self, id: RegionId) {
+        let Some((_, region)) = self.region_at_leader(id) else { return };
+        let from = self.choose(&region.peers).store;
+        let spare = self.spare(&region);
+        let (add, remove) = match self.cx.within(Concern::Mover, (0, 5)) {
+            0..=2 if !spare.is_empty() => (Some(self.choose(&spare)), Some(from)),
+            3 | 4 if !spare.is_empty() => (Some(self.choose(&spare)), None),
+            _ => (None, Some(from)),
+        };
+        self.ask_placement(&Ask::Replica { region: id, add, remove });
     }
 
     /// Stores that are not lost and have no replica.

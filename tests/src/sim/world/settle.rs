@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, MemoryEngine, Reader};
 use quorate_proto::wire::command::{PeerState, RegionState};
 use quorate_proto::{KeyRange, NodeId, PeerId, Region, RegionId, Role, StoreId};
 
-use quorate_store::core::keys;
+use quorate_store::core::{LocalRegion, keys};
 
 use super::World;
 use crate::sim::agenda::MS;
@@ -61,13 +62,20 @@ impl World {
         self.run_errands(gets);
     }
 
-    /// Replicas that think they are awake.
+    /// Replicas that think they are awake. A learner that has lost sight of its leader's process
+    /// is not looked at: it cannot campaign, so it wakes nobody, and stays up until the next word.
     fn awake(&self) -> Vec<(NodeId, RegionId)> {
         let mut awake = Vec::new();
         for process in self.processes.values() {
             let Some(store) = process.up.as_ref().and_then(|up| up.role.store()) else { continue };
             let locals = store.directory.all();
-            let not_asleep = locals.iter().filter(|local| !local.view().is_asleep());
+            let votes = |local: &&Arc<LocalRegion>| {
+                let region = local.region();
+                let me = region.as_ref().and_then(|region| region.peer(local.peer()));
+                me.is_none_or(|me| me.role != Role::Learner)
+            };
+            let awake_ones = locals.iter().filter(|local| !local.view().is_asleep());
+            let not_asleep = awake_ones.filter(votes);
             awake.extend(not_asleep.map(|local| (process.id, local.id())));
         }
         awake
@@ -157,7 +165,8 @@ fn leftovers(process: &Process, store: &StoreRole) -> Option<String> {
         // Records of raft begin with the number of their group. The vote of a replica that never
         // had data stays where nobody has told its store that it was removed.
         let group = key.get(..8).and_then(|group| group.try_into().ok()).map(u64::from_be_bytes);
-        stray = group.filter(|group| gone.contains(group) && !hosted.contains(group));
+        let is_entry = key.len() > 9;
+        stray = group.filter(|it| is_entry && gone.contains(it) && !hosted.contains(it));
         if stray.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(scanned.is_ok(), "the disk of a running process can be read");

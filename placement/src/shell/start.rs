@@ -1,0 +1,206 @@
+//! Which member this process is: a founding one by its settings, one that joins a running group,
+//! or whichever its folder says.
+//!
+//! One that joins draws a data id first and keeps it, so that it gets the same answer whenever it
+//! asks again; then it asks for its id and writes that down. It knows nothing of the group's state
+//! until the leader has sent it a snapshot.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use quorate_consensus::engine::Engine;
+use quorate_proto::wire::placement::JoinPlacementRequest;
+use quorate_proto::{NodeId, Role};
+
+use super::disk::{self, Applied, Identity, Joined, Opened};
+use super::joining;
+use crate::config::PlacementConfig;
+use crate::core::command::Member;
+use crate::core::state::State;
+use crate::error::PlacementError;
+
+/// What a member starts from.
+pub(crate) struct Start {
+    pub(crate) me: Member,
+    pub(crate) applied: Applied,
+    pub(crate) state: State,
+    /// By what the members know each other (see ADR 11).
+    pub(crate) fingerprint: u64,
+    /// Those it was told of when it joined.
+    pub(crate) told: Vec<Member>,
+    /// Of its folder; 0 of a founding member.
+    pub(crate) data_id: u64,
+}
+
+/// Finds out; joins where that is wanted, for as long as it takes.
+///
+/// # Errors
+/// The folder is another member's, damaged, or not what the settings say; the group refuses.
+pub(crate) async fn start(
+    config: &PlacementConfig,
+    engine: &Arc<dyn Engine>,
+    bound: SocketAddr,
+) -> Result<Start, PlacementError> {
+    let known = disk::identity(engine.as_ref(), &config.data)?;
+    match known {
+        Some(Identity { joined: Some(joined), member, first }) => {
+            check_joined(config, member, &joined, bound)?;
+            match member {
+                NodeId(0) => join(config, engine, joined).await,
+                member => joined_before(config, engine, member, joined, first),
+            }
+        }
+        Some(Identity { joined: None, member, .. }) if !config.join.is_empty() => {
+            let folder = config.data.display().to_string();
+            Err(PlacementError::NotEmpty { folder, found: member.0 })
+        }
+        None if !config.join.is_empty() => {
+            let joined = Joined {
+                data_id: rand::random::<u64>().max(1),
+                fingerprint: 0,
+                name: config.name.clone(),
+                address: advertised(config, bound)?,
+            };
+            disk::begin_joining(engine.as_ref(), &config.data, &joined)?;
+            join(config, engine, joined).await
+        }
+        Some(Identity { joined: None, .. }) | None => founding(config, engine, bound),
+    }
+}
+
+async fn join(
+    config: &PlacementConfig,
+    engine: &Arc<dyn Engine>,
+    mut joined: Joined,
+) -> Result<Start, PlacementError> {
+    if config.join.is_empty() {
+        let folder = config.data.display().to_string();
+        return Err(PlacementError::JoinBegun { folder });
+    }
+    let request = JoinPlacementRequest {
+        cluster_id: 0,
+        member_id: 0,
+        name: joined.name.clone(),
+        address: joined.address.clone(),
+        data_id: joined.data_id,
+    };
+    tracing::info!(through = %config.join.join(","), "asks to join the placement group");
+    let answer =
+        joining::join(&config.join, &request).await.map_err(PlacementError::JoinRefused)?;
+    let member = NodeId(answer.member_id);
+    joined.fingerprint = answer.fingerprint;
+    if joined.name.is_empty() {
+        joined.name = format!("placement-{}", member.0);
+    }
+    let told = answer.members.into_iter().map(|told| Member {
+        id: NodeId(told.id),
+        name: told.name,
+        address: told.address,
+        role: if told.learner { Role::Learner } else { Role::Voter },
+    });
+    let told: Vec<Member> = told.collect();
+    disk::joined(engine.as_ref(), member, &joined, &told)?;
+    tracing::info!(member = member.0, members = told.len(), "waits for the group's state");
+    joined_before(config, engine, member, joined, told)
+}
+
+fn joined_before(
+    config: &PlacementConfig,
+    engine: &Arc<dyn Engine>,
+    member: NodeId,
+    joined: Joined,
+    told: Vec<Member>,
+) -> Result<Start, PlacementError> {
+    let (applied, state) = disk::load(engine, &config.data)?;
+    let me = applied.members.iter().find(|one| one.id == member).cloned();
+    let me = match me {
+        Some(me) => me,
+        None if applied.index.0 == 0 => {
+            let Joined { name, address, .. } = joined;
+            Member { id: member, name, address, role: Role::Learner }
+        }
+        None => return Err(left(config, member)),
+    };
+    let Joined { data_id, fingerprint, .. } = joined;
+    Ok(Start { me, applied, state, fingerprint, told, data_id })
+}
+
+fn check_joined(
+    config: &PlacementConfig,
+    member: NodeId,
+    joined: &Joined,
+    bound: SocketAddr,
+) -> Result<(), PlacementError> {
+    let folder = config.data.display().to_string();
+    // 1 is what nobody set.
+    if config.id != 1 && member.0 != 0 && config.id != member.0 {
+        let (found, configured) = (member.0, config.id);
+        return Err(PlacementError::OtherMember { folder, found, configured });
+    }
+    let now = advertised(config, bound)?;
+    if now != joined.address {
+        return Err(PlacementError::AddressMoved { joined: joined.address.clone(), now });
+    }
+    Ok(())
+}
+
+fn founding(
+    config: &PlacementConfig,
+    engine: &Arc<dyn Engine>,
+    bound: SocketAddr,
+) -> Result<Start, PlacementError> {
+    let id = NodeId(config.id);
+    let group = group_of(config, engine.as_ref(), &bound.to_string())?;
+    let Opened { applied, state, first } = disk::open(engine, &config.data, id, &group)?;
+    let me = applied.members.iter().find(|member| member.id == id).cloned();
+    let me = me.ok_or_else(|| left(config, id))?;
+    let fingerprint = disk::fingerprint(&first);
+    Ok(Start { me, applied, state, fingerprint, told: Vec::new(), data_id: 0 })
+}
+
+/// The group that a founding member belongs to: as configured, as first started, or itself alone.
+fn group_of(
+    config: &PlacementConfig,
+    engine: &dyn Engine,
+    bound: &str,
+) -> Result<Vec<Member>, PlacementError> {
+    let configured = config.group().map_err(PlacementError::Config)?;
+    if !configured.is_empty() {
+        return Ok(configured);
+    }
+    if let Some(identity) = disk::identity(engine, &config.data)? {
+        return Ok(identity.first);
+    }
+    Ok(vec![Member {
+        id: NodeId(config.id),
+        name: config.effective_name(),
+        address: bound.to_owned(),
+        role: Role::Voter,
+    }])
+}
+
+/// The address that the others are told.
+fn advertised(config: &PlacementConfig, bound: SocketAddr) -> Result<String, PlacementError> {
+    if !config.advertise.is_empty() {
+        return Ok(config.advertise.clone());
+    }
+    if bound.ip().is_unspecified() {
+        return Err(PlacementError::BadAddress {
+            what: "listen",
+            address: bound.to_string(),
+            reason: "it means every address of this machine, which others cannot dial; set \
+                     advertise to HOST:PORT"
+                .to_owned(),
+        });
+    }
+    Ok(bound.to_string())
+}
+
+fn left(config: &PlacementConfig, member: NodeId) -> PlacementError {
+    let folder = config.data.display().to_string();
+    PlacementError::Left(format!(
+        "placement-{}, whose data folder is {folder}, was taken out of its placement group; start \
+         it with an empty data folder and join, and it gets an id of its own",
+        member.0
+    ))
+}

@@ -1,0 +1,74 @@
+//! Placement grows from one process to three while a cluster serves, and loses the first.
+
+use std::time::Duration;
+
+use quorate_tests::process::{Cluster, Node, Shape, eventually};
+use serde_json::Value;
+
+use crate::RECOVERY;
+
+/// A newcomer syncs, waits for its partner and is promoted within seconds; this machine may be slow.
+const GROWN: Duration = Duration::from_secs(90);
+
+/// The members of placement as the program lists them: name and state.
+fn members(cluster: &Cluster, through: &str) -> Result<Vec<(String, String)>, String> {
+    let given = format!("--placement={through}");
+    let ran = cluster.quorate(&["member", "list", "placement", "-o", "json", &given]);
+    if ran.code != 0 {
+        return Err(ran.stderr);
+    }
+    let rows: Value = serde_json::from_str(&ran.stdout).map_err(|error| error.to_string())?;
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let rows = rows.as_array().ok_or_else(|| format!("no list: {}", ran.stdout))?;
+    Ok(rows.iter().map(|row| (text(row, "member"), text(row, "state"))).collect())
+}
+
+fn all_active(members: &[(String, String)], count: usize) -> Result<(), String> {
+    let active = members.iter().filter(|(_, state)| state == "Active").count();
+    match active == count && members.len() == count {
+        true => Ok(()),
+        false => Err(format!("{members:?}")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_placement_member_becomes_three_and_the_first_may_die() {
+    let mut cluster = Cluster::start(Shape { placements: 1, ..Shape::default() }).await;
+    let client = cluster.client().await;
+    client.put("a/before", "one member").await.unwrap();
+    let first = cluster.placements[0].address.clone();
+    for number in 2..=3 {
+        let flags = vec![format!("--join={first}")];
+        let mut node = Node::new(cluster.home(), "placement", number, flags);
+        node.start();
+        cluster.placements.push(node);
+    }
+    eventually("three members are active", GROWN, || async {
+        all_active(&members(&cluster, &first)?, 3)
+    })
+    .await;
+    for store in &cluster.stores {
+        // The store was told of the first member only.
+        eventually("the store learns of the new members", RECOVERY, || async {
+            let learnt = store.log_text().matches("learnt of a placement member").count();
+            (learnt >= 2).then_some(()).ok_or_else(|| format!("{learnt} are learnt"))
+        })
+        .await;
+    }
+    cluster.placements[0].kill();
+    let second = cluster.placements[1].address.clone();
+    eventually("the others list the members", GROWN, || async {
+        all_active(&members(&cluster, &second)?, 3)
+    })
+    .await;
+    eventually("the client goes on", RECOVERY, || async {
+        client.put("a/after", "two of three").await.map_err(|error| error.to_string())
+    })
+    .await;
+    let fresh = cluster.client().await;
+    assert_eq!(fresh.get("a/before").await.unwrap().as_deref(), Some(&b"one member"[..]));
+    assert_eq!(fresh.get("a/after").await.unwrap().as_deref(), Some(&b"two of three"[..]));
+    // Only the leader that stores report to can say so.
+    cluster.placements[0].start();
+    cluster.healthy().await;
+}
