@@ -204,7 +204,7 @@ pub const KNOWN: &[Known] = &[
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadSetting {
     /// No such name.
-    #[error("there is no setting {0}; `quorate settings` lists them")]
+    #[error("there is no setting {0}; `quorate settings list` shows those there are")]
     Unknown(String),
     /// Not what it must be.
     #[error("{name} must be {wanted}, not {value:?}")]

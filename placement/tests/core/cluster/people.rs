@@ -145,7 +145,7 @@ fn settings_are_checked_before_they_are_changed() {
     );
     assert_eq!(
         check("colour", "red"),
-        Err("there is no setting colour; `quorate settings` lists them".into())
+        Err("there is no setting colour; `quorate settings list` shows those there are".into())
     );
     assert_eq!(
         check("store.suspect_ms", "86400000"),
