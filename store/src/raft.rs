@@ -120,6 +120,9 @@ pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
     write_snapshots(&node.snapshots(), page);
 }
 
+/// One number of a snapshot.
+type Figure = fn(&SnapshotProgress) -> u64;
+
 /// Writes how far the snapshots on their way have come.
 fn write_snapshots(all: &[SnapshotProgress], page: &mut Exposition) {
     let directions = [(true, "sending"), (false, "receiving")];
@@ -132,7 +135,7 @@ fn write_snapshots(all: &[SnapshotProgress], page: &mut Exposition) {
             page.sample(name, &[("direction", direction), ("state", state)], count);
         }
     }
-    let bytes: [(&str, &str, fn(&SnapshotProgress) -> u64); 2] = [
+    let bytes: [(&str, &str, Figure); 2] = [
         ("quorate_raft_snapshot_progress_bytes", "Bytes moved of a snapshot.", |s| s.bytes),
         ("quorate_raft_snapshot_total_bytes", "Bytes of a snapshot, roughly.", |s| s.total_bytes),
     ];

@@ -252,7 +252,6 @@ impl Heartbeats {
             snapshots_receiving: on_their_way(false),
             cpu_us: process::cpu_us(),
             refusals: self.nudge.refusals(),
-            ..StoreReport::default()
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
         self.time.ask(*sequence, clock::now());
