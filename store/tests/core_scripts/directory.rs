@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quorate_proto::wire::{kvrpcpb::Context, metapb};
 use quorate_proto::{Epoch, PeerId, Region, RegionId, StoreId, Term};
 use quorate_store::core::directory::Conflict;
+use quorate_store::core::peers::was_removed;
 use quorate_store::core::{PeerAdmission, RegionError, State};
 
 use super::world::{World, child, context, peer, region};
@@ -160,6 +161,9 @@ fn a_message_may_create_a_replica_only_where_nothing_is_in_its_way() {
     assert_eq!(refused, RegionError::NotInitialized(RegionId(5)));
     assert!(matches!(&*world.local(5).state(), State::Uninitialized { expected: None, .. }));
     assert_eq!(directory.len(), 1);
+    // Whoever speaks of the time before it came does not mean that it was removed.
+    let (before, after) = (Epoch { conf_ver: 1, version: 9 }, Epoch { conf_ver: 2, version: 1 });
+    assert!(!was_removed(&world.local(5), before) && was_removed(&world.local(5), after));
 
     // Removed for good; a later replica of the same region may come.
     world.applier.destroy(RegionId(5)).unwrap();

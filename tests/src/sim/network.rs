@@ -60,8 +60,11 @@ impl Network {
     /// That link is whole. Returns what it held.
     pub(crate) fn join(&mut self, from: NodeId, to: NodeId) -> Vec<Packet> {
         self.cut.remove(&(from, to));
-        let is_its = |(f, t, _): &Link, _: &mut Vec<Packet>| (*f, *t) == (from, to);
-        self.held.extract_if(.., is_its).flat_map(|(_, packets)| packets).collect()
+        let (its, rest): (BTreeMap<Link, Vec<Packet>>, _) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|((f, t, _), _)| (*f, *t) == (from, to));
+        self.held = rest;
+        its.into_values().flatten().collect()
     }
 
     pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {

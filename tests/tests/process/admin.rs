@@ -92,8 +92,11 @@ async fn replicas(cluster: &Cluster) {
         assert!(told.contains(words), "{words:?} is not in\n{told}");
     }
     let ended = json(cluster, &["operator", "list", "--ended"]);
-    let moved =
-        ended.as_array().unwrap().iter().find(|one| one["operator"].to_string() == operator);
+    let moved = ended
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["operator"].as_u64() == operator.parse().ok());
     assert_eq!(moved.expect("it is remembered")["ended"], "done", "{ended}");
 
     // The store that gave it away takes a learner that stays one.

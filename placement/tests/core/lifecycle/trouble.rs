@@ -282,3 +282,20 @@ fn an_old_configuration_decides_nothing() {
     world.seconds(15);
     assert_eq!(world.voters(), [1, 3, 4]);
 }
+
+#[test]
+fn who_is_missing_where_no_leader_has_reported_was_not_removed() {
+    let mut world = World::new(3, 5);
+    let learner = member(4, Role::Learner);
+    let aim = Aim::Vote { replacing: None };
+    world.records.push(Record::found(&learner, aim, State::Syncing, world.now_ms));
+    // A new placement leader knows the group as it was last saved, which is before it came.
+    world.group.leader = None;
+    world.second();
+    assert_eq!(world.state(4), State::Syncing);
+    world.group.members.push(learner);
+    world.group.leader = Some(PeerId(10));
+    world.second();
+    assert_eq!(world.state(4), State::Syncing);
+    assert!(world.changes.is_empty(), "nothing to compensate for");
+}
