@@ -42,14 +42,14 @@ impl World {
 
     /// Every process sends its beats at `time_ms`; those between the pairs in `cut` are lost.
     fn round(&mut self, time_ms: u64, cut: &[(usize, usize)]) {
-        for from in 0..3 {
-            let to: Vec<NodeId> = NODES.into_iter().filter(|node| *node != NODES[from]).collect();
+        for (from, me) in NODES.into_iter().enumerate() {
+            let to: Vec<NodeId> = NODES.into_iter().filter(|node| *node != me).collect();
             let now = Instant::from_millis(time_ms);
             let beats = self.vigils[from].beats(&to, time_ms, now, &self.sleepers[from]);
             for (node, beat) in beats {
                 let to = node.0 as usize - 1;
                 if !cut.contains(&(from, to)) && !cut.contains(&(to, from)) {
-                    self.vigils[to].heard(NODES[from], &beat, now, &self.sleepers[to]);
+                    self.vigils[to].heard(me, &beat, now, &self.sleepers[to]);
                 }
             }
         }
