@@ -71,7 +71,7 @@ async fn change(addresses: &[String], node: u64, action: Action, with: u64) -> R
         force: false,
     };
     let changed =
-        at_leader(addresses, async |mut admin| admin.change_member(request.clone()).await);
+        at_leader(addresses, async |mut admin| admin.change_member(request).await);
     changed.await.map(|_| ())
 }
 

@@ -288,7 +288,7 @@ fn who_is_missing_where_no_leader_has_reported_was_not_removed() {
     let mut world = World::new(3, 5);
     let learner = member(4, Role::Learner);
     let aim = Aim::Vote { replacing: None };
-    world.records.push(Record::found(&learner, aim, State::Syncing, world.now_ms));
+    world.records.push(Record::found(&world.group, &learner, aim, State::Syncing, world.now_ms));
     // A new placement leader knows the group as it was last saved, which is before it came.
     world.group.leader = None;
     world.second();
