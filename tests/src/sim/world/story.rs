@@ -7,7 +7,7 @@ use crate::sim::client::{Client, key};
 use crate::sim::messages::{Event, Operation, Wake};
 
 /// Operations that a seed must complete, or its test has shown nothing.
-const FLOOR: u64 = 30;
+const FLOOR: u64 = 20;
 
 impl World {
     pub(super) fn story(&mut self) {
