@@ -1,3 +1,5 @@
+//! Beats of three processes, and what a majority of them vouches for.
+
 use quorate_proto::{NodeId, RegionId};
 
 use super::{Vigil, agreed};
