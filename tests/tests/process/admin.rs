@@ -150,9 +150,16 @@ fn leaders(cluster: &Cluster) {
     let before = leads(&json(cluster, &["status"])).expect("a member leads");
     let ran = cluster.quorate(&["placement", "transfer-leader"]).with_code(0);
     assert!(ran.stderr.contains("placement/"), "{}", ran.stderr);
-    until("another member leads placement", CHANGE, || match leads(&json(cluster, &["status"])) {
-        Some(after) if after != before => Ok(()),
-        other => Err(format!("{other:?}")),
+    // Healthy again: until the stores have told the new leader what they lead, it is not.
+    until("another member leads placement", CHANGE, || {
+        let ran = cluster.quorate(&["status", "-o", "json"]);
+        if ran.code != 0 {
+            return Err(ran.stdout);
+        }
+        match leads(&serde_json::from_str(&ran.stdout).unwrap()) {
+            Some(after) if after != before => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
 }
 

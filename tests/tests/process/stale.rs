@@ -138,5 +138,5 @@ async fn stale_reads_keep_their_bound_and_go_on_without_a_quorum() {
     let scanned = cluster.quorate(&["kv", "scan", "--read", "stale:3600000"]).with_code(0);
     assert!(scanned.stdout.contains('k'), "{}", scanned.stdout);
     let wrong = cluster.quorate(&["kv", "get", "k", "--read", "anybody"]);
-    wrong.refused(1, &["leader, follower, stale"]);
+    wrong.refused(1, &["leader, follower, learner, stale"]);
 }
