@@ -104,6 +104,9 @@ pub(crate) fn judge(status: &StatusResponse) -> Health {
     if status.leaderless > 0 {
         grave.push(format!("{} regions without a leader", status.leaderless));
     }
+    if status.stopped > 0 {
+        grave.push(format!("{} regions stopped by a merge for long", status.stopped));
+    }
     let counted = status.stores.iter().filter(|store| store.state != "Left");
     let away: Vec<&StoreStatus> = counted.filter(|store| !is_serving(store)).collect();
     for store in &away {
@@ -217,6 +220,15 @@ mod tests {
         let health = judge(&status);
         assert_eq!(health.level.code(), Code::Unavailable);
         assert_eq!(health.troubles, ["2 regions without a leader", "placement-1 is away"]);
+    }
+
+    #[test]
+    fn a_region_that_a_merge_has_stopped_for_long_is_unavailable() {
+        let mut status = status();
+        status.stopped = 1;
+        let health = judge(&status);
+        assert_eq!(health.level, Level::Unavailable);
+        assert_eq!(health.troubles, ["1 regions stopped by a merge for long"]);
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn render(status: &StatusResponse, health: &Health, format: Format) -> String {
                 "replicas": status.replicas,
                 "under_replicated": status.under_replicated,
                 "leaderless": status.leaderless,
+                "stopped": status.stopped,
                 "moving": status.operators,
                 "fullest_store_percent": health.fullest_percent,
                 "operations_per_second": status.operations_per_second,

@@ -29,6 +29,7 @@ pub mod lifecycle;
 pub mod limit;
 pub mod load;
 pub mod members;
+pub mod merge;
 pub mod operators;
 pub mod oracle;
 pub mod policy;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use quorate_proto::wire::placement as wire;
-use quorate_proto::{InvalidRegion, LogIndex, PeerId, Region, RegionId, StoreId, Term};
+use quorate_proto::{Epoch, InvalidRegion, LogIndex, PeerId, Region, RegionId, StoreId, Term};
 use thiserror::Error;
 
 use super::command::leader_from_wire;
-use super::tree::{PeerProgress, RegionInfo, RegionStats};
+use super::tree::{Merging, PeerProgress, RegionInfo, RegionStats};
 
 /// Most regions one report may carry; a store with more sends several.
 pub const MAX_REPORTED_REGIONS: usize = 50_000;
@@ -82,6 +82,9 @@ pub enum BadReport {
     /// A bad description.
     #[error(transparent)]
     Region(#[from] InvalidRegion),
+    /// One that is stopped for nobody, or at no epoch.
+    #[error("{0} is reported as stopped for a merge without the target's id and epoch")]
+    Merging(RegionId),
     /// A store reports only what it leads.
     #[error("{0} is reported by a store that does not lead it")]
     NotLed(RegionId),
@@ -134,6 +137,7 @@ fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionIn
     if leader.is_none_or(|leader| leader.store != store) {
         return Err(BadReport::NotLed(region.id));
     }
+    let merging = wire.merging.map(|wire| merging_from_wire(region.id, wire)).transpose()?;
     Ok(RegionInfo {
         region,
         leader,
@@ -142,6 +146,7 @@ fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionIn
         pending: wire.pending_peers.into_iter().map(Into::into).collect(),
         progress: wire.progress.into_iter().map(progress_from_wire).collect(),
         last_index: LogIndex(wire.last_index),
+        merging,
         stats: RegionStats {
             bytes: wire.approximate_bytes,
             keys: wire.approximate_keys,
@@ -152,6 +157,19 @@ fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionIn
         },
         led: true,
     })
+}
+
+fn merging_from_wire(region: RegionId, wire: wire::MergingReport) -> Result<Merging, BadReport> {
+    let target_epoch = wire.target_epoch.map(Epoch::from);
+    match target_epoch.filter(|_| wire.target_id != 0) {
+        Some(target_epoch) => Ok(Merging {
+            target: RegionId(wire.target_id),
+            target_epoch,
+            frozen: LogIndex(wire.frozen_index),
+            everywhere: wire.everywhere,
+        }),
+        None => Err(BadReport::Merging(region)),
+    }
 }
 
 fn progress_from_wire(wire: wire::PeerProgress) -> PeerProgress {

@@ -7,6 +7,7 @@ use quorate_proto::{Peer, RegionId, StoreId};
 use crate::core::events::Event;
 use crate::core::leader::{Leader, OWN, Standing};
 use crate::core::lifecycle::{Record, ReplicaRole};
+use crate::core::merge;
 use crate::core::operators::{Operator, Refused, story};
 use crate::core::schedule::SchedulerStatus;
 use crate::core::state::State;
@@ -26,6 +27,11 @@ pub(crate) fn region(
         by: decision.by.clone(),
         what: decision.what.clone(),
     });
+    let mut decisions: Vec<wire::Decision> = decisions.collect();
+    if let Some(what) = leader.merge_advice(state, region, now) {
+        let (at_ms, by) = (leader.time_ms(now), "merge-checker".to_owned());
+        decisions.push(wire::Decision { at_ms, by, what });
+    }
     let records = leader.members().of(region);
     let load = leader.loads().of(region, now);
     Ok(wire::ExplainRegionResponse {
@@ -41,7 +47,7 @@ pub(crate) fn region(
             .iter()
             .map(|record| lifecycle(state, region, info.last_index.0, record))
             .collect(),
-        decisions: decisions.collect(),
+        decisions,
         written_bytes_per_second: load.written_bytes as u64,
         written_keys_per_second: load.written_keys as u64,
         read_keys_per_second: load.read_keys as u64,
@@ -75,7 +81,9 @@ fn replica(
 fn operator_status(leader: &Leader, operator: &Operator) -> wire::OperatorStatus {
     let info = leader.tree().get(operator.region);
     let records = leader.members().of(operator.region);
-    let story = info.map(|info| story(&operator.goal, &info.region, records)).unwrap_or_default();
+    let story = merge::story(leader.tree(), operator)
+        .or_else(|| info.map(|info| story(&operator.goal, &info.region, records)))
+        .unwrap_or_default();
     wire::OperatorStatus {
         id: operator.id,
         region_id: operator.region.0,

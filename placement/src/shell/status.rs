@@ -49,6 +49,7 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<wire::StatusResponse, St
                 operators: u32::try_from(leader.operators().iter().count()).unwrap_or(u32::MAX),
                 missing_stores: state.missing_stores(),
                 operations_per_second: counts.operations_per_second,
+                stopped: counts.stopped,
             }
         })
         .await?;

@@ -22,6 +22,8 @@ pub struct Counts {
     pub under_replicated: u64,
     /// Those that nobody known to be alive leads.
     pub leaderless: u64,
+    /// Those that a merge has stopped for longer than one takes.
+    pub stopped: u64,
     /// Operations a second of all stores.
     pub operations_per_second: u64,
 }
@@ -94,6 +96,9 @@ impl Leader {
         if group.leader.is_none() {
             wrong.push("no leader that reports".to_owned());
         }
+        if let Some(merging) = info.merging {
+            wrong.push(format!("stopped, to be taken in by {}", merging.target));
+        }
         if group.is_joint() {
             wrong.push("in a joint configuration".to_owned());
         }
@@ -139,6 +144,7 @@ impl Leader {
             let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
             counts.leaderless += u64::from(!led);
         }
+        counts.stopped = self.watch.stopped_for_long(self.time_ms(now)) as u64;
         counts.operations_per_second = serving
             .iter()
             .filter_map(|store| self.stores.last(*store))

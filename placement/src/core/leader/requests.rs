@@ -57,13 +57,18 @@ pub enum MemberAction {
 }
 
 impl Leader {
-    /// Begins a split.
+    /// Begins a split on request.
     ///
     /// # Errors
     /// The region is busy, or too much is under way.
     pub fn split(&mut self, draft: Draft, now: Instant) -> Result<u64, Refused> {
         let now_ms = self.time_ms(now);
-        self.operators.begin(draft, now_ms)
+        let range = self.tree.get(draft.region).map(|info| info.region.range.clone());
+        let id = self.operators.begin(draft, now_ms)?;
+        if let Some(range) = range {
+            self.ages.split_on_request(range, now_ms);
+        }
+        Ok(id)
     }
 
     /// Begins a transfer of leadership on request; `None` where it is there already. A transfer
@@ -116,6 +121,9 @@ impl Leader {
     ) -> Result<u64, Refused> {
         let (region, now_ms) = (draft.region, self.time_ms(now));
         self.operators.may_begin(region)?;
+        if draft.goal.merges_with().is_some() {
+            return self.begin_merge(state, draft, now);
+        }
         if !draft.goal.changes_members() {
             return self.operators.begin(draft, now_ms);
         }
@@ -164,7 +172,9 @@ impl Leader {
             | Goal::RemoveReplica { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => None,
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => None,
         };
         if let Some(to) = to {
             let doing = state.stores().get(&to).map(|store| self.stores.state(store, now));
@@ -281,7 +291,12 @@ impl Leader {
                     return Err(Refused::Forward(id, "a learner is removed in one step"));
                 }
             }
-            Goal::TransferLeader { .. }
+            Goal::RollBackMerge { .. } => {
+                return Err(Refused::Forward(id, "a region that is stopped has to go on"));
+            }
+            // A region that it has stopped goes on by an operator of its own.
+            Goal::MergeInto { .. }
+            | Goal::TransferLeader { .. }
             | Goal::Split { .. }
             | Goal::AddReplica { .. }
             | Goal::MoveReplica { .. }
@@ -308,6 +323,10 @@ fn wish_of(goal: &Goal, force: bool) -> Option<Wish> {
         Goal::RemoveReplica { from } => Wish::Remove { node: NodeId::from(*from), force },
         Goal::Promote { stores } => Wish::Promote { nodes: nodes(stores) },
         Goal::Demote { stores } => Wish::Demote { nodes: nodes(stores), force },
-        Goal::TransferLeader { .. } | Goal::Split { .. } | Goal::LeaveJoint => return None,
+        Goal::TransferLeader { .. }
+        | Goal::Split { .. }
+        | Goal::LeaveJoint
+        | Goal::MergeInto { .. }
+        | Goal::RollBackMerge { .. } => return None,
     })
 }
