@@ -75,9 +75,7 @@ impl Record {
                 StoreLife::Leaving { .. } | StoreLife::Left => PLANS_SINCE,
             },
             Record::Operator(operator) => operator.since(),
-            Record::Lifecycle(..)
-            | Record::Event(_)
-            | Record::Settings(_) => PLANS_SINCE,
+            Record::Lifecycle(..) | Record::Event(_) | Record::Settings(_) => PLANS_SINCE,
         }
     }
 

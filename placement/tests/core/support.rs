@@ -97,6 +97,7 @@ pub fn led(region: &Region, store: u64, term: u64) -> RegionInfo {
         pending: Vec::new(),
         progress: Vec::new(),
         last_index: Default::default(),
+        merging: None,
         stats: RegionStats::default(),
         led: true,
     }

@@ -211,7 +211,12 @@ impl FakeStore {
                 wire::order::Step::TransferLeader(transfer) => {
                     self.regions.remove(&transfer.region_id).unwrap();
                 }
-                wire::order::Step::ChangePeers(_) | wire::order::Step::DestroyPeer(_) => {
+                wire::order::Step::ChangePeers(_)
+                | wire::order::Step::DestroyPeer(_)
+                | wire::order::Step::PrepareMerge(_)
+                | wire::order::Step::CommitMerge(_)
+                | wire::order::Step::RollbackMerge(_)
+                | wire::order::Step::RefuseMerge(_) => {
                     panic!("nobody asked for {step:?}")
                 }
             }

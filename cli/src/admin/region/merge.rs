@@ -51,7 +51,15 @@ pub(super) async fn merge(args: MergeArgs) -> Outcome {
     }
     output::note(&format!("{target} is to take {source} in (operator {id})"));
     let ended = follow(&placement, id, source).await?;
-    if ended.is_empty() || ended == "done" {
+    let came_about = match &ended {
+        None => true,
+        Some(ended) => match ended.kind.as_str() {
+            "merge" => ended.ended == "done",
+            // It came too late: the other region has the keys.
+            _ => placement.get_region_by_id(source).await?.is_none(),
+        },
+    };
+    if came_about {
         return match format {
             Format::Json => output::emit(&format!(
                 "{}\n",
@@ -63,14 +71,19 @@ pub(super) async fn merge(args: MergeArgs) -> Outcome {
             }
         };
     }
+    let why = ended.map(|ended| ended.reason).unwrap_or_default();
     Err(Failure::error(format!(
-        "{target} did not take {source} in: {ended}; see `quorate region explain {source}`"
+        "{target} did not take {source} in ({why}); see `quorate region explain {source}`"
     )))
 }
 
-/// Tells each step once, until the operator has ended: how it did. Empty where another leader of
-/// placement does not know it any more and the region is gone.
-async fn follow(placement: &PlacementClient, id: u64, source: RegionId) -> Outcome<String> {
+/// Tells each step once, until the operator has ended. `None` where another leader of placement does
+/// not know it any more and the region is gone.
+async fn follow(
+    placement: &PlacementClient,
+    id: u64,
+    source: RegionId,
+) -> Outcome<Option<OperatorStatus>> {
     let mut told = String::new();
     loop {
         let status = match placement.operators(id, true).await {
@@ -80,7 +93,7 @@ async fn follow(placement: &PlacementClient, id: u64, source: RegionId) -> Outco
         };
         let Some(status) = status else {
             return match placement.get_region_by_id(source).await? {
-                None => Ok(String::new()),
+                None => Ok(None),
                 Some(_) => Err(Failure::error(format!(
                     "operator {id} has ended, and placement's new leader does not know how; see \
                      `quorate region explain {source}`"
@@ -88,7 +101,7 @@ async fn follow(placement: &PlacementClient, id: u64, source: RegionId) -> Outco
             };
         };
         if !status.ended.is_empty() {
-            return Ok(status.ended);
+            return Ok(Some(status));
         }
         let now = step(&status);
         if now != told {

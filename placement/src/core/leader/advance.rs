@@ -332,9 +332,7 @@ impl Leader {
             | Goal::Split { .. }
             | Goal::AddReplica { .. }
             | Goal::MergeInto { .. }
-            | Goal::RollBackMerge { .. } => {
-                "its lifecycle goes on".to_owned()
-            }
+            | Goal::RollBackMerge { .. } => "its lifecycle goes on".to_owned(),
         };
         let draft = Draft { region, epoch: info.region.epoch, goal, by, reason };
         let what = format!("{}: {}", draft.goal, draft.reason);

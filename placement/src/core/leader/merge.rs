@@ -1,8 +1,7 @@
 //! Merges as the leader pursues them: orders, ends, and what people hear of it.
 //!
 //! A region that is stopped while nobody merges it gets an operator that lets it go on, whatever
-//! stopped it: a merge that was cancelled or given up, one whose order arrived late, or one that
-//! only a former leader knew of.
+//! stopped it.
 
 use quorate_consensus::time::Instant;
 use quorate_proto::RegionId;
@@ -12,7 +11,7 @@ use crate::core::checker::{Verdict, merge as checker};
 use crate::core::command::MERGES_SINCE;
 use crate::core::events::Severity;
 use crate::core::merge::rules::{self, CannotMerge};
-use crate::core::merge::{self, Next, Tried};
+use crate::core::merge::{self, Next};
 use crate::core::operators::{Draft, End, Goal, Operator, Refused};
 use crate::core::state::State;
 use crate::core::tree::{Merging, RegionInfo};
@@ -48,34 +47,25 @@ impl Leader {
 
     fn pursue_merge(&mut self, state: &State, operator: &Operator, now_ms: u64) {
         let region = operator.region;
-        let under_way = self.operator(operator.id).and_then(|under_way| under_way.step());
-        let tried = under_way.map(|(step, refused)| Tried { step, refused });
-        match merge::next(&self.tree, operator, tried, now_ms) {
-            Next::Over(end) => self.end_merge(operator, end, now_ms),
+        match merge::next(&self.tree, operator, now_ms) {
+            Next::Over(end) => return self.end_merge(operator, end, now_ms),
+            Next::GiveUp(end) => return self.give_up_merge(region, end, now_ms),
             Next::Wait(why) => self.operators.direct(region, None, why),
             Next::Order { at, epoch, step } => {
-                let is_durable =
-                    state.operators().get(&operator.id) == self.operators.of(region);
-                match is_durable {
-                    true => {
-                        let step = Some((step, epoch));
-                        self.operators.direct_to(region, at, step, String::new());
-                    }
-                    false => {
-                        let waits = "what is planned to be replicated".to_owned();
-                        self.operators.direct(region, None, waits);
-                    }
-                }
+                let is_durable = state.operators().get(&operator.id) == self.operators.of(region);
+                let (step, waits) = match is_durable {
+                    true => (Some((step, epoch)), String::new()),
+                    false => (None, "what is planned to be replicated".to_owned()),
+                };
+                self.operators.direct_to(region, at, step, waits);
             }
         }
-        if let Some(Goal::RollBackMerge { target, .. }) =
-            self.operators.of(region).map(|operator| operator.goal.clone())
-            && now_ms >= operator.deadline_ms
-        {
+        // Only a roll-back has not ended by then.
+        if now_ms >= operator.deadline_ms {
             self.operators.extend(region, now_ms);
             let text = format!(
-                "{region} has been stopped for long: it goes on once the leaders of {region} and \
-                 {target} answer"
+                "{region} {}: not done for long; it goes on once the leaders of both answer",
+                operator.goal
             );
             self.tell(Severity::Critical, "merge-stuck", text, region, now_ms);
         }
@@ -103,22 +93,36 @@ impl Leader {
         let region = operator.region;
         self.touched.insert(region);
         let Some(target) = operator.goal.merges_with() else { return };
-        let info = |kind, text: String, leader: &mut Leader| {
-            leader.tell(Severity::Info, kind, text, region, now_ms);
+        let (by, text, kind) = (&operator.by, &operator.goal, &end);
+        let (at, kind, text) = match (merge::is_taken_in(&self.tree, operator), kind) {
+            // A roll-back that came too late is a merge, too.
+            (true, _) => (target, "merged", format!("{target} took {region} in")),
+            (false, End::Done) => {
+                let text = format!("{region} goes on: {target} did not take it in");
+                (region, "merge-rolled-back", text)
+            }
+            (false, end) => (region, "merge-overtaken", format!("{region} {text}: {end}")),
         };
-        // A roll-back that came too late is a merge, too.
-        if merge::is_taken_in(&self.tree, operator) {
-            let text = format!("{target} took {region} in");
-            self.history.note(target, &operator.by, text.clone(), now_ms);
-            info("merged", text, self);
-            self.operators.end(region, end, now_ms);
-        } else if end == End::Done {
-            let text = format!("{region} goes on: {target} did not take it in");
-            self.history.note(region, &operator.by, text.clone(), now_ms);
-            info("merge-rolled-back", text, self);
-            self.operators.end(region, end, now_ms);
-        } else {
-            self.give_up(region, end, now_ms);
+        self.history.note(at, by, text.clone(), now_ms);
+        self.tell(Severity::Info, kind, text, region, now_ms);
+        self.operators.end(region, end, now_ms);
+    }
+
+    /// A merge shall not come about any more. Where an order of it is out, it ends once nothing of
+    /// that can take effect.
+    pub(super) fn give_up_merge(&mut self, region: RegionId, why: End, now_ms: u64) {
+        self.touched.insert(region);
+        let Some(operator) = self.operators.of(region) else { return };
+        let (id, by, what) = (operator.id, operator.by.clone(), operator.goal.to_string());
+        let target = self.tree.get(region).and_then(|info| info.merging).map(|it| it.target);
+        if !self.operators.turn_back(region, &why, target, now_ms) {
+            return self.give_up(region, why, now_ms);
+        }
+        let text = format!("{what}: {why}; operator {id} rolls it back");
+        self.history.note(region, &by, text.clone(), now_ms);
+        if why != End::Cancelled {
+            let text = format!("{region} {text}");
+            self.tell(Severity::Warning, "operator-failed", text, region, now_ms);
         }
     }
 
@@ -196,8 +200,8 @@ impl Leader {
         let id = source.region.id;
         let check = |target: &RegionInfo| -> Result<(), Refused> {
             rules::check(&view, source, target)?;
+            self.operators.may_merge(id, target.region.id)?;
             for region in [id, target.region.id] {
-                self.operators.may_begin(region)?;
                 if self.is_on_its_way(region) {
                     return Err(CannotMerge::OnItsWay(region).into());
                 }

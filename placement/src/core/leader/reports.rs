@@ -87,6 +87,11 @@ impl Leader {
         let what = format!("{store} did not carry out operator {operator}: {reason}");
         self.history.note(*region, "store", what, now_ms);
         if let Some(region) = self.operators.refused(*operator, reason, &self.tree, now_ms) {
+            let merges =
+                self.operators.of(region).is_some_and(|it| it.goal.merges_with().is_some());
+            if merges {
+                return self.give_up_merge(region, End::Refused(reason.clone()), now_ms);
+            }
             self.give_up(region, End::Refused(reason.clone()), now_ms);
         }
     }

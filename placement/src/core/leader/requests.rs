@@ -294,9 +294,11 @@ impl Leader {
             Goal::RollBackMerge { .. } => {
                 return Err(Refused::Forward(id, "a region that is stopped has to go on"));
             }
-            // A region that it has stopped goes on by an operator of its own.
-            Goal::MergeInto { .. }
-            | Goal::TransferLeader { .. }
+            Goal::MergeInto { .. } => {
+                self.give_up_merge(region, End::Cancelled, now_ms);
+                return Ok(());
+            }
+            Goal::TransferLeader { .. }
             | Goal::Split { .. }
             | Goal::AddReplica { .. }
             | Goal::MoveReplica { .. }

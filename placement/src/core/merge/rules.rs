@@ -23,7 +23,9 @@ pub enum CannotMerge {
     #[error("{0} is the cluster's last region, which is never merged")]
     Sentinel(RegionId),
     /// Another range between them.
-    #[error("{source_region} and {target} are no neighbours: only regions whose ranges touch are merged")]
+    #[error(
+        "{source_region} and {target} are no neighbours: only regions whose ranges touch are merged"
+    )]
     NotNeighbours {
         /// What was to be taken in.
         source_region: RegionId,
@@ -68,7 +70,9 @@ pub enum CannotMerge {
         wanted: usize,
     },
     /// The data must be there.
-    #[error("{source_region} is on {here}, {target} is on {there}: regions are merged only on the same stores")]
+    #[error(
+        "{source_region} is on {here}, {target} is on {there}: regions are merged only on the same stores"
+    )]
     OtherStores {
         /// What was to be taken in.
         source_region: RegionId,

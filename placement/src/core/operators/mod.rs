@@ -101,7 +101,7 @@ impl Operators {
             let time = operator.deadline_ms.saturating_sub(operator.began_ms);
             let mut operator = operator.clone();
             operator.deadline_ms = operator.deadline_ms.max(now_ms + time);
-            (operator.region, UnderWay::new(operator))
+            (operator.region, UnderWay { ordered: true, ..UnderWay::new(operator) })
         };
         Self {
             next_id: term.0 << 32,
@@ -129,6 +129,23 @@ impl Operators {
         Ok(())
     }
 
+    /// Whether a merge of two regions could begin.
+    ///
+    /// # Errors
+    /// One of them has an operator, or takes part in another merge that has not ended, be it as the
+    /// target of a roll-back; or there are too many.
+    pub fn may_merge(&self, source: RegionId, target: RegionId) -> Result<(), Refused> {
+        for region in [source, target] {
+            self.may_begin(region)?;
+            let other = self.pairs.sources(region).find_map(|other| self.of(other));
+            if let Some(busy) = other {
+                let (operator, reason) = (busy.id, busy.reason.clone());
+                return Err(Refused::Busy { region, operator, reason });
+            }
+        }
+        Ok(())
+    }
+
     /// Begins an operator; its id.
     ///
     /// # Errors
@@ -136,10 +153,7 @@ impl Operators {
     pub fn begin(&mut self, draft: Draft, now_ms: u64) -> Result<u64, Refused> {
         let Draft { region, epoch, goal, by, reason } = draft;
         match &goal {
-            Goal::MergeInto { target, .. } => {
-                self.may_begin(region)?;
-                self.may_begin(*target)?;
-            }
+            Goal::MergeInto { target, .. } => self.may_merge(region, *target)?,
             // Nothing may keep a region stopped: neither its own neighbours nor all the others.
             Goal::RollBackMerge { .. } => {
                 if let Some(busy) = self.of(region) {
@@ -274,6 +288,33 @@ impl Operators {
             return;
         }
         under_way.waits_for = waits_for;
+    }
+
+    /// A merge is given up: its operator rolls it back from here on, for `target` where it is
+    /// stopped for that one. False, and nothing is changed, where no order of it went out.
+    pub fn turn_back(
+        &mut self,
+        region: RegionId,
+        why: &End,
+        stopped_for: Option<RegionId>,
+        now_ms: u64,
+    ) -> bool {
+        let Some(under_way) = self.under_way.get_mut(&region) else { return false };
+        let Goal::MergeInto { target, start } = under_way.operator.goal.clone() else {
+            return false;
+        };
+        if !under_way.ordered && stopped_for.is_none() {
+            return false;
+        }
+        self.pairs.remove(&under_way.operator);
+        let target = stopped_for.unwrap_or(target);
+        let mut operator = under_way.operator.clone();
+        operator.goal = Goal::RollBackMerge { target, start };
+        operator.reason = format!("{}; {why}", operator.reason);
+        operator.deadline_ms = now_ms + operator.goal.time_ms();
+        self.pairs.add(&operator);
+        *under_way = UnderWay { ordered: true, ..UnderWay::new(operator) };
+        true
     }
 
     /// The region's operator gets on: it has all its time again.

@@ -28,7 +28,7 @@ impl Operators {
         under_way.refusals += 1;
         under_way.waits_for = format!("the store refused: {reason}");
         if goal.merges_with().is_some() {
-            // A region that is stopped is not left so: what is refused is asked for again.
+            // Once a region is stopped, what is refused is asked for again.
             let begins = matches!(under_way.step, Some((Step::PrepareMerge { .. }, _)));
             return begins.then_some(region);
         }
@@ -72,6 +72,7 @@ impl Operators {
             }
             if under_way.is_due(store, now_ms) && leads(under_way.at) {
                 under_way.sent = Some((store, now_ms));
+                under_way.ordered = true;
                 orders.extend(under_way.order());
             }
         }

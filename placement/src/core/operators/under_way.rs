@@ -20,6 +20,8 @@ pub struct UnderWay {
     pub(super) at: RegionId,
     /// To whom it went last, and when.
     pub(super) sent: Option<(StoreId, u64)>,
+    /// An order of it went out, from this leader of placement or from a former one.
+    pub(super) ordered: bool,
     /// How often the step was refused.
     pub(super) refusals: u32,
 }
@@ -95,12 +97,7 @@ impl UnderWay {
         };
         let step = step.map(|step| (step, operator.epoch));
         let (at, waits_for) = (operator.region, String::new());
-        Self { operator, waits_for, step, at, sent: None, refusals: 0 }
-    }
-
-    /// The step that it is at, and whether a store has refused it.
-    pub fn step(&self) -> Option<(&Step, bool)> {
-        self.step.as_ref().map(|(step, _)| (step, self.refusals > 0))
+        Self { operator, waits_for, step, at, sent: None, ordered: false, refusals: 0 }
     }
 
     pub(super) fn is_due(&self, store: StoreId, now_ms: u64) -> bool {
