@@ -219,6 +219,8 @@ mod tests {
             "store replace s3 --with s5",
             "region add-replica r7 s4 --learner",
             "region move-replica 7 1 4",
+            "region merge r7 --into 8 --no-wait",
+            "region merge 7 --cancel",
             "operator list --ended",
             "scheduler pause balance-region",
             "member watch r7",
@@ -236,6 +238,8 @@ mod tests {
             "store remove 2 --cancel --watch",
             "member promote r7",
             "region add-replica s7 4",
+            "region merge",
+            "region merge r7 --into r8 --cancel",
             "settings set replicas",
             "demo nothing",
         ] {

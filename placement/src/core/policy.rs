@@ -80,7 +80,7 @@ pub struct MergeSettings {
     pub max_bytes: u64,
     /// A region of more keys is not taken in.
     pub max_keys: u64,
-    /// Milliseconds for which the ranges of both must not have changed.
+    /// Milliseconds for which both must have had the same range and leader.
     pub min_age_ms: u64,
     /// Merges under way, from which on no more are begun.
     pub at_once: usize,

@@ -10,10 +10,11 @@
 //! Of two neighbours, the one whose leader is on the same store, then the smaller one.
 //!
 //! **Replicas elsewhere.** Where the two are on different stores, the source moves first, one
-//! replica at a time, each from a store with more replicas and bytes to one with fewer, past the
-//! same filters: such a move does not raise what
-//! [balance-region](crate::core::schedule::balance_region) lowers, which therefore never undoes it.
-//! Where there is no such move the two are left alone, with that reason.
+//! replica at a time, past the same filters as any move, and never from a store with fewer replicas
+//! to one with more. The merge then takes one from each store of the target. Should
+//! [balance-region](crate::core::schedule::balance_region) move one back meanwhile, that ends: while
+//! a region keeps its range, it moves at most as often as it has replicas. Where there is no such
+//! move the two are left alone, with that reason.
 
 use quorate_proto::{RegionId, Role, StoreId};
 
@@ -78,6 +79,11 @@ pub fn check(around: Surroundings<'_>, source: &RegionInfo) -> Verdict {
     why.map_or(Verdict::Fine, Verdict::Stuck)
 }
 
+/// True for a draft of this checker that moves a replica of the source towards the target.
+pub fn moves_closer(draft: &Draft) -> bool {
+    draft.by == BY && draft.goal.changes_members()
+}
+
 /// The better neighbour has the smaller one.
 pub fn preference(source: &RegionInfo, target: &RegionInfo) -> (bool, u64, RegionId) {
     let leads = |info: &RegionInfo| info.leader.map(|leader| leader.store);
@@ -134,7 +140,7 @@ fn judge(
         [id, into].into_iter().find(|region| ages.of(*region, now_ms) < wanted.min_age_ms)
     {
         return Err(format!(
-            "the range of {region} was not seen unchanged for {} s yet",
+            "{region} was not seen with the same range and leader for {} s yet",
             wanted.min_age_ms / 1_000
         ));
     }
@@ -143,7 +149,7 @@ fn judge(
     }
     let (region, epoch) = (id, source.region.epoch);
     if elsewhere {
-        let (from, to) = step_closer(view, source, target)?;
+        let (from, to) = step_closer(around, source, target)?;
         let reason = format!("{into}, which is to take it in, is on {to} and not on {from}");
         return Ok(Draft { region, epoch, goal: Goal::MoveReplica { from, to }, by: BY, reason });
     }
@@ -161,14 +167,17 @@ fn is_above(load: Load, hot: &HotSettings, part: f64) -> bool {
     load.writes() >= hot.min_writes * part || load.read_keys >= hot.min_reads * part
 }
 
-/// A move of one replica of the source to a store of the target that evens the stores out.
+/// A move of one replica of the source to a store of the target that leaves the stores even.
 fn step_closer(
-    view: &ClusterView,
+    Surroundings { view, ages, .. }: Surroundings<'_>,
     source: &RegionInfo,
     target: &RegionInfo,
 ) -> Result<(StoreId, StoreId), String> {
     let into = target.region.id;
     let (here, there) = (rules::stores(source), rules::stores(target));
+    if ages.moves(source) >= here.len() {
+        return Err(format!("{into} is on other stores, and moves towards them did not help"));
+    }
     let votes = |info: &RegionInfo, store: &StoreId| {
         info.region.peer_on(*store).is_some_and(|peer| peer.role == Role::Voter)
     };
@@ -182,7 +191,9 @@ fn step_closer(
     for from in &from {
         for to in &to {
             let (gives, gets) = (view.tallies.of(*from), view.tallies.of(*to));
-            let evens = gets.replicas < gives.replicas && gets.bytes <= gives.bytes;
+            // Well within what balance-region tolerates in bytes.
+            let slack = view.policy.balance.bytes_floor / 2;
+            let evens = gets.replicas <= gives.replicas && gets.bytes <= gives.bytes + slack;
             let (Some(giver), Some(taker)) = (view.stores.get(from), view.stores.get(to)) else {
                 continue;
             };

@@ -64,7 +64,7 @@ impl Leader {
         if now_ms >= operator.deadline_ms {
             self.operators.extend(region, now_ms);
             let text = format!(
-                "{region} {}: not done for long; it goes on once the leaders of both answer",
+                "{region} is to {} for long now: it goes on once the leaders of both answer",
                 operator.goal
             );
             self.tell(Severity::Critical, "merge-stuck", text, region, now_ms);
@@ -93,17 +93,16 @@ impl Leader {
         let region = operator.region;
         self.touched.insert(region);
         let Some(target) = operator.goal.merges_with() else { return };
-        let (by, text, kind) = (&operator.by, &operator.goal, &end);
-        let (at, kind, text) = match (merge::is_taken_in(&self.tree, operator), kind) {
-            // A roll-back that came too late is a merge, too.
-            (true, _) => (target, "merged", format!("{target} took {region} in")),
-            (false, End::Done) => {
-                let text = format!("{region} goes on: {target} did not take it in");
-                (region, "merge-rolled-back", text)
-            }
-            (false, end) => (region, "merge-overtaken", format!("{region} {text}: {end}")),
+        // A roll-back that came too late is a merge, too.
+        let (at, kind, text) = if merge::is_taken_in(&self.tree, operator) {
+            (target, "merged", format!("{target} took {region} in"))
+        } else if end == End::Done {
+            let text = format!("{region} goes on: {target} did not take it in");
+            (region, "merge-rolled-back", text)
+        } else {
+            (region, "merge-overtaken", format!("{region} {}: {end}", operator.goal))
         };
-        self.history.note(at, by, text.clone(), now_ms);
+        self.history.note(at, &operator.by, text.clone(), now_ms);
         self.tell(Severity::Info, kind, text, region, now_ms);
         self.operators.end(region, end, now_ms);
     }

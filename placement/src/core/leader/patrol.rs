@@ -123,6 +123,9 @@ impl Leader {
                         return;
                     }
                     if self.take(state, draft.clone(), now) {
+                        if merge::moves_closer(&draft) {
+                            self.ages.moves_closer(&info);
+                        }
                         view.begin(&draft);
                     }
                 }

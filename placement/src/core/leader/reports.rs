@@ -61,7 +61,7 @@ impl Leader {
                         self.unsaved.insert(id);
                     }
                     if let Some(info) = self.tree.get(id) {
-                        self.ages.seen(id, info.region.epoch.version, now_ms);
+                        self.ages.seen(info, now_ms);
                         self.operators.observe(info, now_ms);
                         let news = info.leader.and_then(|leader| {
                             self.watch.leader(id, leader.store, info.term, now_ms)

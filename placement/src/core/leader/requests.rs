@@ -63,10 +63,10 @@ impl Leader {
     /// The region is busy, or too much is under way.
     pub fn split(&mut self, draft: Draft, now: Instant) -> Result<u64, Refused> {
         let now_ms = self.time_ms(now);
-        let range = self.tree.get(draft.region).map(|info| info.region.range.clone());
+        let (region, goal) = (draft.region, draft.goal.clone());
         let id = self.operators.begin(draft, now_ms)?;
-        if let Some(range) = range {
-            self.ages.split_on_request(range, now_ms);
+        if let (Some(info), Goal::Split { keys }) = (self.tree.get(region), goal) {
+            self.ages.split_on_request(info.region.range.clone(), &keys, now_ms);
         }
         Ok(id)
     }

@@ -177,8 +177,8 @@ pub const KNOWN: &[Known] = &[
         "merge.min_age_ms",
         "3600000",
         Kind::Number(0, DAY),
-        "milliseconds for which the ranges of two regions were not seen to change before they are \
-         merged",
+        "milliseconds for which two regions were seen with the same range and leader before they \
+         are merged",
     ),
     known(
         "merge.at_once",

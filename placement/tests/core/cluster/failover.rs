@@ -128,8 +128,7 @@ fn a_split_in_the_middle_of_a_move_moves_both_halves() {
         last: 10,
         matched: child.peers.iter().map(|peer| (peer.id, 0)).collect(),
         region: child,
-        merging: None,
-        bytes: 0,
+        ..super::Hosted::default()
     };
     let id = child.region.id;
     cluster.regions.insert(id, child);

@@ -2,11 +2,13 @@
 //! misbehave.
 
 mod balance;
+mod chaos;
 mod failover;
 mod merges;
 mod model;
 mod moves;
 mod people;
+mod shrink;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +35,23 @@ pub struct Hosted {
     /// Where it is stopped for a merge.
     pub merging: Option<Merging>,
     pub bytes: u64,
+    /// Keys written a second.
+    pub written: u64,
+}
+
+impl Default for Hosted {
+    fn default() -> Self {
+        Self {
+            region: region(0, "", "", 1),
+            leader: StoreId(1),
+            term: 6,
+            last: 1_000,
+            matched: BTreeMap::new(),
+            merging: None,
+            bytes: 0,
+            written: 0,
+        }
+    }
 }
 
 /// How a store behaves.
@@ -45,6 +64,8 @@ pub struct Behaviour {
     pub stuck: bool,
     /// Orders to stop for a merge wait here, where there is such a place.
     pub held: Option<Vec<Order>>,
+    /// All orders wait there.
+    pub holds_all: bool,
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -92,15 +113,7 @@ impl Cluster {
             }
             let matched = described.peers.iter().map(|peer| (peer.id, 1_000)).collect();
             let leader = StoreId(1 + number % 3);
-            let one = Hosted {
-                leader,
-                region: described,
-                term: 6,
-                last: 1_000,
-                matched,
-                merging: None,
-                bytes: 0,
-            };
+            let one = Hosted { leader, region: described, matched, ..Hosted::default() };
             hosted.insert(one.region.id, one);
         }
         let leader = Leader::new(Term(1), &machine.state, seconds(0));

@@ -29,7 +29,8 @@ impl Cluster {
             self.done.push(format!("{} {store} destroys {peer}", order.region));
             return;
         }
-        if let (Some(held), Step::PrepareMerge { .. }) = (&mut behaviour.held, &order.step) {
+        let holds = behaviour.holds_all || matches!(order.step, Step::PrepareMerge { .. });
+        if let (Some(held), true) = (&mut behaviour.held, holds) {
             held.push(order);
             return;
         }
@@ -198,6 +199,7 @@ pub fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
         stats: RegionStats {
             bytes: hosted.bytes,
             keys: hosted.bytes / 100,
+            written_keys: hosted.written,
             ..RegionStats::default()
         },
         led: true,
