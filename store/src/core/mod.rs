@@ -12,6 +12,7 @@
 //! * [`recover`]: what a store finds at its start, and its first regions.
 //! * [`read`]: reads without the log, under a lease or at a read index.
 //! * [`peers`]: placement's steps about replicas, made into changes of the group's members.
+//! * [`merge`]: placement's steps of a merge, made into commands.
 //! * [`split`]: when and where a region is split, and the command for it.
 //! * [`report`]: what placement is told, changed regions only.
 //!
@@ -27,6 +28,7 @@ pub mod directory;
 pub mod error;
 pub mod keys;
 pub mod machine;
+pub mod merge;
 pub mod peers;
 pub mod read;
 pub mod recover;

@@ -3,7 +3,8 @@
 //! The first report on a stream has everything. After that, a region is reported when its
 //! description or term changed, when its size did by an eighth, or when enough was written or read
 //! to matter for the balance of load; and every time for as long as its replicas are not settled: one
-//! is a learner, comes in or goes out, lags, or is silent. What is reported counts as known; a broken stream starts
+//! is a learner, comes in or goes out, lags, or is silent; and for as long as it is stopped for a
+//! merge. What is reported counts as known; a broken stream starts
 //! anew with [`Reporter::restart`].
 
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ struct Sent {
     term: Term,
     bytes: u64,
     counters: Counters,
-    /// Its replicas were not settled.
+    /// Its replicas were not settled, or it was stopped.
     unsettled: bool,
 }
 
@@ -72,6 +73,15 @@ impl Reporter {
     /// A new stream: the next report has everything. Counters go on.
     pub fn restart(&mut self) {
         self.started = false;
+    }
+
+    /// True where the region was reported on this stream as it is now, by this leader.
+    pub fn has_sent(&self, local: &LocalRegion) -> bool {
+        let sent = self.sent.get(&local.id()).filter(|_| self.started);
+        let same = |sent: &Sent, region: &Arc<Region>| {
+            Arc::ptr_eq(&sent.region, region) && sent.term == local.view().term()
+        };
+        sent.is_some_and(|sent| local.replicated().is_some_and(|region| same(sent, &region)))
     }
 
     /// What to send now. Costs a look at every region: call it on a timer.
@@ -117,7 +127,16 @@ fn look(
     if !view.is_leader() {
         return None;
     }
-    let region = local.region()?;
+    // Before what is everywhere: see `GroupView::everywhere`.
+    let merging = local.merging();
+    let region =
+        merging.as_ref().map(|(region, _)| Arc::clone(region)).or_else(|| local.region())?;
+    let merging = merging.map(|(_, merging)| wire::MergingReport {
+        target_id: merging.target.0,
+        target_epoch: Some(merging.target_epoch.into()),
+        frozen_index: merging.frozen.0,
+        everywhere: view.everywhere() >= merging.frozen,
+    });
     let leader = *region.peer(local.peer())?;
     let stats = local.stats();
     let counters = Counters {
@@ -126,7 +145,7 @@ fn look(
         read_keys: stats.read_keys(),
     };
     let replication = view.replication();
-    let unsettled = replication.is_some();
+    let unsettled = replication.is_some() || merging.is_some();
     let now = Sent { region, term, bytes: stats.bytes(), counters, unsettled };
     // What was counted before this store led the region is not its leader's load.
     let last = before.as_ref().map_or(counters, |before| before.counters);
@@ -151,6 +170,7 @@ fn look(
         read_keys: since.read_keys,
         commit_index,
         last_index: commit_index,
+        merging,
         ..RegionReport::default()
     };
     if let Some(replication) = replication {

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Joiner, Orders, Patience};
-use crate::core::{Directory, Reporter};
+use crate::core::{Directory, LocalRegion, Reporter};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -34,7 +34,8 @@ const OUTBOX: usize = 64;
 /// How long placement may take to open the stream, or to answer on it.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Shortest time between two reports of nudged regions: many leaders may come at once.
+/// Shortest time between two reports of nudged regions: many leaders may come at once, and one that
+/// is stopped is looked at until all its replicas have its log.
 const GATHERING: Duration = Duration::from_millis(20);
 
 /// Refusals kept for the next report; beyond, placement finds out by its deadlines.
@@ -90,6 +91,13 @@ impl Nudge {
     fn take(&self) -> BTreeSet<RegionId> {
         std::mem::take(&mut *self.regions.lock())
     }
+}
+
+/// The region is stopped for a merge, is led from here, and not all of its replicas are known to have its log.
+fn waits_for_everybody(local: &LocalRegion) -> bool {
+    let view = local.view();
+    let waits = |frozen| view.is_leader() && view.everywhere() < frozen;
+    local.merging().is_some_and(|(_, merging)| waits(merging.frozen))
 }
 
 /// What the stream needs.
@@ -208,10 +216,18 @@ impl Heartbeats {
         reporter: &mut Reporter,
         sequence: &mut u64,
     ) -> Result<(), String> {
-        let regions = self.nudge.take().into_iter().filter_map(|id| self.directory.get(id));
         let now = clock::now();
-        let reports: Vec<RegionReport> =
-            regions.filter_map(|local| reporter.report_one(&local, now)).collect();
+        let mut reports: Vec<RegionReport> = Vec::new();
+        for local in self.nudge.take().into_iter().filter_map(|id| self.directory.get(id)) {
+            if waits_for_everybody(&local) {
+                // Placement should hear at once when the last replica is there.
+                self.nudge.add(local.id());
+                if reporter.has_sent(&local) {
+                    continue;
+                }
+            }
+            reports.extend(reporter.report_one(&local, now));
+        }
         let refused = !self.nudge.refusals.lock().is_empty();
         if reports.is_empty() && !refused && !self.nudge.is_stopping() {
             return Ok(());

@@ -4,12 +4,14 @@
 //! The counterpart of `store/src/placement/orders.rs`, and of what looks after replicas that nobody
 //! speaks to any more.
 
-use quorate_consensus::shard::{self, Stranger};
+use bytes::Bytes;
+use quorate_consensus::shard::{self, Outgoing, Stranger};
 use quorate_proto::wire::placement::change_peers_step::Change;
 use quorate_proto::wire::placement::order::Step;
 use quorate_proto::wire::placement::{DestroyPeerStep, Order};
 use quorate_proto::{Epoch, NodeId, PeerId, Region, RegionId, StoreId};
 use quorate_store::core::directory::Conflict;
+use quorate_store::core::merge::{self, MergeError};
 use quorate_store::core::peers::{self, PeersPlan};
 use quorate_store::core::{Admitted, PeerAdmission};
 
@@ -33,9 +35,13 @@ impl StoreRole {
             Step::Split(step) => (step.region_id, step.epoch),
             Step::ChangePeers(step) => (step.region_id, step.epoch),
             Step::DestroyPeer(step) => return self.destroy_if_removed(step, host),
+            Step::PrepareMerge(step) => (step.region_id, step.epoch),
+            Step::CommitMerge(step) => (step.region_id, step.epoch),
+            Step::RollbackMerge(step) => (step.region_id, step.epoch),
+            Step::RefuseMerge(step) => (step.region_id, step.epoch),
         };
         let Some(local) = self.directory.get(RegionId(id)) else { return };
-        let Some(region) = local.region() else { return };
+        let Some(region) = local.replicated() else { return };
         if epoch.map(Epoch::from) != Some(region.epoch) || !local.view().is_leader() {
             return;
         }
@@ -58,6 +64,42 @@ impl StoreRole {
                 self.change_peers(&Admitted { local, region }, &change, host);
             }
             Step::DestroyPeer(_) => {}
+            Step::PrepareMerge(step) => {
+                let time_ms = self.time_ms(host.now);
+                let command = merge::prepare(&self.directory, &local, &step, time_ms);
+                self.merge(region.id, command, true, host);
+            }
+            Step::CommitMerge(step) => {
+                let time_ms = self.time_ms(host.now);
+                let command = merge::commit(&self.directory, &local, &step, time_ms);
+                self.merge(region.id, command, true, host);
+            }
+            Step::RollbackMerge(step) => {
+                let command = merge::rollback(&local, &step, self.time_ms(host.now));
+                self.merge(region.id, command, false, host);
+            }
+            Step::RefuseMerge(step) => {
+                let command = merge::refuse(&local, &step, self.time_ms(host.now));
+                self.merge(region.id, command, false, host);
+            }
+        }
+    }
+
+    fn merge(
+        &mut self,
+        group: RegionId,
+        command: Result<Bytes, MergeError>,
+        suspends_lease: bool,
+        host: &mut Host<'_>,
+    ) {
+        let node = host.node;
+        match command {
+            Ok(command) => {
+                host.cx.note(format_args!("{node} takes a step of a merge of {group}"));
+                let token = self.token(Waiting::Peers);
+                host.mail.push(shard::Event::Propose { group, command, token, suspends_lease });
+            }
+            Err(refused) => host.cx.note(format_args!("{node} refuses to merge: {refused}")),
         }
     }
 
@@ -132,8 +174,12 @@ impl StoreRole {
     }
 
     /// Somebody speaks to a replica that is not here: asks placement for its region.
-    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
+    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) -> Option<Outgoing> {
+        if let Some(gone) = self.directory.taken_in(stranger.group) {
+            return Some(stranger.answer_merged(gone.into, gone.region.as_ref().into()));
+        }
         let ask = Ask::RegionById(stranger.group);
         self.ask(ask, Purpose::Stranger(stranger.peer), host);
+        None
     }
 }

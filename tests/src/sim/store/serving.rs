@@ -241,7 +241,7 @@ impl StoreRole {
     fn refused(&self, region: RegionId, refusal: Refusal) -> Failure {
         Failure::Region(match refusal {
             Refusal::NotLeader { leader } => {
-                let local = self.directory.get(region).and_then(|local| local.region());
+                let local = self.directory.get(region).and_then(|local| local.replicated());
                 let leader = leader.and_then(|leader| local.as_ref()?.peer(leader).copied());
                 RegionError::NotLeader { region, leader }
             }
