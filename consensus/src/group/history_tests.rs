@@ -1,3 +1,5 @@
+//! Entries as the engine has them, for whoever applies them beside their group.
+
 use quorate_proto::LogIndex;
 use raft::eraftpb::{Entry, EntryType};
 
