@@ -160,6 +160,11 @@ impl Leader {
         now_ms: u64,
     ) {
         let region = operator.region;
+        if group.leader.is_none() {
+            // Whether it has come to its end cannot be read from routes that were saved.
+            let waits = "the region has no leader that reports now".to_owned();
+            return self.operators.direct(region, None, waits);
+        }
         match outcome(&operator.goal, group, self.members.of(region), &next) {
             Some(Ok(())) => return self.finish(operator, now_ms),
             Some(Err(why)) => return self.give_up(region, End::Failed(why), now_ms),

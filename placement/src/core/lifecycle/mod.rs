@@ -25,6 +25,8 @@
 //! * A joint configuration is completed forward before anything else.
 //! * A configuration older than what is known of its members decides nothing: after a failover the
 //!   next leader of placement may see one, and so may anybody who believes a deposed leader.
+//! * Without a leader that reports nothing is decided, and nobody's state changes: the next leader
+//!   of placement begins with routes that were saved some time ago.
 //! * Nothing that a member says of itself makes it ready: only what the group's leader measured.
 //! * A healthy learner is never removed for want of a partner.
 //!

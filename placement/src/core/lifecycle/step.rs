@@ -13,6 +13,15 @@ pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> 
         let next = Next::Wait("its newest configuration is not reported yet".to_owned());
         return Stepped { records: records.to_vec(), next, transitions: Vec::new() };
     }
+    if group.leader.is_none() {
+        // Nobody who leads has reported it: the members may be those of some time ago, and neither
+        // who came nor who went can be read from them.
+        let next = match records.is_empty() && !group.is_joint() {
+            true => Next::Nothing,
+            false => Next::Wait("the group has no leader that reports now".to_owned()),
+        };
+        return Stepped { records: records.to_vec(), next, transitions: Vec::new() };
+    }
     let mut look = Look {
         group,
         limits,
@@ -119,10 +128,6 @@ impl Look<'_> {
 
     /// Returns whether the record is kept.
     fn is_not_there(&mut self, record: &mut Record) -> bool {
-        if self.group.leader.is_none() {
-            // Nobody who leads has reported it: the members may be those of before it came.
-            return true;
-        }
         match record.state {
             State::Joining { deadline_ms } if self.now_ms >= deadline_ms => {
                 // An entry that was appended may still be applied. The record stays, so that the
