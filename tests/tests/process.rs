@@ -35,6 +35,8 @@ mod placement;
 mod splits;
 #[path = "process/stale.rs"]
 mod stale;
+#[path = "process/steps.rs"]
+mod steps;
 #[path = "process/trouble.rs"]
 mod trouble;
 #[path = "process/wire.rs"]
