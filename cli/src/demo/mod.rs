@@ -10,6 +10,7 @@
 mod analytics;
 mod decommission;
 mod failover;
+mod impact;
 mod join;
 mod lineage;
 mod load;
@@ -33,15 +34,17 @@ pub(crate) enum Demo {
     /// Real data is loaded, and regions split while it is
     Split(Common),
     /// kill -9 of every store in turn: how long writes wait, and that none is lost
-    Failover(Common),
+    Failover(failover::FailoverArgs),
     /// A fourth store arrives: replicas and leaders level out, then nothing moves
-    Rebalance(Common),
+    Rebalance(rebalance::RebalanceArgs),
     /// Learners join, pair and are promoted, 3→5 voters; a lone one waits and stands by
     Join(Common),
     /// A store leaves while it serves; one that could not leave is refused
     Decommission(Common),
     /// Learners that stay learners serve scans
     Analytics(Common),
+    /// Regions grow, shrink and move, a store arrives: p99 of writes during each, against before
+    Impact(impact::ImpactArgs),
 }
 
 /// What all demos take.
@@ -124,15 +127,17 @@ pub(crate) async fn demo(demo: Demo) -> Outcome {
         Demo::Join(_) => "join",
         Demo::Decommission(_) => "decommission",
         Demo::Analytics(_) => "analytics",
+        Demo::Impact(_) => "impact",
     };
     let story = async {
         match demo {
             Demo::Split(common) => split::run(&common).await,
-            Demo::Failover(common) => failover::run(&common).await,
-            Demo::Rebalance(common) => rebalance::run(&common).await,
+            Demo::Failover(args) => failover::run(&args).await,
+            Demo::Rebalance(args) => rebalance::run(&args).await,
             Demo::Join(common) => join::run(&common).await,
             Demo::Decommission(common) => decommission::run(&common).await,
             Demo::Analytics(common) => analytics::run(&common).await,
+            Demo::Impact(args) => impact::run(&args).await,
         }
     };
     let told = tokio::select! {

@@ -13,7 +13,7 @@ use quorate_proto::StoreId;
 use quorate_proto::wire::placement::{SplitRegionRequest, StatusResponse};
 
 use super::Common;
-use super::load::Load;
+use super::load::{Load, PAUSE, Pace};
 use super::records::Records;
 use super::spread::Spread;
 use crate::cluster::description::Role;
@@ -162,8 +162,16 @@ impl Stage {
     /// # Errors
     /// It cannot be started.
     pub(super) fn load(&self, places: usize) -> Outcome<Load> {
-        let load =
-            Load::start(self.local.cluster().placement(), &self.records.spread(places), READERS)?;
+        self.paced_load(places, Pace::After(PAUSE))
+    }
+
+    /// [`Self::load`] with writers at a pace of the caller's choice.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(super) fn paced_load(&self, places: usize, pace: Pace) -> Outcome<Load> {
+        let placement = self.local.cluster().placement();
+        let load = Load::start(placement, &self.records.spread(places), READERS, pace)?;
         self.screen.say(&format!(
             "load: one writer at each of {places} places, {READERS} readers; every answer is checked"
         ));
@@ -239,8 +247,7 @@ impl Stage {
     /// # Errors
     /// That is not so in time.
     pub(super) async fn balanced(&self) -> Outcome {
-        let ids = self.local.store_ids(self.deadline).await?;
-        let ids: Vec<StoreId> = ids.into_values().map(StoreId).collect();
+        let ids = self.ids().await?;
         loop {
             let spread = Spread::of(&self.regions().await?, &ids);
             if spread.is_even() {
@@ -294,6 +301,32 @@ impl Stage {
             "not done in time: {what} (allow more with --limit SECONDS, or see {})",
             self.folder().join("logs").display()
         )))
+    }
+
+    /// Waits until no operator has been under way for so long.
+    ///
+    /// # Errors
+    /// That is not so in time.
+    pub(super) async fn rests(&mut self, load: &Load, time: Duration) -> Outcome {
+        let mut since = self.screen.elapsed();
+        while self.screen.elapsed() - since < time {
+            if let Some(one) = self.placement.operators(0, false).await?.first() {
+                since = self.screen.elapsed();
+                self.in_time(&format!("nothing moves any more ({}: {})", one.kind, one.reason))?;
+            }
+            self.screen.rows(vec![load.line()]);
+            self.pause().await;
+        }
+        Ok(())
+    }
+
+    /// Ids of all stores.
+    ///
+    /// # Errors
+    /// Placement does not answer.
+    pub(super) async fn ids(&self) -> Outcome<Vec<StoreId>> {
+        let ids = self.local.store_ids(self.deadline).await?;
+        Ok(ids.into_values().map(StoreId).collect())
     }
 
     /// Lets some time pass.
