@@ -72,7 +72,7 @@ async fn member_status(cluster: &Cluster, member: &Member) -> wire::MemberStatus
 }
 
 /// Asks a member whether it is well.
-async fn is_healthy(address: &str) -> bool {
+pub(super) async fn is_healthy(address: &str) -> bool {
     let ask = async {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
         let channel = endpoint.connect_timeout(PATIENCE).connect().await.ok()?;

@@ -150,9 +150,10 @@ fn look(
     // What was counted before this store led the region is not its leader's load.
     let last = before.as_ref().map_or(counters, |before| before.counters);
     let since = Counters {
-        written_bytes: counters.written_bytes - last.written_bytes,
-        written_keys: counters.written_keys - last.written_keys,
-        read_keys: counters.read_keys - last.read_keys,
+        // Another replica of the region, let in since, counts from zero.
+        written_bytes: counters.written_bytes.saturating_sub(last.written_bytes),
+        written_keys: counters.written_keys.saturating_sub(last.written_keys),
+        read_keys: counters.read_keys.saturating_sub(last.read_keys),
     };
     match before {
         Some(before) if !full && !differs(&before, &now, since) => return Some((before, None)),
