@@ -46,11 +46,15 @@ pub enum Mutant {
     DestroyedWithoutTombstone,
     /// Nobody asks whether a replica whose leader is silent is still one.
     LostIgnored,
+    /// Placement is told of the replicas that a store leads, and of no others.
+    HostedUntold,
+    /// Placement is not told of regions that it does not know.
+    UnknownUntold,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 20] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -71,5 +75,7 @@ impl Mutant {
         Mutant::RemovedStays,
         Mutant::DestroyedWithoutTombstone,
         Mutant::LostIgnored,
+        Mutant::HostedUntold,
+        Mutant::UnknownUntold,
     ];
 }

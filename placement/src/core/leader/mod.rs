@@ -6,14 +6,15 @@
 //! [`Leader::to_save`] and [`Leader::to_propose`] what to write.
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
-//! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `look` describes.
+//! does what people ask for, `store` judges stores that come and go, `found` takes in what nobody
+//! here had heard of, `own` changes placement's own group, `look` describes.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
 //! leader has reached ([`Leader::time_ms`]).
 
 mod advance;
+mod found;
 mod look;
 mod outcome;
 mod own;
@@ -118,7 +119,7 @@ impl Leader {
             operators: Operators::new(term, state.operators().values(), now_ms),
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
-            history: History::default(),
+            history: History::of_former(state),
             watch: Watch::default(),
             schedulers: Schedulers::default(),
             loads: Loads::default(),
@@ -191,7 +192,7 @@ impl Leader {
     pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
         let now_ms = self.time_ms(now);
         self.loads.report(&report, now);
-        let Report { incarnation, stats, regions, full, refusals, .. } = report;
+        let Report { incarnation, stats, regions, full, refusals, unled, hosted, .. } = report;
         let mut reported =
             Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
         self.stores.heard(store.id, incarnation, stats, full, now);
@@ -238,6 +239,8 @@ impl Leader {
                 Err(_) => reported.stale += 1,
             }
         }
+        reported.routes |= self.found(store.id, unled, now_ms);
+        self.weed_out(store.id, &hosted);
         for refusal in refusals {
             self.refused(&refusal, store.id, now_ms);
         }
