@@ -54,7 +54,7 @@ pub(crate) async fn watch(
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    tracing::info!(region = %id, "placement does not know a region without leader");
+                    tracing::debug!(region = %id, "placement does not know a region without leader");
                     nudge.add(id);
                 }
                 Err(error) => {
