@@ -12,10 +12,10 @@ use quorate_proto::wire::placement::change_peers_step::Change;
 use quorate_proto::wire::placement::order::Step;
 use quorate_proto::wire::placement::{CommitMergeStep, DestroyPeerStep, Order};
 use quorate_proto::{Epoch, LogIndex, NodeId, PeerId, Region, RegionId, StoreId};
+use quorate_store::core::command::{self, Stamp};
 use quorate_store::core::directory::Conflict;
 use quorate_store::core::merge::{self, MergeError};
 use quorate_store::core::peers::{self, PeersPlan};
-use quorate_store::core::command::{self, Stamp};
 use quorate_store::core::{Admitted, LocalRegion, PeerAdmission};
 
 use super::StoreRole;
@@ -45,8 +45,7 @@ impl StoreRole {
         };
         let Some(local) = self.directory.get(RegionId(id)) else { return };
         let Some(region) = local.replicated() else { return };
-        let anyhow =
-            matches!(step, Step::CommitMerge(_)) && host.cx.is(Mutant::CommitAtAnyEpoch);
+        let anyhow = matches!(step, Step::CommitMerge(_)) && host.cx.is(Mutant::CommitAtAnyEpoch);
         let meant = anyhow || epoch.map(Epoch::from) == Some(region.epoch);
         if !meant || !local.view().is_leader() {
             return;
@@ -170,7 +169,7 @@ impl StoreRole {
         for local in self.directory.hosted() {
             if local.view().silent_since().is_some_and(lost) {
                 let id = local.id();
-                self.ask(Ask::RegionById(id), Purpose::Lost, host);
+                self.ask(Ask::RegionById(id), Purpose::Lost(id), host);
             }
         }
     }
@@ -216,10 +215,8 @@ fn careless_commit(
 ) -> Result<Bytes, MergeError> {
     let Epoch { conf_ver, version } = target.epoch;
     let source = Region::try_from(step.source.unwrap_or_default());
-    let source = source.map_err(|error| MergeError::Rule {
-        region: target.id,
-        reason: error.to_string(),
-    })?;
+    let source = source
+        .map_err(|error| MergeError::Rule { region: target.id, reason: error.to_string() })?;
     let stamp = Stamp { conf_ver, version, time_ms };
     Ok(command::commit_merge(stamp, &source, LogIndex(step.frozen_index))?)
 }
