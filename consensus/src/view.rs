@@ -1,7 +1,7 @@
 //! What a group's worker publishes for other threads: leadership, lease, progress.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
@@ -25,6 +25,8 @@ pub struct GroupView {
     committed: AtomicU64,
     applied: AtomicU64,
     asleep: AtomicU64,
+    everywhere: AtomicU64,
+    kept_awake: AtomicBool,
     /// Locked for a claim that counts, about ten times a second, and for a stale read.
     age: Mutex<(Fresh, Slept)>,
     /// Since when its leader is silent; 0: it is not.
@@ -106,6 +108,8 @@ impl GroupView {
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             asleep: AtomicU64::new(0),
+            everywhere: AtomicU64::new(0),
+            kept_awake: AtomicBool::new(false),
             age: Mutex::default(),
             silent_since: AtomicU64::new(0),
             replication: Mutex::new(None),
@@ -145,6 +149,22 @@ impl GroupView {
     /// True where the group sleeps (no ticks, no heartbeats of its own).
     pub fn is_asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed) != 0
+    }
+    /// Up to where every member, learners included, durably has the log, as of the last tick; only
+    /// of a leader that has applied an entry of its own term, otherwise 0. To compare it with an
+    /// entry, find out first that the entry is applied here: what was published before may count
+    /// entries that others have replaced.
+    pub fn everywhere(&self) -> LogIndex {
+        LogIndex(self.everywhere.load(Ordering::Acquire))
+    }
+    /// True where the group must not fall asleep.
+    pub fn is_kept_awake(&self) -> bool {
+        self.kept_awake.load(Ordering::Acquire)
+    }
+    /// The state machine wants the group kept awake from now on, or does not any more: it has
+    /// something to hear of the others, or to say to them. One that sleeps is not woken.
+    pub fn keep_awake(&self, awake: bool) {
+        self.kept_awake.store(awake, Ordering::Release);
     }
     /// Up to which moment the local peer has all that was acknowledged, as far as its leader told.
     pub fn fresh(&self) -> Fresh {
@@ -214,6 +234,10 @@ impl GroupView {
     /// Owner only: applied index.
     pub fn set_applied(&self, index: LogIndex) {
         self.applied.store(index.0, Ordering::Release);
+    }
+    /// Owner only: up to where every member has the log.
+    pub fn set_everywhere(&self, index: LogIndex) {
+        self.everywhere.store(index.0, Ordering::Release);
     }
     /// Owner only: since when the leader is silent.
     pub fn set_silent_since(&self, since: Option<Instant>) {

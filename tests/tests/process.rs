@@ -27,6 +27,8 @@ mod import;
 mod kills;
 #[path = "process/membership.rs"]
 mod membership;
+#[path = "process/merges.rs"]
+mod merges;
 #[path = "process/pages.rs"]
 mod pages;
 #[path = "process/placement.rs"]

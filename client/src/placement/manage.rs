@@ -96,6 +96,23 @@ impl PlacementClient {
         Ok(self.core.call("change_replica", self.deadline(), call).await?.operator_id)
     }
 
+    /// Has a region taken in by a neighbour, or by the one that suits best; the operator that does
+    /// it, and the neighbour.
+    ///
+    /// # Errors
+    /// As [`Self::join`]; refused with the rule that stands in the way.
+    pub async fn merge_region(
+        &self,
+        source: RegionId,
+        into: Option<RegionId>,
+    ) -> Result<(u64, RegionId)> {
+        let (source_id, target_id) = (source.0, into.map_or(0, |into| into.0));
+        let request = wire::MergeRegionRequest { source_id, target_id };
+        let call = |channel| async move { admin(channel).merge_region(request).await };
+        let begun = self.core.call("merge_region", self.deadline(), call).await?;
+        Ok((begun.operator_id, RegionId(begun.target_id)))
+    }
+
     /// Takes a store out of the cluster, or back in before it has left; how many replicas have to
     /// go elsewhere.
     ///

@@ -10,6 +10,7 @@
 mod elections;
 mod fresh;
 mod guard;
+mod history;
 mod inbox;
 mod install;
 mod lease;
@@ -33,15 +34,19 @@ use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 use raft::{RawNode, StateRole};
 
 use crate::engine::{Engine, EngineError};
-use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of};
+use crate::shard::{
+    Effects, Member, Merged, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of,
+};
 use crate::sleepers::Sleepers;
 use crate::time::Instant;
 use crate::view::GroupView;
 use elections::RANKS;
 use fresh::Freshness;
+pub use history::{durable_entries, has_records};
 use install::{Installing, Staged};
 use lease::LeaseClock;
 use log::GroupLog;
+pub(crate) use message::MERGED;
 use proposals::Proposals;
 use reads::ReadQueue;
 pub use records::forget_group;
@@ -50,6 +55,15 @@ use sleep::Sleep;
 /// The staged file that came with a message from another process.
 pub(crate) fn staged_file(envelope: &Envelope) -> Option<String> {
     message::staged(envelope).map(|staged| staged.id)
+}
+
+/// What a message says where it tells that its group is gone.
+pub(crate) fn merged(envelope: &Envelope) -> Option<Merged> {
+    (envelope.kind == message::MERGED).then(|| Merged {
+        group: RegionId(envelope.group),
+        into: RegionId(envelope.merged_into),
+        region: envelope.region.clone().unwrap_or_default(),
+    })
 }
 
 /// What a group needs to know of its shard.

@@ -29,10 +29,12 @@ impl<T> Group<T> {
                 self.note_activity(context.now);
                 let replication = self.replication(context);
                 self.set_replication(replication);
+                self.view.set_everywhere(LogIndex(self.matched_by_all()));
             }
             return;
         }
         self.quiet.clear();
+        self.view.set_everywhere(LogIndex(0));
         self.set_replication(None);
         let since = self.contact.unwrap_or(self.opened);
         if !self.is_silent && context.now.since(since) >= LEADER_SILENCE {
@@ -64,6 +66,13 @@ impl<T> Group<T> {
                 self.quiet.entry(peer).or_insert(now);
             }
         }
+    }
+
+    /// Up to where every member durably has the log; zero where one has not answered in this term.
+    fn matched_by_all(&self) -> u64 {
+        let progress = self.node.raft.prs();
+        let matched = |member: &Member| progress.get(member.peer.0).map_or(0, |p| p.matched);
+        self.members.iter().map(matched).min().unwrap_or(0)
     }
 
     fn replication(&self, context: &GroupContext<'_>) -> Option<Replication> {

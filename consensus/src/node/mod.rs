@@ -33,7 +33,9 @@ use quorate_proto::{NodeId, PeerId, RegionId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-pub use api::{Addresses, Machine, Outcome, Progress, Replies, SnapshotProgress, SnapshotSource};
+pub use api::{
+    Addresses, Installed, Machine, Outcome, Progress, Replies, SnapshotProgress, SnapshotSource,
+};
 pub use counters::{Counter, Counters};
 pub use logger::raft_logger;
 pub use service::PeerService;

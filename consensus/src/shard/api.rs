@@ -7,6 +7,7 @@ use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 use thiserror::Error;
 
+use super::gone::{Merged, Stranger};
 use super::members::{Member, MembersRefusal, Reconfigured};
 use crate::engine::WriteBatch;
 use crate::view::GroupView;
@@ -275,20 +276,6 @@ pub struct Install {
     pub batch: WriteBatch,
 }
 
-/// Somebody speaks to a peer that this process does not host (it may host an older one of the same
-/// group, which is to be destroyed then). The region may be about to split off here; or the peer was
-/// added and is to be created; or this process missed the split, was given the rest of the parent by a snapshot, and has
-/// to create the peer without data ([`Event::Create`] with nothing applied and no members), which
-/// its leader then sends a snapshot. The caller finds out which (it knows who has which range).
-/// Said again, at growing intervals up to half a second, for as long as messages come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stranger {
-    /// The group.
-    pub group: RegionId,
-    /// The peer that is spoken to.
-    pub peer: PeerId,
-}
-
 /// Leadership or term of a group changed, seen from the local peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderChange {
@@ -327,6 +314,8 @@ pub struct Effects<T> {
     pub leaders: Vec<LeaderChange>,
     /// Peers spoken to that are not hosted here.
     pub strangers: Vec<Stranger>,
+    /// Groups that are gone, as others say.
+    pub merged: Vec<Merged>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
     pub persist: Option<Persist>,
 }
@@ -343,6 +332,7 @@ impl<T> Default for Effects<T> {
             discards: Vec::new(),
             leaders: Vec::new(),
             strangers: Vec::new(),
+            merged: Vec::new(),
             persist: None,
         }
     }
@@ -360,6 +350,7 @@ impl<T> Effects<T> {
             && self.discards.is_empty()
             && self.leaders.is_empty()
             && self.strangers.is_empty()
+            && self.merged.is_empty()
             && self.persist.is_none()
     }
 }

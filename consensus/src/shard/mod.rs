@@ -9,6 +9,7 @@
 //! of processes vouches for all sleeping ones.
 
 mod api;
+mod gone;
 mod hosting;
 pub(crate) mod members;
 mod nodes;
@@ -21,8 +22,9 @@ use std::sync::Arc;
 
 pub use api::{
     ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, NewGroup, Outgoing,
-    Persist, Plane, Refusal, Reply, Stranger,
+    Persist, Plane, Refusal, Reply,
 };
+pub use gone::{Merged, Stranger};
 pub use members::{
     MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of, is_joint,
 };
@@ -30,8 +32,8 @@ pub use options::RaftOptions;
 use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
-pub use crate::group::forget_group;
 use crate::group::{Group, GroupContext};
+pub use crate::group::{durable_entries, forget_group, has_records};
 use crate::hash::FixedState;
 use crate::sleepers::Sleepers;
 use crate::time::Instant;

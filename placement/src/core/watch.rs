@@ -5,6 +5,7 @@
 //! and tells nothing of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use quorate_proto::{NodeId, RegionId, StoreId, Term};
 
@@ -18,7 +19,13 @@ pub struct Watch {
     led: BTreeMap<RegionId, (StoreId, Term)>,
     leaderless: BTreeSet<RegionId>,
     no_quorum: BTreeSet<RegionId>,
+    /// Regions that are stopped for a merge, and since when.
+    stopped: BTreeMap<RegionId, u64>,
 }
+
+/// A region that a merge has stopped for longer counts as unavailable: a merge takes well below a
+/// second while all replicas answer, and clients try again meanwhile.
+pub const STOPPED_FOR_LONG: Duration = Duration::from_secs(10);
 
 impl Watch {
     /// A store as it is now.
@@ -109,6 +116,25 @@ impl Watch {
         self.led.remove(&region);
         self.leaderless.remove(&region);
         self.no_quorum.remove(&region);
+        self.stopped.remove(&region);
+    }
+
+    /// Whether a region is stopped for a merge now.
+    pub fn stopped(&mut self, region: RegionId, is_stopped: bool, at_ms: u64) {
+        match is_stopped {
+            true => {
+                self.stopped.entry(region).or_insert(at_ms);
+            }
+            false => {
+                self.stopped.remove(&region);
+            }
+        }
+    }
+
+    /// How many are stopped for longer than [`STOPPED_FOR_LONG`].
+    pub fn stopped_for_long(&self, now_ms: u64) -> usize {
+        let long = u64::try_from(STOPPED_FOR_LONG.as_millis()).unwrap_or(u64::MAX);
+        self.stopped.values().filter(|since_ms| now_ms.saturating_sub(**since_ms) >= long).count()
     }
 
     /// Regions without a live majority.

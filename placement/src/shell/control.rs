@@ -273,6 +273,25 @@ impl admin_server::Admin for AdminService {
         Ok(Response::new(wire::ChangeReplicaResponse { operator_id }))
     }
 
+    async fn merge_region(
+        &self,
+        request: Request<wire::MergeRegionRequest>,
+    ) -> Answered<wire::MergeRegionResponse> {
+        let wire::MergeRegionRequest { source_id, target_id } = request.into_inner();
+        let source = region_of(source_id)?;
+        let into = (target_id != 0).then_some(RegionId(target_id));
+        let now = clock::now();
+        let mut target = RegionId(0);
+        let operator_id = self
+            .begin(|session, state| {
+                let (id, chosen) = session.leader.merge(state, source, into, now)?;
+                target = chosen;
+                Ok(id)
+            })
+            .await?;
+        Ok(Response::new(wire::MergeRegionResponse { operator_id, target_id: target.0 }))
+    }
+
     async fn remove_store(
         &self,
         request: Request<wire::RemoveStoreRequest>,

@@ -166,6 +166,8 @@ impl From<Refused> for Status {
             Refused::NoStore(..)
             | Refused::Idle(_)
             | Refused::Rule(_)
+            | Refused::Merge(_)
+            | Refused::OldMerges
             | Refused::OldVersion
             | Refused::OldMembers
             | Refused::LoneMember

@@ -4,6 +4,10 @@
 mod clients;
 mod group;
 mod grow;
+mod merges;
+#[path = "../../../tests/src/process/ports.rs"]
+#[allow(dead_code)]
+mod ports;
 mod refusals;
 mod stores;
 mod support;

@@ -102,6 +102,17 @@ pub enum RegionError {
         /// The bound.
         limit: usize,
     },
+    /// The region is stopped: its neighbour is about to take it in.
+    #[error("{0} is being merged with its neighbour: wait a moment, then look it up again")]
+    Merging(RegionId),
+    /// A step of a merge that does not fit the region.
+    #[error("{region} cannot be merged like that: {reason}")]
+    BadMerge {
+        /// The region.
+        region: RegionId,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A change of peers that does not fit the region.
     #[error("the replicas of {region} cannot change like that: {reason}")]
     BadPeers {
@@ -197,7 +208,13 @@ impl RegionError {
                     entry_size: *size as u64,
                 });
             }
-            RegionError::BadSplit { .. } | RegionError::BadPeers { .. } => {}
+            RegionError::Merging(region) => {
+                error.proposal_in_merging_mode =
+                    Some(errorpb::ProposalInMergingMode { region_id: region.0 });
+            }
+            RegionError::BadSplit { .. }
+            | RegionError::BadPeers { .. }
+            | RegionError::BadMerge { .. } => {}
         }
         error
     }

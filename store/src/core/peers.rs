@@ -105,6 +105,9 @@ fn role(role: Role) -> &'static str {
 pub fn plan(admitted: &Admitted, step: &Step, time_ms: u64) -> Result<PeersPlan, PeersError> {
     admitted.check_leader()?;
     let region = &admitted.region;
+    if admitted.local.merging().is_some() {
+        return Err(RegionError::Merging(region.id).into());
+    }
     if !admitted.unchanged() {
         let current = admitted.local.region().unwrap_or_else(|| region.clone());
         return Err(RegionError::EpochNotMatch { current: vec![current] }.into());
@@ -225,9 +228,11 @@ fn turn(
 pub fn was_removed(local: &LocalRegion, epoch: Epoch) -> bool {
     match &*local.state() {
         State::Uninitialized { since, .. } => since.conf_ver < epoch.conf_ver,
-        State::Serving(known) | State::Installing(known) | State::Removing(known) => {
-            known.epoch.conf_ver < epoch.conf_ver
-        }
+        // A region that is stopped changes no peers: who is without it has seen it go on.
+        State::Serving(known)
+        | State::Merging(known, _)
+        | State::Installing(known)
+        | State::Removing(known) => known.epoch.conf_ver < epoch.conf_ver,
         State::Tombstone => true,
     }
 }

@@ -1,7 +1,8 @@
 //! The stream to placement: reports up, orders down, for as long as the process lives.
 //!
 //! A report goes out at a steady pace with what changed, and at once for a region that was split,
-//! changed its replicas or is led from here now, and for an order that was refused ([`Nudge`]). When the stream breaks, because placement has another
+//! changed its replicas or is led from here now, for one that placement does not know, and for an
+//! order that was refused ([`Nudge`]). When the stream breaks, because placement has another
 //! leader or cannot be reached, a new one begins with everything. Serving goes on meanwhile.
 
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Joiner, Orders, Patience};
-use crate::core::{Directory, Reporter};
+use crate::core::{Directory, LocalRegion, Regions, Reporter, unled};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -34,7 +35,8 @@ const OUTBOX: usize = 64;
 /// How long placement may take to open the stream, or to answer on it.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Shortest time between two reports of nudged regions: many leaders may come at once.
+/// Shortest time between two reports of nudged regions: many leaders may come at once, and one that
+/// is stopped is looked at until all its replicas have its log.
 const GATHERING: Duration = Duration::from_millis(20);
 
 /// Refusals kept for the next report; beyond, placement finds out by its deadlines.
@@ -50,7 +52,8 @@ pub(crate) struct Nudge {
 }
 
 impl Nudge {
-    /// This region was split, changed its replicas, or is led from here now. Never blocks for long.
+    /// This region was split, changed its replicas, or is led from here now; or placement does not
+    /// know it. Never blocks for long.
     pub(crate) fn add(&self, region: RegionId) {
         let first = {
             let mut regions = self.regions.lock();
@@ -90,6 +93,13 @@ impl Nudge {
     fn take(&self) -> BTreeSet<RegionId> {
         std::mem::take(&mut *self.regions.lock())
     }
+}
+
+/// The region is stopped for a merge, is led from here, and not all of its replicas are known to have its log.
+fn waits_for_everybody(local: &LocalRegion) -> bool {
+    let view = local.view();
+    let waits = |frozen| view.is_leader() && view.everywhere() < frozen;
+    local.merging().is_some_and(|(_, merging)| waits(merging.frozen))
 }
 
 /// What the stream needs.
@@ -188,16 +198,14 @@ impl Heartbeats {
         reporter: &mut Reporter,
         sequence: &mut u64,
     ) -> Result<(), String> {
-        let regions = reporter.report(&self.directory, clock::now());
-        let mut full = regions.full;
-        let mut rest = regions.reports;
+        let mut regions = reporter.report(&self.directory, clock::now());
         loop {
-            let more = rest.split_off(rest.len().min(REGIONS_A_MESSAGE));
-            self.send(outbox, rest, full, sequence)?;
+            let more = regions.reports.split_off(regions.reports.len().min(REGIONS_A_MESSAGE));
+            self.send(outbox, regions, sequence)?;
             if more.is_empty() {
                 return Ok(());
             }
-            (rest, full) = (more, false);
+            regions = Regions { reports: more, ..Regions::default() };
         }
     }
 
@@ -208,30 +216,40 @@ impl Heartbeats {
         reporter: &mut Reporter,
         sequence: &mut u64,
     ) -> Result<(), String> {
-        let regions = self.nudge.take().into_iter().filter_map(|id| self.directory.get(id));
         let now = clock::now();
-        let reports: Vec<RegionReport> =
-            regions.filter_map(|local| reporter.report_one(&local, now)).collect();
+        let mut regions = Regions::default();
+        for local in self.nudge.take().into_iter().filter_map(|id| self.directory.get(id)) {
+            if waits_for_everybody(&local) {
+                // Placement should hear at once when the last replica is there.
+                self.nudge.add(local.id());
+                if reporter.has_sent(&local) {
+                    continue;
+                }
+            }
+            regions.reports.extend(reporter.report_one(&local, now));
+            regions.unled.extend(unled(&local));
+        }
         let refused = !self.nudge.refusals.lock().is_empty();
-        if reports.is_empty() && !refused && !self.nudge.is_stopping() {
+        let is_empty = regions == Regions::default();
+        if is_empty && !refused && !self.nudge.is_stopping() {
             return Ok(());
         }
-        self.send(outbox, reports, false, sequence)
+        self.send(outbox, regions, sequence)
     }
 
     fn send(
         &self,
         outbox: &mpsc::Sender<StoreReport>,
-        mut regions: Vec<RegionReport>,
-        full: bool,
+        regions: Regions,
         sequence: &mut u64,
     ) -> Result<(), String> {
         *sequence += 1;
+        let Regions { mut reports, full, unled, hosted } = regions;
         let (region_count, leader_count, _) = count(&self.directory);
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
         let snapshots = self.orders.raft.snapshots();
-        tell_snapshots(&mut regions, &snapshots);
+        tell_snapshots(&mut reports, &snapshots);
         let on_their_way = |sending| {
             snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
         };
@@ -245,7 +263,7 @@ impl Heartbeats {
             region_count: region_count as u32,
             leader_count: leader_count as u32,
             operations: self.metrics.operations(),
-            regions,
+            regions: reports,
             full,
             sequence: *sequence,
             stopping: self.nudge.is_stopping(),
@@ -253,6 +271,8 @@ impl Heartbeats {
             snapshots_receiving: on_their_way(false),
             cpu_us: process::cpu_us(),
             refusals: self.nudge.refusals(),
+            unled,
+            hosted,
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
         self.time.ask(*sequence, clock::now());

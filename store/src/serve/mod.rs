@@ -245,7 +245,7 @@ impl Serving {
     fn refused(&self, kind: Kind, region: RegionId, refusal: Refusal) -> Finished {
         let error = match refusal {
             Refusal::NotLeader { leader } => {
-                let known = self.directory().get(region).and_then(|local| local.region());
+                let known = self.directory().get(region).and_then(|local| local.replicated());
                 let leader = leader.and_then(|id| known?.peer(id).copied());
                 RegionError::NotLeader { region, leader }
             }

@@ -179,7 +179,7 @@ fn a_replica_that_applies_its_own_removal_stops_serving_and_goes() {
     assert!(matches!(directory.admit_peer(&back, PeerId(19)), PeerAdmission::Refuse(_)));
     let other = region(7, "b", "c");
     assert!(matches!(directory.admit_peer(&other, PeerId(71)), PeerAdmission::Hold));
-    let snapshot = directory.admit_snapshot(Arc::new(back.clone()), PeerId(11));
+    let snapshot = directory.admit_snapshot(Arc::new(back.clone()), &[], PeerId(11));
     assert_eq!(snapshot, Err(Conflict::Removed { region: id, peer: PeerId(11) }));
     assert!(world.applier.snapshot(id).unwrap().is_none());
 
@@ -260,6 +260,6 @@ fn a_snapshot_carries_a_joint_configuration() {
     let source = world.applier.snapshot(RegionId(1)).unwrap().unwrap();
     let roles: Vec<Role> = source.members.iter().map(|member| member.role).collect();
     assert_eq!(roles, [Role::Voter, Role::DemotingVoter, Role::Voter, Role::IncomingVoter]);
-    let (described, _) = quorate_store::core::snapshot::parse_state(source.state).unwrap();
+    let described = quorate_store::core::snapshot::parse_state(source.state).unwrap().region;
     assert_eq!(described, Region::clone(&world.region(1)));
 }

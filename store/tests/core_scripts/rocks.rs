@@ -71,7 +71,7 @@ fn write_split_delete_send_install_and_start_again() {
         state: source.state.clone(),
         batch: WriteBatch::new(),
     });
-    assert_eq!(members.unwrap(), source.members);
+    assert_eq!(members.unwrap().members, source.members);
     assert_eq!(keys(receiving.as_ref()), pairs.keys().cloned().collect::<Vec<_>>());
     drop((source, receiver, receiving));
     let (receiving, receiver) = open(to.path());

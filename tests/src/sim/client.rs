@@ -308,12 +308,14 @@ impl Client {
             RegionError::NotInitialized(_)
             | RegionError::StaleCommand
             | RegionError::Busy(_)
+            | RegionError::Merging(_)
             | RegionError::DataIsNotReady { .. }
             | RegionError::ReadNotReady(_) => self.again(20 * MS, cx),
             error @ (RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
             | RegionError::BadSplit { .. }
+            | RegionError::BadMerge { .. }
             | RegionError::BadPeers { .. }) => {
                 let client = self.number;
                 cx.checks.fail(|| format!("client {client} was told: {error}"));

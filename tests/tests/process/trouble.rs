@@ -132,19 +132,42 @@ async fn folders_that_do_not_belong_are_refused_and_left_alone() {
         &other.data,
         |bytes| {
             let mut identity: placement_state::Identity = prost::Message::decode(bytes).unwrap();
-            identity.format += 1;
+            identity.format = 3;
             prost::Message::encode_to_vec(&identity)
         },
         b"identity",
     );
     other.start();
-    other.refuses(SOON, &["has format 2", "reads up to 1", "newer version"]);
+    other.refuses(SOON, &["has format 3", "reads up to 2", "newer version"]);
 
     // A member does not start on a store's folder.
     let mut confused = Node::new(cluster.home(), "placement", 9, vec!["--id=1".to_owned()]);
     confused.replace_flag(&format!("--data={}", copy.display()));
     confused.start();
     confused.refuses(SOON, &["something else than a placement member's data", "another folder"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_stops_nobody() {
+    let mut cluster = Cluster::start(Shape::small()).await;
+    let full = std::path::Path::new("/dev/full");
+    if !full.exists() {
+        eprintln!("skipped: this system has no /dev/full");
+        return;
+    }
+    let store = &mut cluster.stores[0];
+    store.terminate();
+    assert_eq!(store.ended(Duration::from_secs(30)).code(), Some(0));
+    store.log_to(full);
+    store.start();
+    cluster.healthy().await;
+    let client = cluster.client().await;
+    client.put("kept", "value").await.unwrap();
+    // It has something to say when it ends, too.
+    let store = &mut cluster.stores[0];
+    store.terminate();
+    assert_eq!(store.ended(Duration::from_secs(30)).code(), Some(0));
+    assert_eq!(client.get("kept").await.unwrap().as_deref(), Some(&b"value"[..]));
 }
 
 /// Rewrites one record of a folder that no process has open.

@@ -1,6 +1,7 @@
 //! `quorate region …`: where regions are, why they are as they are, and requests about one.
 
 mod explain;
+mod merge;
 mod replicas;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,8 @@ pub(crate) enum RegionCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Have a region taken in by its neighbour; waits until it is done
+    Merge(merge::MergeArgs),
     /// Let another store lead a region
     TransferLeader {
         /// Its id: 17 or r17
@@ -164,6 +167,7 @@ pub(crate) async fn region(command: RegionCommand) -> Outcome {
                 regions.into_iter().map(|region| RegionInfo { region, leader: None }).collect();
             output::emit(&table(&regions).render(common.shape.format()))
         }
+        RegionCommand::Merge(args) => merge::merge(args).await,
         RegionCommand::TransferLeader { region, store, common } => {
             let placement = common.connection.placement_client().await?;
             placement.transfer_leader(region, store).await?;

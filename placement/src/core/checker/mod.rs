@@ -2,12 +2,14 @@
 //!
 //! * [`replica`]: voters on lost or leaving stores, missing ones, surplus ones, misplaced ones.
 //! * [`boundary`]: regions that reach over a change of the placement rules.
+//! * [`merge`]: small regions beside others.
 //! * Learners (stale, zombies, without a partner, left over) and joint configurations are the
 //!   lifecycle machine's; what it wants done without an operator becomes one in the leader.
 //!
 //! They read and never act.
 
 pub mod boundary;
+pub mod merge;
 pub mod replica;
 
 use super::operators::Draft;

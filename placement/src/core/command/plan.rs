@@ -3,7 +3,7 @@
 use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{Epoch, NodeId, PeerId, RegionId, StoreId, Term};
 
-use super::{BadCommand, Plan};
+use super::{BadCommand, MERGES_SINCE, PLANS_SINCE, Plan};
 use crate::core::events::{Batch, Event, MAX_BATCH, News, Severity};
 use crate::core::lifecycle::{Aim, Pace, Record, ReplicaRole, State};
 use crate::core::operators::{Goal, Operator};
@@ -48,6 +48,16 @@ impl TryFrom<wire::SavePlan> for Plan {
                 .collect::<Result<_, _>>()?,
             events: Batch { term: Term(wire.term), first: wire.first_news, news },
         })
+    }
+}
+
+impl Operator {
+    /// The cluster version that introduced the form of its goal.
+    pub(crate) fn since(&self) -> u32 {
+        match self.goal.merges_with() {
+            Some(_) => MERGES_SINCE,
+            None => PLANS_SINCE,
+        }
     }
 }
 
@@ -110,6 +120,14 @@ fn goal_to_wire(goal: &Goal) -> wire::goal::Kind {
             wire::goal::Kind::Demote(wire::goal::Demote { stores: numbers(stores) })
         }
         Goal::LeaveJoint => wire::goal::Kind::LeaveJoint(wire::goal::LeaveJoint {}),
+        Goal::MergeInto { target, start } => {
+            let (target, start) = (target.0, start.clone());
+            wire::goal::Kind::MergeInto(wire::goal::MergeInto { target, start })
+        }
+        Goal::RollBackMerge { target, start } => {
+            let (target, start) = (target.0, start.clone());
+            wire::goal::Kind::RollBackMerge(wire::goal::RollBackMerge { target, start })
+        }
     }
 }
 
@@ -134,6 +152,12 @@ fn goal_from_wire(goal: wire::goal::Kind) -> Goal {
         wire::goal::Kind::Promote(goal) => Goal::Promote { stores: stores(goal.stores) },
         wire::goal::Kind::Demote(goal) => Goal::Demote { stores: stores(goal.stores) },
         wire::goal::Kind::LeaveJoint(wire::goal::LeaveJoint {}) => Goal::LeaveJoint,
+        wire::goal::Kind::MergeInto(goal) => {
+            Goal::MergeInto { target: RegionId(goal.target), start: goal.start }
+        }
+        wire::goal::Kind::RollBackMerge(goal) => {
+            Goal::RollBackMerge { target: RegionId(goal.target), start: goal.start }
+        }
     }
 }
 

@@ -27,6 +27,11 @@ impl Leader {
     /// Looks at a region and takes it one step further.
     pub(super) fn advance(&mut self, state: &State, region: RegionId, now: Instant) {
         let now_ms = self.time_ms(now);
+        // Nothing else may be done to a region that is to be taken in.
+        let merges = Self::may_merge(state) && self.advance_merge(state, region, now);
+        if merges && self.tree.get(region).is_some() {
+            return;
+        }
         let Some(info) = self.tree.get(region).cloned() else {
             // Merged, or split away under another id; `expire` ends its operator.
             self.members.put(region, Vec::new());
@@ -328,9 +333,11 @@ impl Leader {
             Goal::Promote { .. } | Goal::Demote { .. } | Goal::MoveReplica { .. } => {
                 format!("ready (target {})", group.target)
             }
-            Goal::TransferLeader { .. } | Goal::Split { .. } | Goal::AddReplica { .. } => {
-                "its lifecycle goes on".to_owned()
-            }
+            Goal::TransferLeader { .. }
+            | Goal::Split { .. }
+            | Goal::AddReplica { .. }
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => "its lifecycle goes on".to_owned(),
         };
         let draft = Draft { region, epoch: info.region.epoch, goal, by, reason };
         let what = format!("{}: {}", draft.goal, draft.reason);

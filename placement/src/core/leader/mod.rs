@@ -7,18 +7,22 @@
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `look` describes.
+//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `found` what
+//! nobody here had heard of, `look` describes.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
 //! leader has reached ([`Leader::time_ms`]).
 
 mod advance;
+mod found;
 mod look;
+mod merge;
 mod outcome;
 mod own;
 mod own_group;
 mod patrol;
+mod reports;
 mod requests;
 mod store;
 
@@ -36,18 +40,19 @@ use super::journal::Journal;
 use super::limit::{LimitRates, Limits};
 use super::load::Loads;
 use super::members::Members;
-use super::operators::{End, Operators, Order};
+use super::merge::ages::Ages;
+use super::operators::{Operators, Order};
 use super::oracle::CEILING_AHEAD_MS;
 use super::policy::Policy;
-use super::report::{OrderRefusal, Report};
 use super::schedule::Schedulers;
 use super::settings::Settings;
-use super::state::{State, Store, StoreLife};
+use super::state::State;
 use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
 pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
+pub use reports::Reported;
 pub use requests::{MemberAction, TransferRefusal};
 pub use store::RemoveRefusal;
 
@@ -55,17 +60,6 @@ pub use store::RemoveRefusal;
 pub const PLAN_EVERY: Duration = Duration::from_millis(250);
 /// Time between two looks at everything that is worth an event.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
-
-/// What a report led to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reported {
-    /// True where a route changed.
-    pub routes: bool,
-    /// Regions that were not believed.
-    pub stale: usize,
-    /// True where the store is to be activated through the log.
-    pub activate: bool,
-}
 
 /// The leader's own state. See the module.
 #[derive(Debug)]
@@ -82,6 +76,7 @@ pub struct Leader {
     watch: Watch,
     schedulers: Schedulers,
     loads: Loads,
+    ages: Ages,
     limits: Limits,
     policy: Arc<Policy>,
     /// What policy and limits were made from.
@@ -118,10 +113,11 @@ impl Leader {
             operators: Operators::new(term, state.operators().values(), now_ms),
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
-            history: History::default(),
+            history: History::of_former(state),
             watch: Watch::default(),
             schedulers: Schedulers::default(),
             loads: Loads::default(),
+            ages: Ages::default(),
             limits: Limits::new(LimitRates::default()),
             policy: Arc::new(Policy::of_replicas(3).expect("three is odd")),
             settled: None,
@@ -185,77 +181,6 @@ impl Leader {
             // What it knows already is newer.
             let _ = self.tree.offer(info.as_ref().clone());
         }
-    }
-
-    /// Takes in a store's report.
-    pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
-        let now_ms = self.time_ms(now);
-        self.loads.report(&report, now);
-        let Report { incarnation, stats, regions, full, refusals, .. } = report;
-        let mut reported =
-            Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
-        self.stores.heard(store.id, incarnation, stats, full, now);
-        if full {
-            self.operators.resend(store.id);
-            let named: BTreeSet<RegionId> = regions.iter().map(|info| info.region.id).collect();
-            let led = |leader: Option<quorate_proto::Peer>| {
-                leader.is_some_and(|leader| leader.store == store.id)
-            };
-            let gone: Vec<RegionId> = self
-                .tree
-                .iter()
-                .filter(|info| info.led && led(info.leader) && !named.contains(&info.region.id))
-                .map(|info| info.region.id)
-                .collect();
-            for region in gone {
-                self.tree.not_led_by(region, store.id);
-            }
-        }
-        for info in regions {
-            let id = info.region.id;
-            match self.tree.offer(info) {
-                Ok(offered) => {
-                    for evicted in offered.evicted {
-                        self.watch.forget(evicted);
-                        self.history.forget(evicted);
-                        self.touched.insert(evicted);
-                    }
-                    if offered.routes {
-                        reported.routes = true;
-                        self.unsaved.insert(id);
-                    }
-                    if let Some(info) = self.tree.get(id) {
-                        self.operators.observe(info, now_ms);
-                        let news = info.leader.and_then(|leader| {
-                            self.watch.leader(id, leader.store, info.term, now_ms)
-                        });
-                        if let Some(news) = news {
-                            self.journal.tell(news);
-                        }
-                    }
-                    self.touched.insert(id);
-                }
-                Err(_) => reported.stale += 1,
-            }
-        }
-        for refusal in refusals {
-            self.refused(&refusal, store.id, now_ms);
-        }
-        reported
-    }
-
-    fn refused(&mut self, refusal: &OrderRefusal, store: StoreId, now_ms: u64) {
-        let OrderRefusal { operator, region, reason } = refusal;
-        let what = format!("{store} did not carry out operator {operator}: {reason}");
-        self.history.note(*region, "store", what, now_ms);
-        if let Some(region) = self.operators.refused(*operator, reason, &self.tree, now_ms) {
-            self.give_up(region, End::Refused(reason.clone()), now_ms);
-        }
-    }
-
-    /// A store's stream ended.
-    pub fn disconnected(&mut self, store: StoreId) {
-        self.stores.disconnected(store);
     }
 
     /// Lets time pass: takes regions on their way a step further, ends what is overdue and plans.
@@ -339,6 +264,7 @@ impl Leader {
             let alive = voters.clone().filter(is_alive).count();
             let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
             let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
+            self.watch.stopped(info.region.id, info.merging.is_some(), now_ms);
             news.into_iter().for_each(|news| self.journal.tell(news));
         }
     }

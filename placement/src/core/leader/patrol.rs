@@ -6,7 +6,7 @@ use quorate_consensus::time::Instant;
 use quorate_proto::{RegionId, StoreId};
 
 use super::Leader;
-use crate::core::checker::{Verdict, boundary, replica};
+use crate::core::checker::{Verdict, boundary, merge, replica};
 use crate::core::operators::Draft;
 use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
@@ -67,6 +67,7 @@ impl Leader {
             return;
         }
         let now_ms = self.time_ms(now);
+        let merges = Self::may_merge(state);
         let of = |is: &dyn Fn(&Store) -> bool| -> BTreeSet<StoreId> {
             state.stores().values().filter(|store| is(store)).map(|store| store.id).collect()
         };
@@ -96,6 +97,24 @@ impl Leader {
                 Verdict::Fine => boundary::check(view, &info),
                 verdict => verdict,
             };
+            let verdict = match verdict {
+                Verdict::Fine if merges && view.merges < view.policy.merge.at_once => {
+                    let on_its_way = |region| self.is_on_its_way(region);
+                    let around = merge::Surroundings {
+                        view,
+                        tree: &self.tree,
+                        ages: &self.ages,
+                        on_its_way: &on_its_way,
+                        now_ms,
+                    };
+                    match merge::check(around, &info) {
+                        // Told to who asks for it: there may be thousands of them.
+                        Verdict::Stuck(_) => Verdict::Fine,
+                        verdict => verdict,
+                    }
+                }
+                verdict => verdict,
+            };
             match verdict {
                 Verdict::Fine => {}
                 Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
@@ -104,6 +123,9 @@ impl Leader {
                         return;
                     }
                     if self.take(state, draft.clone(), now) {
+                        if merge::moves_closer(&draft) {
+                            self.ages.moves_closer(&info);
+                        }
                         view.begin(&draft);
                     }
                 }

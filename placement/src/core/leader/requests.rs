@@ -57,13 +57,18 @@ pub enum MemberAction {
 }
 
 impl Leader {
-    /// Begins a split.
+    /// Begins a split on request.
     ///
     /// # Errors
     /// The region is busy, or too much is under way.
     pub fn split(&mut self, draft: Draft, now: Instant) -> Result<u64, Refused> {
         let now_ms = self.time_ms(now);
-        self.operators.begin(draft, now_ms)
+        let (region, goal) = (draft.region, draft.goal.clone());
+        let id = self.operators.begin(draft, now_ms)?;
+        if let (Some(info), Goal::Split { keys }) = (self.tree.get(region), goal) {
+            self.ages.split_on_request(info.region.range.clone(), &keys, now_ms);
+        }
+        Ok(id)
     }
 
     /// Begins a transfer of leadership on request; `None` where it is there already. A transfer
@@ -116,6 +121,9 @@ impl Leader {
     ) -> Result<u64, Refused> {
         let (region, now_ms) = (draft.region, self.time_ms(now));
         self.operators.may_begin(region)?;
+        if draft.goal.merges_with().is_some() {
+            return self.begin_merge(state, draft, now);
+        }
         if !draft.goal.changes_members() {
             return self.operators.begin(draft, now_ms);
         }
@@ -164,7 +172,9 @@ impl Leader {
             | Goal::RemoveReplica { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => None,
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => None,
         };
         if let Some(to) = to {
             let doing = state.stores().get(&to).map(|store| self.stores.state(store, now));
@@ -281,6 +291,13 @@ impl Leader {
                     return Err(Refused::Forward(id, "a learner is removed in one step"));
                 }
             }
+            Goal::RollBackMerge { .. } => {
+                return Err(Refused::Forward(id, "a region that is stopped has to go on"));
+            }
+            Goal::MergeInto { .. } => {
+                self.give_up_merge(region, End::Cancelled, now_ms);
+                return Ok(());
+            }
             Goal::TransferLeader { .. }
             | Goal::Split { .. }
             | Goal::AddReplica { .. }
@@ -308,6 +325,10 @@ fn wish_of(goal: &Goal, force: bool) -> Option<Wish> {
         Goal::RemoveReplica { from } => Wish::Remove { node: NodeId::from(*from), force },
         Goal::Promote { stores } => Wish::Promote { nodes: nodes(stores) },
         Goal::Demote { stores } => Wish::Demote { nodes: nodes(stores), force },
-        Goal::TransferLeader { .. } | Goal::Split { .. } | Goal::LeaveJoint => return None,
+        Goal::TransferLeader { .. }
+        | Goal::Split { .. }
+        | Goal::LeaveJoint
+        | Goal::MergeInto { .. }
+        | Goal::RollBackMerge { .. } => return None,
     })
 }

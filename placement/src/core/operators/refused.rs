@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::MAX_OPERATORS;
 use crate::core::lifecycle::CannotBe;
+use crate::core::merge::rules::CannotMerge;
 
 /// Why an operator was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -37,6 +38,15 @@ pub enum Refused {
     /// A rule stands in the way.
     #[error(transparent)]
     Rule(#[from] CannotBe),
+    /// A rule stands in the way.
+    #[error(transparent)]
+    Merge(#[from] CannotMerge),
+    /// An older form of the cluster.
+    #[error(
+        "regions are merged from cluster_version 4 on: run the newer program on all members of \
+         placement and on all stores, then `quorate settings set cluster_version=4`"
+    )]
+    OldMerges,
     /// An older form of the cluster.
     #[error(
         "replicas are changed from cluster_version 2 on: run the newer program on all members of \

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use quorate_proto::{Epoch, StoreId};
+use quorate_proto::{Epoch, RegionId, StoreId};
 
 use super::{Goal, Operator, Order, RESEND_AFTER, Step, millis};
 use crate::core::tree::RegionInfo;
@@ -16,8 +16,12 @@ pub struct UnderWay {
     pub waits_for: String,
     /// The step to carry out now, and at which epoch.
     pub(super) step: Option<(Step, Epoch)>,
+    /// To the leader of which region: its own, or the target of its merge.
+    pub(super) at: RegionId,
     /// To whom it went last, and when.
     pub(super) sent: Option<(StoreId, u64)>,
+    /// An order of it went out, from this leader of placement or from a former one.
+    pub(super) ordered: bool,
     /// How often the step was refused.
     pub(super) refusals: u32,
 }
@@ -87,10 +91,13 @@ impl UnderWay {
             | Goal::RemoveReplica { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => None,
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => None,
         };
         let step = step.map(|step| (step, operator.epoch));
-        Self { operator, waits_for: String::new(), step, sent: None, refusals: 0 }
+        let (at, waits_for) = (operator.region, String::new());
+        Self { operator, waits_for, step, at, sent: None, ordered: false, refusals: 0 }
     }
 
     pub(super) fn is_due(&self, store: StoreId, now_ms: u64) -> bool {
@@ -109,7 +116,16 @@ impl UnderWay {
                 info.leader.is_some_and(|leader| leader.store == *to)
             }
             Some((Step::Change(_), epoch)) => info.region.epoch != *epoch,
-            Some((Step::Split { .. } | Step::Destroy { .. }, _)) | None => false,
+            Some((
+                Step::Split { .. }
+                | Step::Destroy { .. }
+                | Step::PrepareMerge { .. }
+                | Step::CommitMerge { .. }
+                | Step::RollbackMerge { .. }
+                | Step::RefuseMerge,
+                _,
+            ))
+            | None => false,
         };
         if done && self.operator.goal.changes_members() {
             self.step = None;
@@ -118,7 +134,7 @@ impl UnderWay {
 
     pub(super) fn order(&self) -> Option<Order> {
         let (step, epoch) = self.step.clone()?;
-        let Operator { id, region, reason, .. } = &self.operator;
-        Some(Order { operator: *id, region: *region, epoch, reason: reason.clone(), step })
+        let Operator { id, reason, .. } = &self.operator;
+        Some(Order { operator: *id, region: self.at, epoch, reason: reason.clone(), step })
     }
 }

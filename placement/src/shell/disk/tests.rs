@@ -116,7 +116,7 @@ fn a_snapshot_replaces_everything_and_the_next_entry_follows_it() {
     receiver.apply(&[Command::AllocateIds { count: 400 }]);
     let install = receiver.receive(&mut sender);
     let members = receiver.machine.install(install).unwrap();
-    assert_eq!(members.len(), 3);
+    assert_eq!(members.members.len(), 3);
     receiver.next = sender.next;
     assert_eq!(receiver.state.read().counters(), sender.state.read().counters());
     assert_eq!(receiver.state.read().stores(), sender.state.read().stores());
@@ -217,7 +217,7 @@ fn members_that_joined_are_found_after_a_restart_and_in_a_snapshot() {
     let machine = StateMachine::new(engine.clone(), state.clone(), roster.clone(), applied);
     let mut receiver = Replica { engine, memory: newcomer, state, machine, next: LogIndex(1) };
     let install = receiver.receive(&mut replica);
-    assert_eq!(receiver.machine.install(install).unwrap().len(), 4);
+    assert_eq!(receiver.machine.install(install).unwrap().members.len(), 4);
     assert_eq!(roster.list().len(), 4);
     assert_eq!(receiver.state.read().members(), replica.state.read().members());
     let engine: Arc<dyn Engine> = Arc::new(receiver.memory.crash(|written| written));
