@@ -31,6 +31,8 @@ mod membership;
 mod pages;
 #[path = "process/placement.rs"]
 mod placement;
+#[path = "process/quorum.rs"]
+mod quorum;
 #[path = "process/splits.rs"]
 mod splits;
 #[path = "process/stale.rs"]

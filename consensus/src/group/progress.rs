@@ -16,7 +16,7 @@ use crate::time::Instant;
 use crate::view::{PeerProgress, Replication};
 
 /// A leader is called silent after this long. Longer than any election takes.
-const LEADER_SILENCE: Duration = Duration::from_secs(2);
+pub(super) const LEADER_SILENCE: Duration = Duration::from_secs(2);
 /// A member whose process is alive is called silent after this long. raft-rs looks only once in an
 /// election timeout.
 const MEMBER_SILENCE: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ impl<T> Group<T> {
                 let replication = self.replication(context);
                 self.set_replication(replication);
             }
+            self.publish_quorum(context);
             return;
         }
         self.quiet.clear();
@@ -39,6 +40,7 @@ impl<T> Group<T> {
             self.is_silent = true;
             self.view.set_silent_since(Some(since));
         }
+        self.publish_quorum(context);
     }
 
     /// The leader was heard, or is here.

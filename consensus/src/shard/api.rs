@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::members::{Member, MembersRefusal, Reconfigured};
 use crate::engine::WriteBatch;
-use crate::view::GroupView;
+use crate::view::{GroupView, LostQuorum};
 
 /// A group to host: found at start, bootstrapped, or split off.
 #[derive(Clone, Debug)]
@@ -222,6 +222,9 @@ pub enum Refusal {
         /// Which bound.
         reason: &'static str,
     },
+    /// No majority of the voters' processes can be heard: nothing is committed until one is back.
+    #[error("{} of {} voters are silent: the quorum is lost", .0.silent.len(), .0.voters)]
+    NoQuorum(LostQuorum),
     /// The command is larger than a log entry may be.
     #[error("a command of {bytes} bytes does not fit into a log entry")]
     TooLarge {

@@ -298,7 +298,9 @@ impl Cluster {
 
     fn refused(&self, refusal: Refusal) -> Status {
         match refusal {
-            Refusal::NotLeader { .. } | Refusal::NoGroup => self.not_leader(),
+            Refusal::NotLeader { .. } | Refusal::NoGroup | Refusal::NoQuorum(_) => {
+                self.not_leader()
+            }
             Refusal::Busy { reason } => {
                 Status::unavailable(format!("placement is busy: {reason}; try again"))
             }

@@ -55,6 +55,7 @@ pub(crate) fn is_final(error: &Error) -> bool {
         Error::Undetermined { .. }
         | Error::Timeout { .. }
         | Error::Unavailable { .. }
+        | Error::NoQuorum { .. }
         | Error::Partial { .. } => false,
     }
 }

@@ -105,7 +105,9 @@ impl Finished {
             | RegionError::NotLeader { .. }
             | RegionError::DataIsNotReady { .. }
             | RegionError::StaleCommand => Outcome::Rerouted,
-            RegionError::Busy(_) | RegionError::ReadNotReady(_) => Outcome::Busy,
+            RegionError::Busy(_) | RegionError::NoQuorum { .. } | RegionError::ReadNotReady(_) => {
+                Outcome::Busy
+            }
             RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }

@@ -205,6 +205,7 @@ impl Shared {
             Error::Undetermined { .. } => "undetermined",
             Error::Timeout { .. } => "timeout",
             Error::Unavailable { .. } => "unavailable",
+            Error::NoQuorum { .. } => "without quorum",
             Error::Refused { .. } => "refused",
             Error::InvalidArgument(_) => "invalid",
             Error::WrongCluster { .. } => "wrong cluster",

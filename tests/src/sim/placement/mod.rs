@@ -254,6 +254,7 @@ impl MemberRole {
                     Refusal::Undetermined => Told::Undetermined,
                     Refusal::NotLeader { .. }
                     | Refusal::NoGroup
+                    | Refusal::NoQuorum(_)
                     | Refusal::Busy { .. }
                     | Refusal::TooLarge { .. }
                     | Refusal::Members(_)
