@@ -200,5 +200,6 @@ fn report(store: StoreId, tree: &RegionTree) -> Report {
         full: true,
         sequence: 1,
         refusals: Vec::new(),
+        unheard: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use quorate_proto::StoreId;
 use super::load::Load;
 use super::spread::Spread;
 use super::stage::{Shape, Stage};
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
 use crate::exit::Outcome;
 use crate::output;
 
@@ -29,13 +29,7 @@ const BEFORE: Duration = Duration::from_secs(5);
 pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let shape = Shape { placements: 3, stores: 3, store_settings: "" };
     let mut stage = Stage::set("rebalance", common, &shape).await?;
-    stage
-        .change(&[
-            ("lifecycle.stable_ms", "500"),
-            ("store_limit.additions", "1000"),
-            ("store_limit.removals", "1000"),
-        ])
-        .await?;
+    stage.move_fast().await?;
     stage.import_all().await?;
     stage.split_into(REGIONS).await?;
     let load = stage.load(PLACES)?;
@@ -53,7 +47,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     stage.screen.say(&format!("level: {}", spread.words()));
     let moving = load.with_timeline(|timeline| timeline.figures(from, to));
     let spread = still(&mut stage, &load).await?;
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
 
     verdict.figure(format!(
         "{name} has its share after {}, skew of replicas {:.1} %, of leaders {:.1} % (wanted: at \
@@ -62,10 +56,13 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
         spread.replica_skew(),
         spread.leader_skew()
     ));
-    verdict.figure(format!("then nothing moved for {}", output::time(STILL)));
+    verdict.figure(format!(
+        "then nothing moved for {}, by the schedulers' count",
+        output::time(STILL)
+    ));
     verdict.check(spread.replica_skew() <= WANTED, format!("uneven: {}", spread.words()));
     verdict.check(spread.leader_skew() <= WANTED, format!("uneven: {}", spread.words()));
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::None);
     verdict.records(stage.verify().await);
     verdict.figure(format!(
         "p99 of writes {} before, {} while moving",
@@ -95,16 +92,22 @@ async fn level(stage: &mut Stage, load: &Load) -> Outcome<Spread> {
     }
 }
 
-/// Waits until no operator is under way for long enough.
+/// Waits until no scheduler has begun anything for long enough, and nothing is under way: counted by
+/// placement, so that no move between two looks is missed.
 async fn still(stage: &mut Stage, load: &Load) -> Outcome<Spread> {
     let stores = stores(stage).await?;
-    let mut since = stage.screen.elapsed();
+    let (mut since, mut begun) = (stage.screen.elapsed(), None);
     loop {
+        let schedulers = stage.placement.schedulers().await?;
+        let now: Vec<(String, u64)> =
+            schedulers.into_iter().map(|one| (one.name, one.operators_begun)).collect();
         let busy = stage.placement.operators(0, false).await?;
-        if let Some(one) = busy.first() {
+        if !busy.is_empty() || begun.as_ref() != Some(&now) {
             since = stage.screen.elapsed();
-            stage.in_time(&format!("nothing moves any more ({}: {})", one.kind, one.reason))?;
+            let reason = busy.first().map_or("", |one| one.reason.as_str());
+            stage.in_time(&format!("nothing moves any more ({reason})"))?;
         }
+        begun = Some(now);
         let spread = Spread::of(&stage.regions().await?, &stores);
         if stage.screen.elapsed() - since >= STILL {
             stage.screen.clear();

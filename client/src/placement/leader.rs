@@ -47,6 +47,8 @@ pub(super) struct Core {
     runtime: Handle,
     channels: Mutex<BTreeMap<Arc<str>, Channel>>,
     leader: Mutex<Option<Arc<str>>>,
+    /// As they were last named by a member.
+    members: Mutex<Vec<String>>,
     cluster_id: AtomicU64,
 }
 
@@ -72,6 +74,7 @@ impl Core {
             runtime,
             channels: Mutex::default(),
             leader: Mutex::default(),
+            members: Mutex::default(),
             cluster_id: AtomicU64::new(0),
         };
         for address in endpoints {
@@ -98,6 +101,10 @@ impl Core {
 
     pub(super) fn endpoints(&self) -> Vec<String> {
         self.channels.lock().keys().map(ToString::to_string).collect()
+    }
+
+    pub(super) fn members(&self) -> Vec<String> {
+        self.members.lock().clone()
     }
 
     pub(super) fn leader(&self) -> Option<Arc<str>> {
@@ -303,7 +310,11 @@ impl Core {
     }
 
     fn meet(&self, answer: &pdpb::GetMembersResponse) {
-        for known in answer.members.iter().filter_map(address_of) {
+        let members: Vec<String> = answer.members.iter().filter_map(address_of).collect();
+        if !members.is_empty() {
+            members.clone_into(&mut self.members.lock());
+        }
+        for known in members {
             let is_new = !self.channels.lock().contains_key(known.as_str());
             // An address that cannot be parsed is of no use; the others are.
             if is_new && self.channel(&known).is_ok() {

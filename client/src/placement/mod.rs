@@ -112,6 +112,12 @@ impl PlacementClient {
         self.core.endpoints()
     }
 
+    /// HOST:PORT of the members as one of them named them last, without those that have left since.
+    /// For whoever wants to find placement again after a restart. Empty until one has answered.
+    pub fn known_members(&self) -> Vec<String> {
+        self.core.members()
+    }
+
     /// HOST:PORT of the member that is believed to lead.
     pub fn leader_address(&self) -> Option<String> {
         self.core.leader().map(|leader| leader.to_string())

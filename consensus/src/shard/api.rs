@@ -330,6 +330,8 @@ pub struct Effects<T> {
     pub leaders: Vec<LeaderChange>,
     /// Peers spoken to that are not hosted here.
     pub strangers: Vec<Stranger>,
+    /// Of each log that was truncated, how many entries went.
+    pub truncated: Vec<u64>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
     pub persist: Option<Persist>,
 }
@@ -346,6 +348,7 @@ impl<T> Default for Effects<T> {
             discards: Vec::new(),
             leaders: Vec::new(),
             strangers: Vec::new(),
+            truncated: Vec::new(),
             persist: None,
         }
     }
@@ -363,6 +366,7 @@ impl<T> Effects<T> {
             && self.discards.is_empty()
             && self.leaders.is_empty()
             && self.strangers.is_empty()
+            && self.truncated.is_empty()
             && self.persist.is_none()
     }
 }

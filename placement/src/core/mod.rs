@@ -31,6 +31,7 @@ pub mod load;
 pub mod members;
 pub mod operators;
 pub mod oracle;
+pub mod partition;
 pub mod policy;
 pub mod record;
 pub mod report;

@@ -12,6 +12,9 @@ use super::tree::{PeerProgress, RegionInfo, RegionStats};
 /// Most regions one report may carry; a store with more sends several.
 pub const MAX_REPORTED_REGIONS: usize = 50_000;
 
+/// Most stores that a report names as not heard; the rest is left out.
+pub const MAX_UNHEARD: usize = 64;
+
 /// A store's own numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -35,6 +38,10 @@ pub struct StoreStats {
     pub snapshots_sending: u32,
     /// Snapshots on their way to it.
     pub snapshots_receiving: u32,
+    /// Logs it truncated since its process started.
+    pub log_truncations: u64,
+    /// Entries in them.
+    pub log_truncated_entries: u64,
 }
 
 /// An order that a store refused, or that failed there.
@@ -65,6 +72,8 @@ pub struct Report {
     pub sequence: u64,
     /// Orders it could not follow since its last report.
     pub refusals: Vec<OrderRefusal>,
+    /// Stores that share a region with it and that it does not hear.
+    pub unheard: Vec<StoreId>,
 }
 
 /// Why a report was refused. Its stream ends.
@@ -109,6 +118,8 @@ impl TryFrom<wire::StoreReport> for Report {
             cpu_us: wire.cpu_us,
             snapshots_sending: wire.snapshots_sending,
             snapshots_receiving: wire.snapshots_receiving,
+            log_truncations: wire.log_truncations,
+            log_truncated_entries: wire.log_truncated_entries,
         };
         let refusals = wire.refusals.into_iter().map(|refusal| OrderRefusal {
             operator: refusal.operator_id,
@@ -124,6 +135,7 @@ impl TryFrom<wire::StoreReport> for Report {
             full: wire.full,
             sequence: wire.sequence,
             refusals: refusals.collect(),
+            unheard: wire.unheard_store_ids.into_iter().take(MAX_UNHEARD).map(StoreId).collect(),
         })
     }
 }

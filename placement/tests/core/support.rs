@@ -113,6 +113,7 @@ pub fn report(store: u64, full: bool, regions: Vec<RegionInfo>) -> Report {
         full,
         sequence: 1,
         refusals: Vec::new(),
+        unheard: Vec::new(),
     }
 }
 

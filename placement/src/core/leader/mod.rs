@@ -7,13 +7,14 @@
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `look` describes.
+//! group, `look` describes, `around` tells what changed.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
 //! leader has reached ([`Leader::time_ms`]).
 
 mod advance;
+mod around;
 mod look;
 mod outcome;
 mod own;
@@ -27,8 +28,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Epoch, PeerId, RegionId, Role, StoreId, Term};
+use quorate_proto::{Epoch, PeerId, RegionId, StoreId, Term};
 
+use super::checker::Checkers;
 use super::command::{Command, SavedRegion};
 use super::events::{News, Severity};
 use super::history::History;
@@ -38,6 +40,7 @@ use super::load::Loads;
 use super::members::Members;
 use super::operators::{End, Operators, Order};
 use super::oracle::CEILING_AHEAD_MS;
+use super::partition::Partitions;
 use super::policy::Policy;
 use super::report::{OrderRefusal, Report};
 use super::schedule::Schedulers;
@@ -80,7 +83,9 @@ pub struct Leader {
     journal: Journal,
     history: History,
     watch: Watch,
+    partitions: Partitions,
     schedulers: Schedulers,
+    checkers: Checkers,
     loads: Loads,
     limits: Limits,
     policy: Arc<Policy>,
@@ -119,8 +124,10 @@ impl Leader {
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
             history: History::default(),
-            watch: Watch::default(),
+            watch: Watch::new(state),
+            partitions: Partitions::default(),
             schedulers: Schedulers::default(),
+            checkers: Checkers::default(),
             loads: Loads::default(),
             limits: Limits::new(LimitRates::default()),
             policy: Arc::new(Policy::of_replicas(3).expect("three is odd")),
@@ -163,6 +170,10 @@ impl Leader {
     pub fn schedulers(&self) -> &Schedulers {
         &self.schedulers
     }
+    /// The checkers, and what they found.
+    pub fn checkers(&self) -> &Checkers {
+        &self.checkers
+    }
     /// What work the regions make.
     pub fn loads(&self) -> &Loads {
         &self.loads
@@ -191,7 +202,8 @@ impl Leader {
     pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
         let now_ms = self.time_ms(now);
         self.loads.report(&report, now);
-        let Report { incarnation, stats, regions, full, refusals, .. } = report;
+        let Report { incarnation, stats, regions, full, refusals, unheard, .. } = report;
+        self.partitions.reported(store.id, &unheard, now);
         let mut reported =
             Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
         self.stores.heard(store.id, incarnation, stats, full, now);
@@ -226,11 +238,8 @@ impl Leader {
                     }
                     if let Some(info) = self.tree.get(id) {
                         self.operators.observe(info, now_ms);
-                        let news = info.leader.and_then(|leader| {
-                            self.watch.leader(id, leader.store, info.term, now_ms)
-                        });
-                        if let Some(news) = news {
-                            self.journal.tell(news);
+                        if let Some(leader) = info.leader {
+                            self.watch.leader(id, leader.store, info.term);
                         }
                     }
                     self.touched.insert(id);
@@ -316,31 +325,8 @@ impl Leader {
             // The name is its own.
             let _ = self.schedulers.set_paused(name, paused.contains(name));
         }
+        self.checkers.set_paused(|name| paused.contains(name));
         self.settled = Some((settings.clone(), replicas));
-    }
-
-    /// Tells what changed with stores, leaders and quorums.
-    fn look_around(&mut self, state: &State, now: Instant) {
-        let now_ms = self.time_ms(now);
-        for store in state.stores().values() {
-            let doing = self.stores.state(store, now);
-            let news = self.watch.store(store.id, doing, now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
-        let serving = self.serving(state, now);
-        for info in self.tree.iter() {
-            let is_alive = |peer: &&quorate_proto::Peer| {
-                serving.contains(&peer.store) && !info.down.contains(&peer.id)
-            };
-            let voters = info.region.peers.iter().filter(|peer| match peer.role {
-                Role::Voter | Role::IncomingVoter => true,
-                Role::Learner | Role::DemotingVoter => false,
-            });
-            let alive = voters.clone().filter(is_alive).count();
-            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
     }
 
     fn tell(&mut self, severity: Severity, kind: &str, text: String, region: RegionId, at_ms: u64) {

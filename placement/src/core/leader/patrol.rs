@@ -6,7 +6,7 @@ use quorate_consensus::time::Instant;
 use quorate_proto::{RegionId, StoreId};
 
 use super::Leader;
-use crate::core::checker::{Verdict, boundary, replica};
+use crate::core::checker::{Verdict, replica};
 use crate::core::operators::Draft;
 use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
@@ -92,18 +92,21 @@ impl Leader {
                 leading: &leading,
                 records: self.members.of(region),
             };
-            let verdict = match replica::check(around, &info) {
-                Verdict::Fine => boundary::check(view, &info),
-                verdict => verdict,
-            };
+            let Some((checker, verdict)) = self.checkers.check(around, &info) else { continue };
             match verdict {
                 Verdict::Fine => {}
-                Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
+                Verdict::Stuck(why) => {
+                    self.checkers.did(checker, format!("{region}: {why}"), false);
+                    self.history.note(region, checker.name(), why, now_ms);
+                }
                 Verdict::Repair(draft) => {
                     if self.operators.room() == 0 {
                         return;
                     }
-                    if self.take(state, draft.clone(), now) {
+                    let what = format!("{region} {}: {}", draft.goal, draft.reason);
+                    let begun = self.take(state, draft.clone(), now);
+                    self.checkers.did(checker, what, begun);
+                    if begun {
                         view.begin(&draft);
                     }
                 }

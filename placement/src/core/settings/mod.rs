@@ -197,7 +197,12 @@ pub const KNOWN: &[Known] = &[
         PERCENT,
         "percent of a store's disk that stay free: beyond, it gets no more replicas",
     ),
-    known(PAUSED, "", Kind::Text(256), "schedulers that are paused, by name, with commas between"),
+    known(
+        PAUSED,
+        "",
+        Kind::Text(256),
+        "schedulers and checkers that are paused, by name, with commas between",
+    ),
 ];
 
 /// Why a setting cannot be.

@@ -2,6 +2,7 @@
 //! misbehave.
 
 mod balance;
+mod events;
 mod failover;
 mod moves;
 mod people;
@@ -39,6 +40,8 @@ pub struct Behaviour {
     pub refuses: Option<String>,
     /// Its learners take nothing in.
     pub stuck: bool,
+    /// Stores that it does not hear.
+    pub unheard: Vec<StoreId>,
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -213,6 +216,7 @@ impl Cluster {
             full,
             sequence: 1,
             refusals,
+            unheard: self.stores[&store].unheard.clone(),
         };
         self.leader.report(&known, report, self.now);
     }
