@@ -27,9 +27,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let shape = Shape { placements: 3, stores: 4, store_settings: "" };
     let mut stage = Stage::set("decommission", common, &shape).await?;
     stage.move_fast().await?;
-    stage.import_all().await?;
-    stage.split_into(REGIONS).await?;
-    let load = stage.load(PLACES)?;
+    let load = stage.furnish(REGIONS, PLACES).await?;
 
     let ids = stage.local.store_ids(stage.deadline).await?;
     let id = |name: &str| ids.get(name).copied().map(StoreId);

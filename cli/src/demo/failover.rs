@@ -38,9 +38,7 @@ pub(super) async fn run(args: &Args) -> Outcome<Verdict> {
     let shape = Shape { placements: 3, stores: 3, store_settings: SETTINGS };
     let mut stage = Stage::set("failover", &args.common, &shape).await?;
     stage.screen.say("demo settings: none, all defaults");
-    stage.import_all().await?;
-    stage.split_into(REGIONS).await?;
-    let load = stage.load(REGIONS)?;
+    let load = stage.furnish(REGIONS, REGIONS).await?;
     served(&mut stage, &load, "the load begins").await?;
     while load.elapsed() < BEFORE {
         stage.screen.rows(vec![load.line()]);

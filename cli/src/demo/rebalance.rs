@@ -30,9 +30,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let shape = Shape { placements: 3, stores: 3, store_settings: "" };
     let mut stage = Stage::set("rebalance", common, &shape).await?;
     stage.move_fast().await?;
-    stage.import_all().await?;
-    stage.split_into(REGIONS).await?;
-    let load = stage.load(PLACES)?;
+    let load = stage.furnish(REGIONS, PLACES).await?;
     while load.elapsed() < BEFORE {
         stage.screen.rows(vec![load.line()]);
         stage.pause().await;

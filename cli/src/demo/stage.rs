@@ -227,6 +227,16 @@ impl Stage {
         }
     }
 
+    /// Loads the records, cuts them into so many regions, and starts the load at so many places.
+    ///
+    /// # Errors
+    /// One of them cannot be done in time.
+    pub(super) async fn furnish(&mut self, regions: usize, places: usize) -> Outcome<Load> {
+        self.import_all().await?;
+        self.split_into(regions).await?;
+        self.load(places)
+    }
+
     /// Splits the records into so many regions, and spreads their leaders.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use quorate_proto::{Peer, Region};
 use crate::{Error, Result, client::DEFAULT_DEADLINE};
 
 mod calls;
+mod judge;
 mod leader;
 mod manage;
 mod regions;

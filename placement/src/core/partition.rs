@@ -3,7 +3,7 @@
 //!
 //! A store names in its reports whom it does not hear. That may be a store that has just died, of
 //! which placement does not know yet. So a pair counts only once **both** have reported well after
-//! the first complaint. It is told once, and once more when it is over.
+//! the first complaint. It is told once by each leader of placement, and once more when it is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -172,7 +172,7 @@ impl admin_server::Admin for AdminService {
             .await?;
         if !known.contains(&name) {
             return Err(Status::not_found(format!(
-                "there is no scheduler or checker {name}; there are {}",
+                "there is no scheduler {name}; there are {}",
                 known.join(", ")
             )));
         }
