@@ -53,7 +53,12 @@ pub struct Checkers {
 
 impl Default for Checkers {
     fn default() -> Self {
-        Self { status: Checker::ALL.map(|checker| SchedulerStatus::new(checker.name())) }
+        Self {
+            status: Checker::ALL.map(|checker| SchedulerStatus {
+                last: "has found nothing to do yet".to_owned(),
+                ..SchedulerStatus::new(checker.name())
+            }),
+        }
     }
 }
 
