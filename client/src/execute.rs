@@ -71,6 +71,8 @@ pub(crate) struct Attempt {
     pub(crate) replicas_tried: usize,
     /// Moves without a pause since the last one.
     pub(crate) hops: u32,
+    /// Answers that the region has lost its quorum.
+    pub(crate) without_quorum: usize,
     /// Why the last attempt failed.
     pub(crate) last: String,
 }
@@ -88,6 +90,7 @@ impl Attempt {
             backoff: None,
             replicas_tried: 0,
             hops: 0,
+            without_quorum: 0,
             last: String::new(),
         }
     }
@@ -102,6 +105,7 @@ impl Attempt {
             backoff: None,
             replicas_tried: 0,
             hops: 0,
+            without_quorum: 0,
             last: String::new(),
         }
     }
@@ -128,6 +132,15 @@ impl Attempt {
         }
         tokio::time::sleep(wait).await;
         Ok(())
+    }
+
+    pub(crate) fn is_stale_read(&self) -> bool {
+        match self.kind {
+            Kind::Read(ReadFrom::Stale(_)) => true,
+            Kind::Read(ReadFrom::Leader | ReadFrom::Follower | ReadFrom::Learner) | Kind::Write => {
+                false
+            }
+        }
     }
 
     pub(crate) fn is_read(&self) -> bool {

@@ -203,5 +203,6 @@ fn report(store: StoreId, tree: &RegionTree) -> Report {
         refusals: Vec::new(),
         unled: Vec::new(),
         hosted: Vec::new(),
+        unheard: Vec::new(),
     }
 }

@@ -233,7 +233,8 @@ impl Store {
                 return Ok((None, applier, groups));
             }
         }
-        let client = placement::connect(&self.config.placement).await;
+        let learnt = self.joiner.addresses.placement();
+        let client = placement::connect(&self.config.placement, &learnt).await;
         let pages = Arc::clone(&self.pages);
         let waiting = |missing_stores| pages.set_phase(Phase::Waiting { missing_stores });
         let joined = self.joiner.join(&client, &mut self.identity, waiting).await?;
@@ -377,10 +378,11 @@ impl Store {
         };
         let members = self.config.placement.clone();
         let nudge = Arc::clone(&service.nudge);
+        let learnt = self.joiner.addresses.placement();
         tokio::spawn(async move {
             let client = match client {
                 Some(client) => client,
-                None => placement::connect(&members).await,
+                None => placement::connect(&members, &learnt).await,
             };
             tokio::spawn(splitter.run(client.clone(), requests));
             let raft = Arc::clone(&node) as Arc<dyn Raft>;

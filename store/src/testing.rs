@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -122,6 +122,12 @@ impl Raft for FakeRaft {
     }
     fn vouched(&self, _slept: Slept) -> Option<Vouched> {
         None
+    }
+    fn unheard(&self) -> BTreeSet<NodeId> {
+        BTreeSet::new()
+    }
+    fn truncated(&self) -> (u64, u64) {
+        (0, 0)
     }
     fn change_members(
         &self,

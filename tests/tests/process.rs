@@ -33,6 +33,8 @@ mod merges;
 mod pages;
 #[path = "process/placement.rs"]
 mod placement;
+#[path = "process/quorum.rs"]
+mod quorum;
 #[path = "process/splits.rs"]
 mod splits;
 #[path = "process/stale.rs"]

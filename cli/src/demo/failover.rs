@@ -8,7 +8,7 @@ use quorate_proto::StoreId;
 use super::load::{Load, Pace};
 use super::spread::led_by;
 use super::stage::{Shape, Stage};
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
 use crate::cluster::end;
 use crate::exit::{Failure, Outcome};
 use crate::output;
@@ -28,7 +28,7 @@ const LOOK_BACK: Duration = Duration::from_millis(300);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct FailoverArgs {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Regions, each with a place that the load works at
     #[arg(long, value_name = "COUNT", default_value_t = 24,
           value_parser = clap::value_parser!(u16).range(3..=1_000))]
@@ -45,7 +45,7 @@ pub(crate) struct FailoverArgs {
           value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pause: u16,
     /// Milliseconds without a write of a region from which on the demo has failed
-    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    #[arg(long, value_name = "MS", default_value_t = 1_500)]
     within: u64,
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn run(args: &FailoverArgs) -> Outcome<Verdict> {
         stage.screen.say(&format!("{name} is back, has caught up, and leads its share"));
     }
     stage.screen.clear();
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
 
     gaps.sort_unstable();
     let (longest, median) = (gaps[gaps.len() - 1], gaps[gaps.len() / 2]);
@@ -115,7 +115,7 @@ pub(super) async fn run(args: &FailoverArgs) -> Outcome<Verdict> {
     let limit = Duration::from_millis(args.within);
     verdict
         .check(longest < limit, format!("a region was not written for {}", output::time(longest)));
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::Killed);
     verdict.records(stage.verify().await);
     Ok(verdict)
 }

@@ -30,7 +30,7 @@ const BALANCE: &str = "balance-region";
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ImpactArgs {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// How often everything is done
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -89,7 +89,7 @@ pub(super) async fn run(args: &ImpactArgs) -> Outcome<Verdict> {
     }
     let Rounds { mut stage, load, ratios, .. } = rounds;
     stage.screen.clear();
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
 
     let mut verdict = Verdict::default();
     verdict.figure(format!(
@@ -103,7 +103,7 @@ pub(super) async fn run(args: &ImpactArgs) -> Outcome<Verdict> {
         let words = format!("{}: p99 × {median:.2}", kind.name());
         verdict.check(median <= WANTED, words);
     }
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::None);
     verdict.records(stage.verify().await);
     Ok(verdict)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::load::Load;
 use super::spread::Spread;
 use super::stage::{Shape, Stage};
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
 use crate::exit::Outcome;
 use crate::output;
 
@@ -25,7 +25,7 @@ const BEFORE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RebalanceArgs {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Regions before the store arrives
     #[arg(long, value_name = "COUNT", default_value_t = 60,
           value_parser = clap::value_parser!(u16).range(3..=1_000))]
@@ -48,13 +48,7 @@ pub(super) async fn run(args: &RebalanceArgs) -> Outcome<Verdict> {
     if args.defaults {
         stage.screen.say("demo settings: none, all defaults");
     } else {
-        stage
-            .change(&[
-                ("lifecycle.stable_ms", "500"),
-                ("store_limit.additions", "1000"),
-                ("store_limit.removals", "1000"),
-            ])
-            .await?;
+        stage.move_fast().await?;
     }
     stage.import_all().await?;
     stage.split_into(args.regions.into()).await?;
@@ -77,7 +71,7 @@ pub(super) async fn run(args: &RebalanceArgs) -> Outcome<Verdict> {
     stage
         .screen
         .say(&format!("the last operator ended {} after the arrival", output::time(rested)));
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
     let still = Duration::from_secs(args.still);
     let begun = begun_within(&mut stage, still).await?;
     stage.screen.clear();
@@ -95,7 +89,7 @@ pub(super) async fn run(args: &RebalanceArgs) -> Outcome<Verdict> {
     }
     verdict.check(begun.is_empty(), format!("began without a reason: {}", begun.join("; ")));
     verdict.check(is_level(&spread), format!("uneven: {}", spread.words()));
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::None);
     verdict.records(stage.verify().await);
     verdict.figure(format!(
         "p99 of writes {} before, {} while moving",

@@ -202,6 +202,10 @@ impl Stage {
         let (counted, task) = self.import();
         while !task.is_finished() {
             self.screen.rows(vec![self.import_row(&counted)]);
+            if let Err(late) = self.in_time("the records are loaded") {
+                task.abort();
+                return Err(late);
+            }
             tokio::time::sleep(POLL).await;
         }
         task.await.map_err(|error| Failure::error(format!("the import broke: {error}")))??;
@@ -219,10 +223,26 @@ impl Stage {
     /// Reads every record back and compares; how many there are.
     ///
     /// # Errors
-    /// Records are missing or differ.
+    /// Records are missing or differ, or cannot be read in time.
     pub(super) async fn verify(&self) -> Outcome<u64> {
         let counted = Arc::new(AtomicU64::new(0));
-        import::verify_counted(&self.client, &self.records.file, counted).await
+        let compared = import::verify_counted(&self.client, &self.records.file, counted);
+        match tokio::time::timeout_at(self.deadline.into(), compared).await {
+            Ok(compared) => compared,
+            Err(_) => {
+                Err(Failure::error("not done in time: all records are read back and compared"))
+            }
+        }
+    }
+
+    /// Loads the records, cuts them into so many regions, and starts the load at so many places.
+    ///
+    /// # Errors
+    /// One of them cannot be done in time.
+    pub(super) async fn furnish(&mut self, regions: usize, places: usize) -> Outcome<Load> {
+        self.import_all().await?;
+        self.split_into(regions).await?;
+        self.load(places)
     }
 
     /// Splits the records into so many regions, and spreads their leaders.
@@ -256,6 +276,19 @@ impl Stage {
             self.in_time(&format!("stores have their share ({})", spread.words()))?;
             self.pause().await;
         }
+    }
+
+    /// Shortens what slows down how replicas move, so that a person sees the end of it.
+    ///
+    /// # Errors
+    /// Placement refuses.
+    pub(super) async fn move_fast(&self) -> Outcome {
+        self.change(&[
+            ("lifecycle.stable_ms", "500"),
+            ("store_limit.additions", "1000"),
+            ("store_limit.removals", "1000"),
+        ])
+        .await
     }
 
     /// Changes settings of the cluster, and says so.

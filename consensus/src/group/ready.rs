@@ -44,7 +44,7 @@ impl<T> Group<T> {
             effects.replies.push((token, Reply::ReadAt(LogIndex(applied))));
         });
         self.publish_lease(context);
-        self.truncate(context, batch);
+        self.truncate(context, effects, batch);
         sync
     }
 

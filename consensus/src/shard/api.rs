@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::gone::{Merged, Stranger};
 use super::members::{Member, MembersRefusal, Reconfigured};
 use crate::engine::WriteBatch;
-use crate::view::GroupView;
+use crate::view::{GroupView, LostQuorum};
 
 /// A group to host: found at start, bootstrapped, or split off.
 #[derive(Clone, Debug)]
@@ -223,6 +223,9 @@ pub enum Refusal {
         /// Which bound.
         reason: &'static str,
     },
+    /// No majority of the voters' processes can be heard: nothing is committed until one is back.
+    #[error("{} of {} voters are silent: the quorum is lost", .0.silent.len(), .0.voters)]
+    NoQuorum(LostQuorum),
     /// The command is larger than a log entry may be.
     #[error("a command of {bytes} bytes does not fit into a log entry")]
     TooLarge {
@@ -316,6 +319,8 @@ pub struct Effects<T> {
     pub strangers: Vec<Stranger>,
     /// Groups that are gone, as others say.
     pub merged: Vec<Merged>,
+    /// Of each log that was truncated, how many entries went.
+    pub truncated: Vec<u64>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
     pub persist: Option<Persist>,
 }
@@ -333,6 +338,7 @@ impl<T> Default for Effects<T> {
             leaders: Vec::new(),
             strangers: Vec::new(),
             merged: Vec::new(),
+            truncated: Vec::new(),
             persist: None,
         }
     }
@@ -351,6 +357,7 @@ impl<T> Effects<T> {
             && self.leaders.is_empty()
             && self.strangers.is_empty()
             && self.merged.is_empty()
+            && self.truncated.is_empty()
             && self.persist.is_none()
     }
 }

@@ -252,6 +252,11 @@ impl<T> Shard<T> {
         self.nodes.neighbours()
     }
 
+    /// Those of them that are not heard.
+    pub fn silent(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.neighbours().filter(|node| self.nodes.is_silent(*node))
+    }
+
     /// Groups hosted, and how many of them are awake.
     pub fn counts(&self) -> (usize, usize) {
         (self.groups.len(), self.awake.len())

@@ -12,6 +12,9 @@ use super::tree::{Merging, PeerProgress, RegionInfo, RegionStats};
 /// Most regions one report may carry; a store with more sends several.
 pub const MAX_REPORTED_REGIONS: usize = 50_000;
 
+/// Most stores that a report names as not heard; the rest is left out.
+pub const MAX_UNHEARD: usize = 64;
+
 /// A store's own numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -35,6 +38,10 @@ pub struct StoreStats {
     pub snapshots_sending: u32,
     /// Snapshots on their way to it.
     pub snapshots_receiving: u32,
+    /// Logs it truncated since its process started.
+    pub log_truncations: u64,
+    /// Entries in them.
+    pub log_truncated_entries: u64,
 }
 
 /// An order that a store refused, or that failed there.
@@ -80,6 +87,8 @@ pub struct Report {
     pub unled: Vec<RegionInfo>,
     /// Some of its replicas that others lead, in turn.
     pub hosted: Vec<HostedReplica>,
+    /// Stores that share a region with it and that it does not hear.
+    pub unheard: Vec<StoreId>,
 }
 
 /// Why a report was refused. Its stream ends.
@@ -131,6 +140,8 @@ impl TryFrom<wire::StoreReport> for Report {
             cpu_us: wire.cpu_us,
             snapshots_sending: wire.snapshots_sending,
             snapshots_receiving: wire.snapshots_receiving,
+            log_truncations: wire.log_truncations,
+            log_truncated_entries: wire.log_truncated_entries,
         };
         let refusals = wire.refusals.into_iter().map(|refusal| OrderRefusal {
             operator: refusal.operator_id,
@@ -154,6 +165,7 @@ impl TryFrom<wire::StoreReport> for Report {
             refusals: refusals.collect(),
             unled: unled.collect::<Result<_, _>>()?,
             hosted: hosted.collect(),
+            unheard: wire.unheard_store_ids.into_iter().take(MAX_UNHEARD).map(StoreId).collect(),
         })
     }
 }

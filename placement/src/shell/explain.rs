@@ -232,7 +232,7 @@ pub(crate) fn placement_members(
     members
 }
 
-/// The schedulers, and whether they are paused.
+/// The checkers and the schedulers, and whether they are paused.
 pub(crate) fn schedulers(leader: &Leader, state: &State) -> Vec<wire::SchedulerStatus> {
     let paused = state.settings().paused_schedulers();
     let status = |status: &SchedulerStatus| wire::SchedulerStatus {
@@ -241,7 +241,8 @@ pub(crate) fn schedulers(leader: &Leader, state: &State) -> Vec<wire::SchedulerS
         operators_begun: status.begun,
         last: status.last.clone(),
     };
-    leader.schedulers().list().iter().map(status).collect()
+    let checkers = leader.checkers().list().iter();
+    checkers.chain(leader.schedulers().list()).map(status).collect()
 }
 
 /// All settings, with their defaults and what they are for.

@@ -175,6 +175,7 @@ impl Pages {
             let state = cluster.state.read();
             metrics.stores.set(gauge(state.stores().len() as u64));
             metrics.regions.set(gauge(state.saved_regions().len() as u64));
+            metrics.count_events(state.events());
             metrics.events.set(gauge(state.events().last()));
         }
         let now = clock::now();

@@ -1,6 +1,9 @@
 //! The placement group changes its own members, told as stories: it grows by pairs while its
 //! leaders crash, replaces a dead member, and refuses what would cost it the quorum.
 
+#[path = "own_watched.rs"]
+mod watched;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -113,6 +116,15 @@ impl Group {
             }
         }
         assert_eq!(self.machine.reloaded().members(), self.machine.state.members());
+    }
+
+    /// One look of the leader, whose step is not taken.
+    fn look_without_a_step(&mut self) {
+        let (standing, now) = (self.standing(), self.now);
+        self.leader.advance_own(&self.machine.state, &standing, now);
+        for command in self.leader.to_propose(&self.machine.state, now) {
+            self.machine.apply(command);
+        }
     }
 
     /// What Raft would say.

@@ -116,6 +116,7 @@ pub fn report(store: u64, full: bool, regions: Vec<RegionInfo>) -> Report {
         refusals: Vec::new(),
         unled: Vec::new(),
         hosted: Vec::new(),
+        unheard: Vec::new(),
     }
 }
 

@@ -42,6 +42,9 @@ const GATHERING: Duration = Duration::from_millis(20);
 /// Refusals kept for the next report; beyond, placement finds out by its deadlines.
 const REFUSALS: usize = 1_024;
 
+/// Most stores named that are not heard.
+const UNHEARD: usize = 64;
+
 /// What placement should hear of at once.
 #[derive(Debug, Default)]
 pub(crate) struct Nudge {
@@ -163,7 +166,7 @@ impl Heartbeats {
                 message = orders.message() => match message {
                     Ok(Some(orders)) => {
                         heard = Instant::now();
-                        self.obey(orders).await;
+                        self.obey(orders, client.known_members()).await;
                         Ok(())
                     }
                     Ok(None) => return "placement closed it".to_owned(),
@@ -253,6 +256,8 @@ impl Heartbeats {
         let on_their_way = |sending| {
             snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
         };
+        let unheard = self.orders.raft.unheard().into_iter().map(|node| node.0);
+        let (log_truncations, log_truncated_entries) = self.orders.raft.truncated();
         let report = StoreReport {
             cluster_id: self.identity.cluster_id,
             store_id: self.identity.store.0,
@@ -269,6 +274,9 @@ impl Heartbeats {
             stopping: self.nudge.is_stopping(),
             snapshots_sending: on_their_way(true),
             snapshots_receiving: on_their_way(false),
+            unheard_store_ids: unheard.take(UNHEARD).collect(),
+            log_truncations,
+            log_truncated_entries,
             cpu_us: process::cpu_us(),
             refusals: self.nudge.refusals(),
             unled,
@@ -280,14 +288,14 @@ impl Heartbeats {
     }
 
     /// Takes over what placement says and carries out its orders.
-    async fn obey(&self, orders: StoreOrders) {
+    async fn obey(&self, orders: StoreOrders, members: Vec<String>) {
         if orders.time_ms > 0 {
             self.time.learn(orders.sequence, orders.time_ms, clock::now());
         }
-        if !orders.stores.is_empty() {
-            let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
-            let learned = tokio::task::spawn_blocking(move || book.learn(stores)).await;
-            if let Ok(Err(error)) = learned {
+        let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
+        if !stores.is_empty() || members != book.placement() {
+            let learn = move || book.learn(stores).and_then(|()| book.learn_placement(members));
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(learn).await {
                 self.fatal.engine(&error);
             }
         }

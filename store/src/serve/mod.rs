@@ -250,6 +250,7 @@ impl Serving {
                 RegionError::NotLeader { region, leader }
             }
             Refusal::NoGroup => RegionError::RegionNotFound(region),
+            Refusal::NoQuorum(lost) => RegionError::no_quorum(region, &lost),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
             // No client asks for it.

@@ -105,9 +105,10 @@ impl Finished {
             | RegionError::NotLeader { .. }
             | RegionError::DataIsNotReady { .. }
             | RegionError::StaleCommand => Outcome::Rerouted,
-            RegionError::Busy(_) | RegionError::ReadNotReady(_) | RegionError::Merging(_) => {
-                Outcome::Busy
-            }
+            RegionError::Busy(_)
+            | RegionError::NoQuorum { .. }
+            | RegionError::ReadNotReady(_)
+            | RegionError::Merging(_) => Outcome::Busy,
             RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }

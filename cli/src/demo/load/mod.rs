@@ -213,9 +213,18 @@ impl Load {
     /// Ends it, reads every key back, and judges.
     ///
     /// # Errors
-    /// The keys cannot be read.
-    pub(crate) fn stop(mut self) -> Outcome<Tally> {
+    /// The keys cannot be read, or not until `deadline`.
+    pub(crate) async fn stop(mut self, deadline: Instant) -> Outcome<Tally> {
         self.shared.stop.store(true, Ordering::Relaxed);
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            if Instant::now() >= deadline {
+                return Err(Failure::error(
+                    "not done in time: the load ends and reads back what it wrote (allow more \
+                     with --limit SECONDS)",
+                ));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
         let joined = self.thread.take().map(JoinHandle::join);
         match joined {
             Some(Ok(tally)) => tally,
@@ -260,6 +269,7 @@ impl Shared {
             Error::Undetermined { .. } => "undetermined",
             Error::Timeout { .. } => "timeout",
             Error::Unavailable { .. } => "unavailable",
+            Error::NoQuorum { .. } => "without quorum",
             Error::Refused { .. } => "refused",
             Error::InvalidArgument(_) => "invalid",
             Error::WrongCluster { .. } => "wrong cluster",

@@ -20,7 +20,8 @@ use crate::core::rule::fit::fit;
 use crate::core::tree::RegionInfo;
 use crate::core::view::ClusterView;
 
-const BY: &str = "replica-checker";
+/// As people know it.
+pub const NAME: &str = "replica-checker";
 
 /// What the checker looks at beside the region.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +109,7 @@ pub fn check(around: Surroundings<'_>, info: &RegionInfo) -> Verdict {
 
 fn repair(info: &RegionInfo, goal: Goal, reason: String) -> Verdict {
     let (region, epoch) = (info.region.id, info.region.epoch);
-    Verdict::Repair(Draft { region, epoch, goal, by: BY, reason })
+    Verdict::Repair(Draft { region, epoch, goal, by: NAME, reason })
 }
 
 fn add(around: Surroundings<'_>, info: &RegionInfo, role: ReplicaRole, reason: String) -> Verdict {

@@ -8,13 +8,14 @@
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
 //! group, `merge` has regions taken in by others, `reports` takes in what stores say, `found` what
-//! nobody here had heard of, `look` describes.
+//! nobody here had heard of, `look` describes, `around` tells what changed.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
 //! leader has reached ([`Leader::time_ms`]).
 
 mod advance;
+mod around;
 mod found;
 mod look;
 mod merge;
@@ -31,8 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Epoch, PeerId, RegionId, Role, StoreId, Term};
+use quorate_proto::{Epoch, PeerId, RegionId, StoreId, Term};
 
+use super::checker::Checkers;
 use super::command::{Command, SavedRegion};
 use super::events::{News, Severity};
 use super::history::History;
@@ -43,6 +45,7 @@ use super::members::Members;
 use super::merge::ages::Ages;
 use super::operators::{Operators, Order};
 use super::oracle::CEILING_AHEAD_MS;
+use super::partition::Partitions;
 use super::policy::Policy;
 use super::schedule::Schedulers;
 use super::settings::Settings;
@@ -74,7 +77,9 @@ pub struct Leader {
     journal: Journal,
     history: History,
     watch: Watch,
+    partitions: Partitions,
     schedulers: Schedulers,
+    checkers: Checkers,
     loads: Loads,
     ages: Ages,
     limits: Limits,
@@ -114,8 +119,10 @@ impl Leader {
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
             history: History::of_former(state),
-            watch: Watch::default(),
+            watch: Watch::new(state),
+            partitions: Partitions::default(),
             schedulers: Schedulers::default(),
+            checkers: Checkers::default(),
             loads: Loads::default(),
             ages: Ages::default(),
             limits: Limits::new(LimitRates::default()),
@@ -158,6 +165,10 @@ impl Leader {
     /// The schedulers, and what they do.
     pub fn schedulers(&self) -> &Schedulers {
         &self.schedulers
+    }
+    /// The checkers, and what they found.
+    pub fn checkers(&self) -> &Checkers {
+        &self.checkers
     }
     /// What work the regions make.
     pub fn loads(&self) -> &Loads {
@@ -241,32 +252,8 @@ impl Leader {
             // The name is its own.
             let _ = self.schedulers.set_paused(name, paused.contains(name));
         }
+        self.checkers.set_paused(|name| paused.contains(name));
         self.settled = Some((settings.clone(), replicas));
-    }
-
-    /// Tells what changed with stores, leaders and quorums.
-    fn look_around(&mut self, state: &State, now: Instant) {
-        let now_ms = self.time_ms(now);
-        for store in state.stores().values() {
-            let doing = self.stores.state(store, now);
-            let news = self.watch.store(store.id, doing, now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
-        let serving = self.serving(state, now);
-        for info in self.tree.iter() {
-            let is_alive = |peer: &&quorate_proto::Peer| {
-                serving.contains(&peer.store) && !info.down.contains(&peer.id)
-            };
-            let voters = info.region.peers.iter().filter(|peer| match peer.role {
-                Role::Voter | Role::IncomingVoter => true,
-                Role::Learner | Role::DemotingVoter => false,
-            });
-            let alive = voters.clone().filter(is_alive).count();
-            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
-            self.watch.stopped(info.region.id, info.merging.is_some(), now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
     }
 
     fn tell(&mut self, severity: Severity, kind: &str, text: String, region: RegionId, at_ms: u64) {

@@ -6,7 +6,7 @@ use quorate_consensus::time::Instant;
 use quorate_proto::{RegionId, StoreId};
 
 use super::Leader;
-use crate::core::checker::{Verdict, boundary, merge, replica};
+use crate::core::checker::{Verdict, merge, replica};
 use crate::core::operators::Draft;
 use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
@@ -93,36 +93,31 @@ impl Leader {
                 leading: &leading,
                 records: self.members.of(region),
             };
-            let verdict = match replica::check(around, &info) {
-                Verdict::Fine => boundary::check(view, &info),
-                verdict => verdict,
+            let on_its_way = |region| self.is_on_its_way(region);
+            let merging = merge::Surroundings {
+                view,
+                tree: &self.tree,
+                ages: &self.ages,
+                on_its_way: &on_its_way,
+                now_ms,
             };
-            let verdict = match verdict {
-                Verdict::Fine if merges && view.merges < view.policy.merge.at_once => {
-                    let on_its_way = |region| self.is_on_its_way(region);
-                    let around = merge::Surroundings {
-                        view,
-                        tree: &self.tree,
-                        ages: &self.ages,
-                        on_its_way: &on_its_way,
-                        now_ms,
-                    };
-                    match merge::check(around, &info) {
-                        // Told to who asks for it: there may be thousands of them.
-                        Verdict::Stuck(_) => Verdict::Fine,
-                        verdict => verdict,
-                    }
-                }
-                verdict => verdict,
-            };
+            let may_merge = merges && view.merges < view.policy.merge.at_once;
+            let found = self.checkers.check(around, may_merge.then_some(merging), &info);
+            let Some((checker, verdict)) = found else { continue };
             match verdict {
                 Verdict::Fine => {}
-                Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
+                Verdict::Stuck(why) => {
+                    self.checkers.did(checker, format!("{region}: {why}"), false);
+                    self.history.note(region, checker.name(), why, now_ms);
+                }
                 Verdict::Repair(draft) => {
                     if self.operators.room() == 0 {
                         return;
                     }
-                    if self.take(state, draft.clone(), now) {
+                    let what = format!("{region} {}: {}", draft.goal, draft.reason);
+                    let begun = self.take(state, draft.clone(), now);
+                    self.checkers.did(checker, what, begun);
+                    if begun {
                         if merge::moves_closer(&draft) {
                             self.ages.moves_closer(&info);
                         }

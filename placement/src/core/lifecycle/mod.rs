@@ -56,7 +56,7 @@ pub use limits::Limits;
 pub use pace::Pace;
 pub use proof::{NoProof, proof};
 pub use step::step;
-pub use wish::{CannotBe, Wish, wish};
+pub use wish::{CannotBe, Wish, partners, wish};
 
 /// What a member is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -148,8 +148,9 @@ impl Look<'_> {
             }
             State::Joining { .. } => true,
             State::Removed => {
-                self.now_ms.saturating_sub(record.since_ms) < REMEMBER_REMOVED_MS
-                    && record.peer.0 != 0
+                let lately = self.now_ms.saturating_sub(record.since_ms) < REMEMBER_REMOVED_MS;
+                // What a person has cancelled is remembered until a person lets it go on.
+                record.held || (lately && record.peer.0 != 0)
             }
             State::Syncing
             | State::Ready { .. }

@@ -186,5 +186,10 @@ pub const KNOWN: &[Known] = &[
         Kind::Number(0, 64),
         "merges under way, from which on no more are begun",
     ),
-    known(PAUSED, "", Kind::Text(256), "schedulers that are paused, by name, with commas between"),
+    known(
+        PAUSED,
+        "",
+        Kind::Text(256),
+        "schedulers and checkers that are paused, by name, with commas between",
+    ),
 ];

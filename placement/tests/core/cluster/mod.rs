@@ -3,6 +3,7 @@
 
 mod balance;
 mod chaos;
+mod events;
 mod failover;
 mod merges;
 mod model;
@@ -66,6 +67,8 @@ pub struct Behaviour {
     pub held: Option<Vec<Order>>,
     /// All orders wait there.
     pub holds_all: bool,
+    /// Stores that it does not hear.
+    pub unheard: Vec<StoreId>,
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -242,6 +245,7 @@ impl Cluster {
             refusals,
             unled: Vec::new(),
             hosted: Vec::new(),
+            unheard: self.stores[&store].unheard.clone(),
         };
         self.leader.report(&known, report, self.now);
     }

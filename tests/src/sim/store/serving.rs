@@ -261,6 +261,7 @@ impl StoreRole {
                 RegionError::NotLeader { region, leader }
             }
             Refusal::NoGroup => RegionError::RegionNotFound(region),
+            Refusal::NoQuorum(lost) => RegionError::no_quorum(region, &lost),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
             Refusal::Members(_) => RegionError::Busy("the replicas of the region are changing"),
