@@ -98,6 +98,10 @@ pub(crate) struct Deeds {
     pub(crate) replace: u64,
     /// The leader of a region dies in the middle of a change of its members.
     pub(crate) joint_kill: u64,
+    /// A region is merged with one of its neighbours.
+    pub(crate) merge: u64,
+    /// The leader of a region that is stopped for a merge, or of its target, dies or is cut off.
+    pub(crate) merge_trouble: u64,
 }
 
 impl Knobs {
@@ -155,6 +159,8 @@ impl Knobs {
                 placement_cut: deed("placement cut", &[0, 1, 2]),
                 replace: if moving { deed("replace", &[0, 1, 2]) } else { 0 },
                 joint_kill: if moving { deed("joint kill", &[0, 1, 3]) } else { 0 },
+                merge: deed("merge", &[0, 2, 4, 8]),
+                merge_trouble: deed("merge trouble", &[0, 1, 4]),
             },
             delay: pick(&mut of("delay"), &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
             loss: some("loss", 0.08),

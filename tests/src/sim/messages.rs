@@ -143,6 +143,10 @@ pub(crate) enum Ask {
     RegionById(RegionId),
     /// Split wherever these keys lie.
     Split(BTreeSet<Bytes>),
+    /// One of the region's neighbours is to take it in.
+    Merge {
+        region: RegionId,
+    },
     Transfer {
         region: RegionId,
         to: StoreId,

@@ -226,6 +226,7 @@ impl MemberRole {
             | Ask::Region(_)
             | Ask::RegionById(_)
             | Ask::Split(_)
+            | Ask::Merge { .. }
             | Ask::Transfer { .. }
             | Ask::Replica { .. } => {
                 let told = self.not_leader();

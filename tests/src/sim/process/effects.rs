@@ -196,6 +196,9 @@ impl Process {
     /// Each of these groups is told on its own worker.
     pub(super) fn stop_hosting(&mut self, merged: Vec<(RegionId, PeerId)>, cx: &mut Cx) {
         for (group, peer) in merged {
+            if cx.is(Mutant::SourceStaysHosted) {
+                continue;
+            }
             cx.note(format_args!("{} has no {peer} of {group} any more", self.id));
             self.mail(shard::Event::Destroy { group, peer }, cx);
         }

@@ -4,16 +4,19 @@
 //! The counterpart of `store/src/placement/orders.rs`, and of what looks after replicas that nobody
 //! speaks to any more.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quorate_consensus::shard::{self, Outgoing, Stranger};
 use quorate_proto::wire::placement::change_peers_step::Change;
 use quorate_proto::wire::placement::order::Step;
-use quorate_proto::wire::placement::{DestroyPeerStep, Order};
-use quorate_proto::{Epoch, NodeId, PeerId, Region, RegionId, StoreId};
+use quorate_proto::wire::placement::{CommitMergeStep, DestroyPeerStep, Order};
+use quorate_proto::{Epoch, LogIndex, NodeId, PeerId, Region, RegionId, StoreId};
+use quorate_store::core::command::{self, Stamp};
 use quorate_store::core::directory::Conflict;
 use quorate_store::core::merge::{self, MergeError};
 use quorate_store::core::peers::{self, PeersPlan};
-use quorate_store::core::{Admitted, PeerAdmission};
+use quorate_store::core::{Admitted, LocalRegion, PeerAdmission};
 
 use super::StoreRole;
 use super::serving::Waiting;
@@ -42,7 +45,9 @@ impl StoreRole {
         };
         let Some(local) = self.directory.get(RegionId(id)) else { return };
         let Some(region) = local.replicated() else { return };
-        if epoch.map(Epoch::from) != Some(region.epoch) || !local.view().is_leader() {
+        let anyhow = matches!(step, Step::CommitMerge(_)) && host.cx.is(Mutant::CommitAtAnyEpoch);
+        let meant = anyhow || epoch.map(Epoch::from) == Some(region.epoch);
+        if !meant || !local.view().is_leader() {
             return;
         }
         match step {
@@ -71,7 +76,10 @@ impl StoreRole {
             }
             Step::CommitMerge(step) => {
                 let time_ms = self.time_ms(host.now);
-                let command = merge::commit(&self.directory, &local, &step, time_ms);
+                let command = match host.cx.is(Mutant::CommitAtAnyEpoch) {
+                    true => careless_commit(&region, step, time_ms),
+                    false => merge::commit(&self.directory, &local, &step, time_ms),
+                };
                 self.merge(region.id, command, true, host);
             }
             Step::RollbackMerge(step) => {
@@ -82,6 +90,20 @@ impl StoreRole {
                 let command = merge::refuse(&local, &step, self.time_ms(host.now));
                 self.merge(region.id, command, false, host);
             }
+        }
+    }
+
+    /// A mutant: stopped regions go on after a while.
+    pub(super) fn lose_patience(&mut self, host: &mut Host<'_>) {
+        let led = |local: &Arc<LocalRegion>| local.merging().filter(|_| local.view().is_leader());
+        let stopped: Vec<_> = self.directory.all().iter().filter_map(led).collect();
+        for (region, merging) in stopped {
+            let Epoch { conf_ver, version } = region.epoch;
+            let stamp = Stamp { conf_ver, version, time_ms: self.time_ms(host.now) };
+            let target = merging.target_epoch;
+            let seen = Epoch { version: target.version + 1, ..target };
+            let command = command::rollback_merge(stamp, merging.frozen, seen);
+            self.merge(region.id, command.map_err(MergeError::from), false, host);
         }
     }
 
@@ -175,11 +197,26 @@ impl StoreRole {
 
     /// Somebody speaks to a replica that is not here: asks placement for its region.
     pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) -> Option<Outgoing> {
-        if let Some(gone) = self.directory.taken_in(stranger.group) {
+        let told = !host.cx.is(Mutant::MergedUntold);
+        if let Some(gone) = self.directory.taken_in(stranger.group).filter(|_| told) {
             return Some(stranger.answer_merged(gone.into, gone.region.as_ref().into()));
         }
         let ask = Ask::RegionById(stranger.group);
         self.ask(ask, Purpose::Stranger(stranger.peer), host);
         None
     }
+}
+
+/// A mutant: takes a source in as the order names it, whatever it was stopped for.
+fn careless_commit(
+    target: &Region,
+    step: CommitMergeStep,
+    time_ms: u64,
+) -> Result<Bytes, MergeError> {
+    let Epoch { conf_ver, version } = target.epoch;
+    let source = Region::try_from(step.source.unwrap_or_default());
+    let source = source
+        .map_err(|error| MergeError::Rule { region: target.id, reason: error.to_string() })?;
+    let stamp = Stamp { conf_ver, version, time_ms };
+    Ok(command::commit_merge(stamp, &source, LogIndex(step.frozen_index))?)
 }

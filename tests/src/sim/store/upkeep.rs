@@ -19,6 +19,7 @@ use super::serving::Waiting;
 use crate::sim::agenda::MS;
 use crate::sim::chance::Lane;
 use crate::sim::messages::{Ask, Body, Told};
+use crate::sim::mutant::Mutant;
 use crate::sim::placement::MEMBERS;
 use crate::sim::process::role::Host;
 
@@ -95,6 +96,9 @@ impl StoreRole {
         }
         if self.duties.is_multiple_of(20) {
             self.look_for_lost(host);
+            if host.cx.is(Mutant::RollbackWithoutProof) {
+                self.lose_patience(host);
+            }
         }
     }
 
@@ -105,7 +109,11 @@ impl StoreRole {
         }
         self.nudged = false;
         self.sequence += 1;
-        let regions = self.reporter.report(&self.directory, host.now);
+        let mut regions = self.reporter.report(&self.directory, host.now);
+        if host.cx.is(Mutant::CommitBeforeEverywhere) {
+            let merging = regions.reports.iter_mut().filter_map(|report| report.merging.as_mut());
+            merging.for_each(|merging| merging.everywhere = true);
+        }
         let report = StoreReport {
             cluster_id: 7,
             store_id: self.id.0,

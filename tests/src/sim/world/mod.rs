@@ -65,6 +65,8 @@ pub struct Outcome {
     pub regions: u64,
     /// Snapshots installed.
     pub installs: u64,
+    /// Regions that were taken in by a neighbour.
+    pub merges: u64,
     /// Configurations of regions, one after the other.
     pub configurations: u64,
 }
@@ -126,6 +128,7 @@ impl World {
             elections: checks.elections,
             regions: checks.regions().count() as u64,
             installs: checks.installs,
+            merges: checks.merges,
             configurations: checks.configurations,
         }
     }

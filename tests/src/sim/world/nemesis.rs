@@ -3,6 +3,7 @@
 //! Some deeds are plots of several steps that aim at one promise; chance alone would need too many
 //! seeds to break it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_proto::{NodeId, Region, Role};
@@ -231,6 +232,36 @@ impl World {
         }
     }
 
+    /// Some region is taken in by a neighbour.
+    fn merge_somewhere(&mut self) {
+        let Some(region) = self.some_region() else { return };
+        self.ask_placement(&Ask::Merge { region: region.id });
+    }
+
+    /// The leader of a region that is stopped for a merge, or of its target, dies, or is cut off.
+    fn trouble_a_merge(&mut self) {
+        let mut stopped = BTreeSet::new();
+        for process in self.processes.values() {
+            let Some(store) = process.up.as_ref().and_then(|up| up.role.store()) else { continue };
+            let all = store.directory.all();
+            stopped.extend(all.iter().filter_map(|local| {
+                local.merging().map(|(region, merging)| (region.id, merging.target))
+            }));
+        }
+        let stopped: Vec<_> = stopped.into_iter().collect();
+        if stopped.is_empty() {
+            return self.merge_somewhere();
+        }
+        let (source, target) = self.one_of(&stopped);
+        let group = self.one_of(&[source, target]);
+        let (kills, down) = (self.draw((0, 2)) > 0, self.draw((5 * MS, 2_500 * MS)));
+        match self.leader_of(group) {
+            Some(node) if kills => self.perform(Deed::Kill { node, down }),
+            Some(node) => self.cut_off(node),
+            None => {}
+        }
+    }
+
     /// Asks all members of placement: one of them leads.
     pub(super) fn ask_placement(&mut self, ask: &Ask) {
         for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
@@ -242,7 +273,7 @@ impl World {
 }
 
 /// Newer ones come last: they change nothing of what is drawn where their weight is zero.
-fn acts(deeds: &Deeds) -> [(u64, Act); 15] {
+fn acts(deeds: &Deeds) -> [(u64, Act); 17] {
     [
         (deeds.kill, World::kill_somebody),
         (deeds.pause, World::pause_somebody),
@@ -259,5 +290,7 @@ fn acts(deeds: &Deeds) -> [(u64, Act); 15] {
         (deeds.placement_cut, World::cut_placement_leader_off),
         (deeds.replace, World::replace_store),
         (deeds.joint_kill, World::kill_in_joint),
+        (deeds.merge, World::merge_somewhere),
+        (deeds.merge_trouble, World::trouble_a_merge),
     ]
 }
