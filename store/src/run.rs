@@ -376,6 +376,7 @@ impl Store {
             concurrent: self.config.split.concurrent,
         };
         let members = self.config.placement.clone();
+        let nudge = Arc::clone(&service.nudge);
         tokio::spawn(async move {
             let client = match client {
                 Some(client) => client,
@@ -383,7 +384,7 @@ impl Store {
             };
             tokio::spawn(splitter.run(client.clone(), requests));
             let raft = Arc::clone(&node) as Arc<dyn Raft>;
-            tokio::spawn(lost::watch(client.clone(), Arc::clone(&directory), raft));
+            tokio::spawn(lost::watch(client.clone(), Arc::clone(&directory), raft, nudge));
             tokio::spawn(strangers::welcome(strangers, client.clone(), directory, node));
             heartbeats.run(client).await;
         });

@@ -39,7 +39,8 @@ pub(crate) struct RestartArgs {
     #[arg(long, value_name = "ROLE")]
     only: Option<Only>,
     /// Seconds to wait for each process until the cluster is whole again
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: u64,
 }
 

@@ -234,6 +234,19 @@ impl RegionTree {
         Ok(Offered { routes, evicted })
     }
 
+    /// Takes in a region that nobody leads, as one of its replicas knows it. Returns false, and
+    /// changes nothing, where anything is known of its id or of its keys: a replica that hears no
+    /// leader may be long out of date.
+    pub fn learn(&mut self, info: RegionInfo) -> bool {
+        let id = info.region.id;
+        if self.by_id.contains_key(&id) || self.overlapping(&info.region.range).next().is_some() {
+            return false;
+        }
+        self.by_start.insert(info.region.range.start.clone(), id);
+        self.by_id.insert(id, Arc::new(info));
+        true
+    }
+
     /// The region that holds `key`.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<RegionInfo>> {
         let (_, id) =

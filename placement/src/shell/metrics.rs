@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) orders: IntCounter,
     pub(crate) under_replicated: IntGauge,
     pub(crate) leaderless: IntGauge,
+    pub(crate) unreported: IntGauge,
     pub(crate) without_quorum: IntGauge,
     pub(crate) events: IntGauge,
     pub(crate) store_states: IntGaugeVec,
@@ -54,6 +55,10 @@ impl Metrics {
             leaderless: gauge(
                 "quorate_placement_leaderless_regions",
                 "regions that nobody known to be alive leads, at the leader",
+            ),
+            unreported: gauge(
+                "quorate_placement_unreported_regions",
+                "regions that may have a leader which has not reported to this leader yet",
             ),
             without_quorum: gauge(
                 "quorate_placement_regions_without_quorum",

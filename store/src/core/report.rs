@@ -4,8 +4,8 @@
 //! description or term changed, when its size did by an eighth, or when enough was written or read
 //! to matter for the balance of load; and every time for as long as its replicas are not settled: one
 //! is a learner, comes in or goes out, lags, or is silent; and for as long as it is stopped for a
-//! merge. What is reported counts as known; a broken stream starts
-//! anew with [`Reporter::restart`].
+//! merge. What is reported counts as known; a broken stream starts anew with [`Reporter::restart`].
+//! Of the replicas that others lead, a few are named each time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{PeerProgress, Replication};
-use quorate_proto::wire::placement::{self as wire, RegionReport};
+use quorate_proto::wire::placement::{self as wire, HostedReplica, RegionReport};
 use quorate_proto::{Region, RegionId, Term};
 
 use super::directory::{Directory, LocalRegion};
+use super::hosted::Round;
 
 /// Sizes that differ by less are the same.
 const SIZE_STEP: u64 = 64 * 1024;
@@ -36,6 +37,7 @@ const DOWN: Duration = Duration::from_secs(10);
 pub struct Reporter {
     sent: BTreeMap<RegionId, Sent>,
     started: bool,
+    round: Round,
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +64,10 @@ pub struct Regions {
     pub reports: Vec<RegionReport>,
     /// True where `reports` is everything this store leads.
     pub full: bool,
+    /// Regions that placement does not know: see [`unled`](super::unled).
+    pub unled: Vec<RegionReport>,
+    /// Replicas that others lead, those whose turn it is.
+    pub hosted: Vec<HostedReplica>,
 }
 
 impl Reporter {
@@ -73,6 +79,7 @@ impl Reporter {
     /// A new stream: the next report has everything. Counters go on.
     pub fn restart(&mut self) {
         self.started = false;
+        self.round = Round::default();
     }
 
     /// True where the region was reported on this stream as it is now, by this leader.
@@ -89,15 +96,17 @@ impl Reporter {
         let full = !std::mem::replace(&mut self.started, true);
         let mut led = BTreeMap::new();
         let mut reports = Vec::new();
-        for local in directory.all() {
+        let all = directory.all();
+        for local in &all {
             let before = self.sent.remove(&local.id());
-            let Some((sent, report)) = look(&local, before, full, now) else { continue };
+            let Some((sent, report)) = look(local, before, full, now) else { continue };
             led.insert(local.id(), sent);
             reports.extend(report);
         }
         self.sent = led;
         reports.sort_by_key(|report| report.region.as_ref().map_or(0, |region| region.id));
-        Regions { reports, full }
+        let hosted = self.round.next(&all, now);
+        Regions { reports, full, unled: Vec::new(), hosted }
     }
 
     /// What to send at once about one region: it was split, or its leader or its replicas changed. Nothing before
@@ -150,9 +159,10 @@ fn look(
     // What was counted before this store led the region is not its leader's load.
     let last = before.as_ref().map_or(counters, |before| before.counters);
     let since = Counters {
-        written_bytes: counters.written_bytes - last.written_bytes,
-        written_keys: counters.written_keys - last.written_keys,
-        read_keys: counters.read_keys - last.read_keys,
+        // Another replica of the region, let in since, counts from zero.
+        written_bytes: counters.written_bytes.saturating_sub(last.written_bytes),
+        written_keys: counters.written_keys.saturating_sub(last.written_keys),
+        read_keys: counters.read_keys.saturating_sub(last.read_keys),
     };
     match before {
         Some(before) if !full && !differs(&before, &now, since) => return Some((before, None)),

@@ -1,7 +1,8 @@
 //! The stream to placement: reports up, orders down, for as long as the process lives.
 //!
 //! A report goes out at a steady pace with what changed, and at once for a region that was split,
-//! changed its replicas or is led from here now, and for an order that was refused ([`Nudge`]). When the stream breaks, because placement has another
+//! changed its replicas or is led from here now, for one that placement does not know, and for an
+//! order that was refused ([`Nudge`]). When the stream breaks, because placement has another
 //! leader or cannot be reached, a new one begins with everything. Serving goes on meanwhile.
 
 use std::collections::BTreeSet;
@@ -13,13 +14,13 @@ use parking_lot::Mutex;
 use quorate_client::PlacementClient;
 use quorate_consensus::node::clock;
 use quorate_proto::RegionId;
-use quorate_proto::wire::placement::{OrderRefusal, RegionReport, StoreOrders, StoreReport};
+use quorate_proto::wire::placement::{OrderRefusal, StoreOrders, StoreReport};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Joiner, Orders, Patience};
-use crate::core::{Directory, LocalRegion, Reporter};
+use crate::core::{Directory, LocalRegion, Regions, Reporter, unled};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -51,7 +52,8 @@ pub(crate) struct Nudge {
 }
 
 impl Nudge {
-    /// This region was split, changed its replicas, or is led from here now. Never blocks for long.
+    /// This region was split, changed its replicas, or is led from here now; or placement does not
+    /// know it. Never blocks for long.
     pub(crate) fn add(&self, region: RegionId) {
         let first = {
             let mut regions = self.regions.lock();
@@ -196,16 +198,14 @@ impl Heartbeats {
         reporter: &mut Reporter,
         sequence: &mut u64,
     ) -> Result<(), String> {
-        let regions = reporter.report(&self.directory, clock::now());
-        let mut full = regions.full;
-        let mut rest = regions.reports;
+        let mut regions = reporter.report(&self.directory, clock::now());
         loop {
-            let more = rest.split_off(rest.len().min(REGIONS_A_MESSAGE));
-            self.send(outbox, rest, full, sequence)?;
+            let more = regions.reports.split_off(regions.reports.len().min(REGIONS_A_MESSAGE));
+            self.send(outbox, regions, sequence)?;
             if more.is_empty() {
                 return Ok(());
             }
-            (rest, full) = (more, false);
+            regions = Regions { reports: more, ..Regions::default() };
         }
     }
 
@@ -217,7 +217,7 @@ impl Heartbeats {
         sequence: &mut u64,
     ) -> Result<(), String> {
         let now = clock::now();
-        let mut reports: Vec<RegionReport> = Vec::new();
+        let mut regions = Regions::default();
         for local in self.nudge.take().into_iter().filter_map(|id| self.directory.get(id)) {
             if waits_for_everybody(&local) {
                 // Placement should hear at once when the last replica is there.
@@ -226,23 +226,25 @@ impl Heartbeats {
                     continue;
                 }
             }
-            reports.extend(reporter.report_one(&local, now));
+            regions.reports.extend(reporter.report_one(&local, now));
+            regions.unled.extend(unled(&local));
         }
         let refused = !self.nudge.refusals.lock().is_empty();
-        if reports.is_empty() && !refused && !self.nudge.is_stopping() {
+        let is_empty = regions == Regions::default();
+        if is_empty && !refused && !self.nudge.is_stopping() {
             return Ok(());
         }
-        self.send(outbox, reports, false, sequence)
+        self.send(outbox, regions, sequence)
     }
 
     fn send(
         &self,
         outbox: &mpsc::Sender<StoreReport>,
-        regions: Vec<RegionReport>,
-        full: bool,
+        regions: Regions,
         sequence: &mut u64,
     ) -> Result<(), String> {
         *sequence += 1;
+        let Regions { reports, full, unled, hosted } = regions;
         let (region_count, leader_count, _) = count(&self.directory);
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
@@ -260,7 +262,7 @@ impl Heartbeats {
             region_count: region_count as u32,
             leader_count: leader_count as u32,
             operations: self.metrics.operations(),
-            regions,
+            regions: reports,
             full,
             sequence: *sequence,
             stopping: self.nudge.is_stopping(),
@@ -268,6 +270,8 @@ impl Heartbeats {
             snapshots_receiving: on_their_way(false),
             cpu_us: process::cpu_us(),
             refusals: self.nudge.refusals(),
+            unled,
+            hosted,
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
         self.time.ask(*sequence, clock::now());

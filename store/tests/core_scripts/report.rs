@@ -1,10 +1,13 @@
 //! What placement is told: everything once, then only what changed.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{PeerProgress, Replication};
-use quorate_proto::wire::placement::RegionReport;
+use quorate_proto::wire::placement::{HostedReplica, RegionReport};
 use quorate_proto::{LogIndex, PeerId, Term};
-use quorate_store::core::Reporter;
+use quorate_store::core::{Reporter, unled};
 
 use super::world::{World, child, region};
 
@@ -126,4 +129,61 @@ fn replicas_that_are_not_settled_are_reported_until_they_are() {
     let last = reporter.report(&directory, NOW).reports.remove(0);
     assert!(last.progress.is_empty() && last.down_peers.is_empty());
     assert!(reporter.report(&directory, NOW).reports.is_empty());
+}
+
+fn hosted(reports: &[HostedReplica]) -> Vec<u64> {
+    reports.iter().map(|replica| replica.region_id).collect()
+}
+
+#[test]
+fn replicas_that_others_lead_are_told_in_turn() {
+    let key = |number: u64| if number == 0 { String::new() } else { format!("{number:04}") };
+    let all = |number: u64| {
+        let end = if number == 599 { String::new() } else { key(number + 1) };
+        region(number + 1, &key(number), &end)
+    };
+    let world = World::new((0..600).map(all).collect());
+    let directory = world.directory();
+    world.lead(100);
+    let mut reporter = Reporter::new();
+    let mut seen = BTreeSet::new();
+    for (turn, count) in [256, 256, 87].into_iter().enumerate() {
+        let told = reporter.report(&directory, NOW).hosted;
+        assert_eq!(told.len(), count, "turn {turn}");
+        seen.extend(hosted(&told));
+    }
+    assert_eq!(seen.len(), 599, "all but the one that is led here");
+    assert!(!seen.contains(&100));
+
+    // Then slowly: all of them within 45 minutes, at any pace of reports.
+    let mut now = NOW;
+    for (seconds, most) in [(1, 1), (10, 3), (60, 14)] {
+        let (mut seen, begun) = (BTreeSet::new(), now);
+        while seen.len() < 599 {
+            now = now + Duration::from_secs(seconds);
+            let told = reporter.report(&directory, now).hosted;
+            assert!(told.len() <= most, "{told:?}");
+            seen.extend(hosted(&told));
+        }
+        assert!(now.since(begun) <= Duration::from_secs(46 * 60), "{seconds} s apart");
+    }
+    let first = &reporter.report(&directory, now + Duration::from_secs(60)).hosted[0];
+    let known = world.region(first.region_id);
+    assert_eq!((first.peer_id, first.conf_ver), (known.id.0 * 10 + 1, known.epoch.conf_ver));
+
+    // Another leader of placement hears of all of them soon.
+    reporter.restart();
+    assert_eq!(reporter.report(&directory, now).hosted.len(), 256);
+}
+
+#[test]
+fn a_region_without_leader_is_told_as_its_replica_knows_it() {
+    let mut world = World::new(vec![region(1, "", "m"), region(2, "m", "")]);
+    world.put(1, "a", "value");
+    let local = world.local(1);
+    assert_eq!(unled(&local), None, "its leader is heard");
+    local.view().set_silent_since(Some(NOW));
+    let told = unled(&local).unwrap();
+    assert_eq!(told.region, Some(world.region(1).as_ref().into()));
+    assert_eq!((told.leader, told.term, told.approximate_keys), (None, 0, 1));
 }

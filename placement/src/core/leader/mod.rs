@@ -7,14 +7,15 @@
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `look`
-//! describes.
+//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `found` what
+//! nobody here had heard of, `look` describes.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
 //! leader has reached ([`Leader::time_ms`]).
 
 mod advance;
+mod found;
 mod look;
 mod merge;
 mod outcome;
@@ -112,7 +113,7 @@ impl Leader {
             operators: Operators::new(term, state.operators().values(), now_ms),
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
-            history: History::default(),
+            history: History::of_former(state),
             watch: Watch::default(),
             schedulers: Schedulers::default(),
             loads: Loads::default(),

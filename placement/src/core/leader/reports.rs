@@ -26,7 +26,7 @@ impl Leader {
     pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
         let now_ms = self.time_ms(now);
         self.loads.report(&report, now);
-        let Report { incarnation, stats, regions, full, refusals, .. } = report;
+        let Report { incarnation, stats, regions, full, refusals, unled, hosted, .. } = report;
         let mut reported =
             Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
         self.stores.heard(store.id, incarnation, stats, full, now);
@@ -76,6 +76,8 @@ impl Leader {
                 Err(_) => reported.stale += 1,
             }
         }
+        reported.routes |= self.found(store.id, unled, now_ms);
+        self.weed_out(store.id, &hosted);
         for refusal in refusals {
             self.refused(&refusal, store.id, now_ms);
         }

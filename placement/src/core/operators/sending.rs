@@ -40,9 +40,14 @@ impl Operators {
     }
 
     /// What is left of a removed replica is to be destroyed. Sent once; a store that misses it
-    /// finds out by asking.
+    /// finds out by asking, or tells of the replica when its turn comes.
     pub fn destroy(&mut self, store: StoreId, order: Order) {
-        self.destroys.push((store, order));
+        let same = |(to, waits): &(StoreId, Order)| {
+            *to == store && waits.region == order.region && waits.step == order.step
+        };
+        if !self.destroys.iter().any(same) {
+            self.destroys.push((store, order));
+        }
     }
 
     /// The stores that have orders waiting.

@@ -68,6 +68,22 @@ fn events_are_numbered_on_and_told_once() {
 }
 
 #[test]
+fn the_next_leader_can_tell_what_was_decided() {
+    let mut cluster = Cluster::new(4, 1);
+    move_replica(&mut cluster, 2, 4);
+    cluster.seconds(60);
+    assert_eq!(cluster.voters(FIRST), [1, 3, 4]);
+    move_replica(&mut cluster, 4, 2);
+    cluster.seconds(1);
+    cluster.failover();
+    let decisions: Vec<_> = cluster.leader.history().of(FIRST).collect();
+    assert!(decisions.is_sorted_by_key(|decision| decision.at_ms), "{decisions:?}");
+    let has = |what: &str| decisions.iter().any(|decision| decision.what.contains(what));
+    assert!(has("s4 promoted in place of s2, voters 3"), "{decisions:?}");
+    assert!(has("move a replica from s4 to s2: on request"), "{decisions:?}");
+}
+
+#[test]
 fn a_region_that_changes_its_leader_at_every_step_gets_there() {
     let mut cluster = Cluster::new(4, 1);
     move_replica(&mut cluster, 2, 4);

@@ -240,6 +240,8 @@ impl Cluster {
             full,
             sequence: 1,
             refusals,
+            unled: Vec::new(),
+            hosted: Vec::new(),
         };
         self.leader.report(&known, report, self.now);
     }
