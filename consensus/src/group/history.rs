@@ -86,3 +86,8 @@ pub fn has_records(reader: &dyn Reader, group: RegionId) -> Result<bool, EngineE
     })?;
     Ok(found)
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

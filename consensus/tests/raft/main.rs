@@ -36,6 +36,7 @@ scripts!(
     commands_are_applied,
     commands_lose_their_place,
     elections_are_staggered,
+    groups_are_kept_awake,
     groups_sleep,
     groups_wake_up,
     large_entries_are_truncated_early,
@@ -56,5 +57,6 @@ scripts!(
     snapshots_nobody_needs_are_discarded,
     two_of_one_rank_are_elected,
     votes_are_promised,
+    what_all_have_is_published,
     what_is_not_settled_is_published,
 );

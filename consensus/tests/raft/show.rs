@@ -49,6 +49,19 @@ impl Cluster {
         self.said.extend(lines);
     }
 
+    /// Up to where all members have the log, as a peer knows.
+    pub(crate) fn everywhere(&mut self, node: u64, group: u64) {
+        let index = self.hosts[&node].groups[&group].view.everywhere();
+        self.said.push(format!("all have {index}"));
+    }
+
+    /// The state machines want the group kept awake, or do not any more.
+    pub(crate) fn keep_awake(&mut self, group: u64, awake: bool) {
+        for host in self.hosts.values() {
+            host.groups[&group].view.keep_awake(awake);
+        }
+    }
+
     /// Up to when each replica has everything.
     pub(crate) fn fresh(&mut self, group: u64) {
         let running = self.hosts.iter().filter(|(_, host)| host.runs);

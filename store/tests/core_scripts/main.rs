@@ -8,6 +8,7 @@ mod crash;
 mod directory;
 mod install;
 mod merge;
+mod merge_steps;
 mod merged;
 mod peers;
 mod plan;
