@@ -148,6 +148,11 @@ impl Checks {
         }
     }
 
+    /// True once some replica of a neighbour has taken the region in.
+    pub(crate) fn is_gone(&self, region: RegionId) -> bool {
+        self.gone.contains_key(&region)
+    }
+
     /// The replica's data is gone for good.
     pub(crate) fn destroyed(&mut self, node: NodeId, group: RegionId, peer: PeerId) {
         if let Some(region) = self.newest.get(&group).filter(|region| region.peer(peer).is_some()) {
