@@ -177,7 +177,7 @@ async fn behind(local: &Local, deadline: Instant) -> Outcome<Option<String>> {
             Err(error) => return Err(error.into()),
         };
         let lagging = told.replicas.iter().find(|replica| {
-            replica.snapshot_total_bytes > 0
+            replica.pending
                 || (replica.match_index > 0 && replica.match_index + BEHIND < told.last_index)
         });
         if let Some(peer) = lagging.and_then(|replica| replica.peer) {

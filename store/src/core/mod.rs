@@ -39,5 +39,5 @@ pub use directory::{Admitted, Directory, LocalRegion, PeerAdmission, State};
 pub use error::RegionError;
 pub use machine::{Answers, StoreMachine};
 pub use read::{Pass, ReadAdmission, ReadError, ReadPath, Scan, StaleClock, Unconfirmed};
-pub use report::Reporter;
+pub use report::{Reporter, add_snapshots};
 pub use split::{SplitOptions, SplitPlan};

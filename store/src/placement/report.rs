@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Joiner, Orders, Patience};
-use crate::core::{Directory, Reporter};
+use crate::core::{Directory, Reporter, add_snapshots};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -222,7 +222,7 @@ impl Heartbeats {
     fn send(
         &self,
         outbox: &mpsc::Sender<StoreReport>,
-        regions: Vec<RegionReport>,
+        mut regions: Vec<RegionReport>,
         full: bool,
         sequence: &mut u64,
     ) -> Result<(), String> {
@@ -231,6 +231,7 @@ impl Heartbeats {
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
         let snapshots = self.orders.raft.snapshots();
+        add_snapshots(&mut regions, &snapshots);
         let on_their_way = |sending| {
             snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
         };

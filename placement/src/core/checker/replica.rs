@@ -122,10 +122,11 @@ fn add(around: Surroundings<'_>, info: &RegionInfo, role: ReplicaRole, reason: S
     }
 }
 
-/// A learner that shall vote and is not one of the voters yet.
+/// A learner that shall vote and is not one of the voters yet; not one that does not get on.
 fn is_coming(record: &Record) -> bool {
     let shall_vote = matches!(record.aim, Aim::Vote { replacing: None });
     shall_vote
+        && !record.stale
         && match record.state {
             State::Joining { .. }
             | State::Syncing

@@ -349,6 +349,7 @@ fn roles_of(info: &RegionInfo) -> Group {
         role: peer.role,
         matched: None,
         snapshot: None,
+        queue: 0,
         silent_ms: 0,
         alive: true,
         can_lead: false,

@@ -61,6 +61,7 @@ impl Leader {
                     false => progress.map(|progress| progress.matched),
                 },
                 snapshot: progress.and_then(|progress| progress.snapshot),
+                queue: progress.map_or(0, |progress| progress.queue),
                 silent_ms,
                 alive,
                 can_lead: alive && up && !stopping && !info.pending.contains(&peer.id),

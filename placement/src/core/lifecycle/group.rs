@@ -16,6 +16,8 @@ pub struct Member {
     pub matched: Option<LogIndex>,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
+    /// Changes whenever the queue moves in which the snapshot waits for its turn.
+    pub queue: u64,
     /// Since it was last heard of, by the group's leader or by placement, whichever is longer.
     pub silent_ms: u64,
     /// True where it counts for a quorum now: its process is alive and the leader hears it.

@@ -352,6 +352,7 @@ fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
         peer: peer.id,
         matched: LogIndex(hosted.matched[&peer.id]),
         snapshot: None,
+        queue: 0,
         silent: Duration::from_millis(if dead.contains(&peer.store.0) { 60_000 } else { 50 }),
     });
     let down = hosted.region.peers.iter().filter(|peer| dead.contains(&peer.store.0));

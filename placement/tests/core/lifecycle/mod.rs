@@ -40,6 +40,7 @@ pub fn member(node: u64, role: Role) -> Member {
         role,
         matched: Some(LogIndex(1_000)),
         snapshot: None,
+        queue: 0,
         silent_ms: 100,
         alive: true,
         can_lead: role == Role::Voter,
