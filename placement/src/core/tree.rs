@@ -112,6 +112,14 @@ impl RegionInfo {
         self.region.range.start == SENTINEL_START
     }
 
+    /// True while incoming and outgoing voters differ.
+    pub fn is_joint(&self) -> bool {
+        self.region.peers.iter().any(|peer| match peer.role {
+            Role::IncomingVoter | Role::DemotingVoter => true,
+            Role::Voter | Role::Learner => false,
+        })
+    }
+
     /// True where leadership can go to `store`: a voter there that is up to date.
     pub fn can_lead_on(&self, store: StoreId) -> bool {
         self.region.peer_on(store).is_some_and(|peer| {

@@ -18,7 +18,13 @@ pub struct Watch {
     led: BTreeMap<RegionId, (StoreId, Term)>,
     leaderless: BTreeSet<RegionId>,
     no_quorum: BTreeSet<RegionId>,
+    /// Regions in a joint configuration: since when, and whether that was told.
+    joint: BTreeMap<RegionId, (u64, bool)>,
 }
+
+/// A region that is in a joint configuration for longer is told of, in milliseconds: leaving one
+/// takes well below a second.
+const JOINT_FOR_LONG_MS: u64 = 30_000;
 
 impl Watch {
     /// A store as it is now.
@@ -104,11 +110,35 @@ impl Watch {
         news
     }
 
+    /// Whether a region is in a joint configuration now.
+    pub fn joint(&mut self, region: RegionId, is_joint: bool, at_ms: u64) -> Option<News> {
+        if !is_joint {
+            self.joint.remove(&region);
+            return None;
+        }
+        let (since_ms, told) = self.joint.entry(region).or_insert((at_ms, false));
+        if *told || at_ms.saturating_sub(*since_ms) < JOINT_FOR_LONG_MS {
+            return None;
+        }
+        *told = true;
+        Some(News {
+            at_ms,
+            severity: Severity::Critical,
+            kind: "joint-stuck".to_owned(),
+            text: format!(
+                "{region} is in a joint configuration for long: it needs both majorities to leave it"
+            ),
+            region,
+            node: NodeId(0),
+        })
+    }
+
     /// The region is gone.
     pub fn forget(&mut self, region: RegionId) {
         self.led.remove(&region);
         self.leaderless.remove(&region);
         self.no_quorum.remove(&region);
+        self.joint.remove(&region);
     }
 
     /// Regions without a live majority.

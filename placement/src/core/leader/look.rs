@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{LogIndex, Role, StoreId};
+use quorate_proto::{LogIndex, Peer, Role, StoreId};
 
 use super::Leader;
 use crate::core::lifecycle::{Group, Member};
@@ -147,4 +147,19 @@ impl Leader {
             .sum();
         counts
     }
+}
+
+/// How many of a region's voters are alive, and of how many. In a joint configuration both sides
+/// decide: the one that has less to spare is told.
+pub(super) fn living_votes(info: &RegionInfo, serving: &BTreeSet<StoreId>) -> (usize, usize) {
+    let side = |other: Role| {
+        let votes = |peer: &&Peer| peer.role == Role::Voter || peer.role == other;
+        let voters = info.region.peers.iter().filter(votes);
+        let is_alive =
+            |peer: &&Peer| serving.contains(&peer.store) && !info.down.contains(&peer.id);
+        (voters.clone().filter(is_alive).count(), voters.count())
+    };
+    let (new, old) = (side(Role::IncomingVoter), side(Role::DemotingVoter));
+    let spare = |(alive, voters): (usize, usize)| (2 * alive).checked_sub(voters);
+    if spare(old) < spare(new) { old } else { new }
 }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Epoch, PeerId, RegionId, Role, StoreId, Term};
+use quorate_proto::{Epoch, PeerId, RegionId, StoreId, Term};
 
 use super::command::{Command, SavedRegion};
 use super::events::{News, Severity};
@@ -47,6 +47,7 @@ use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
+use look::living_votes;
 pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
 pub use requests::{MemberAction, TransferRefusal};
 pub use store::RemoveRefusal;
@@ -87,6 +88,8 @@ pub struct Leader {
     /// What policy and limits were made from.
     settled: Option<(Settings, u32)>,
     unsaved: BTreeSet<RegionId>,
+    /// Regions that others have taken the place of, until the next tick.
+    evicted: BTreeSet<RegionId>,
     /// Regions to be looked at with the next tick.
     touched: BTreeSet<RegionId>,
     /// Replicas whose stores were told to destroy what is left, and the epoch without them.
@@ -126,6 +129,7 @@ impl Leader {
             policy: Arc::new(Policy::of_replicas(3).expect("three is odd")),
             settled: None,
             unsaved: BTreeSet::new(),
+            evicted: BTreeSet::new(),
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
             own_waits: String::new(),
@@ -219,6 +223,7 @@ impl Leader {
                         self.watch.forget(evicted);
                         self.history.forget(evicted);
                         self.touched.insert(evicted);
+                        self.evicted.insert(evicted);
                     }
                     if offered.routes {
                         reported.routes = true;
@@ -262,7 +267,10 @@ impl Leader {
     /// Returns the stores that have orders waiting.
     pub fn tick(&mut self, state: &State, now: Instant) -> BTreeSet<StoreId> {
         let now_ms = self.time_ms(now);
-        self.operators.expire(&self.tree, now_ms);
+        let regions = self.operators.iter().map(|operator| operator.region);
+        let gone: BTreeSet<RegionId> =
+            regions.filter(|region| self.is_gone(state, *region, now)).collect();
+        self.operators.expire(|region| gone.contains(&region), now_ms);
         let mut due = std::mem::take(&mut self.touched);
         let plans = now >= self.next_plan;
         if plans {
@@ -329,16 +337,10 @@ impl Leader {
         }
         let serving = self.serving(state, now);
         for info in self.tree.iter() {
-            let is_alive = |peer: &&quorate_proto::Peer| {
-                serving.contains(&peer.store) && !info.down.contains(&peer.id)
-            };
-            let voters = info.region.peers.iter().filter(|peer| match peer.role {
-                Role::Voter | Role::IncomingVoter => true,
-                Role::Learner | Role::DemotingVoter => false,
-            });
-            let alive = voters.clone().filter(is_alive).count();
             let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
+            let votes = living_votes(info, &serving);
+            let mut news = self.watch.region(info.region.id, led, votes, now_ms);
+            news.extend(self.watch.joint(info.region.id, info.is_joint(), now_ms));
             news.into_iter().for_each(|news| self.journal.tell(news));
         }
     }

@@ -273,16 +273,14 @@ impl Look<'_> {
             record.stale = false;
         }
         match (record.state, ready) {
-            (State::Syncing, Ok(())) => {
-                match record.aim {
-                    Aim::Learn => self.stays_a_learner(record),
-                    Aim::Vote { .. } | Aim::Leave { .. } => {
-                        let ready_ms = record.pace.ready_since(self.limits, self.now_ms);
-                        record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
-                        self.newly_ready.push(record.node);
-                    }
+            (State::Syncing, Ok(())) => match record.aim {
+                Aim::Learn => self.stays_a_learner(record),
+                Aim::Vote { .. } | Aim::Leave { .. } => {
+                    let ready_ms = record.pace.ready_since(self.limits, self.now_ms);
+                    record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
+                    self.newly_ready.push(record.node);
                 }
-            }
+            },
             (State::Syncing, Err(why)) => {
                 if !self.is_stale(record, &why) {
                     record.reason = why;

@@ -39,6 +39,9 @@ pub const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 pub const SPLIT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a change of replicas may go without progress.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(600);
+/// How long a change of replicas may take in all, however well it gets on: what a large region
+/// needs behind a long queue of snapshots. A learner that is slower than the writes never arrives.
+pub const CHANGE_AT_MOST: Duration = Duration::from_secs(2 * 3_600);
 /// How long a region is left alone after an operator of its own failed.
 pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// Time after which an order that has shown no effect is sent again.
@@ -85,9 +88,8 @@ impl Operators {
     /// time anew.
     pub fn new<'a>(term: Term, begun: impl IntoIterator<Item = &'a Operator>, now_ms: u64) -> Self {
         let again = |operator: &Operator| {
-            let time = operator.deadline_ms.saturating_sub(operator.began_ms);
             let mut operator = operator.clone();
-            operator.deadline_ms = operator.deadline_ms.max(now_ms + time);
+            operator.deadline_ms = operator.deadline_ms.max(now_ms + operator.goal.time_ms());
             (operator.region, UnderWay::new(operator))
         };
         Self {
@@ -177,9 +179,9 @@ impl Operators {
     }
 
     /// Ends transfers and splits whose deadline has passed, and all whose region is gone.
-    pub fn expire(&mut self, tree: &RegionTree, now_ms: u64) {
+    pub fn expire(&mut self, gone: impl Fn(RegionId) -> bool, now_ms: u64) {
         let over = |operator: &Operator| {
-            if tree.get(operator.region).is_none() {
+            if gone(operator.region) {
                 return Some(End::Overtaken);
             }
             let late = now_ms >= operator.deadline_ms && !operator.goal.changes_members();
@@ -222,12 +224,16 @@ impl Operators {
         under_way.waits_for = waits_for;
     }
 
-    /// The region's operator gets on: it has all its time again.
-    pub fn extend(&mut self, region: RegionId, now_ms: u64) {
-        if let Some(under_way) = self.under_way.get_mut(&region) {
-            let time = under_way.operator.goal.time_ms();
-            under_way.operator.deadline_ms = now_ms + time;
-        }
+    /// The region's operator gets on: it has all its time again, up to [`CHANGE_AT_MOST`] since it
+    /// began. False where that leaves it no more than it has.
+    pub fn extend(&mut self, region: RegionId, now_ms: u64) -> bool {
+        let Some(under_way) = self.under_way.get_mut(&region) else { return false };
+        let operator = &mut under_way.operator;
+        let latest_ms = operator.began_ms + millis(CHANGE_AT_MOST);
+        let deadline_ms = (now_ms + operator.goal.time_ms()).min(latest_ms);
+        let is_later = deadline_ms > operator.deadline_ms;
+        operator.deadline_ms = operator.deadline_ms.max(deadline_ms);
+        is_later
     }
 
     /// A store could not carry out a step. Returns the region whose operator is to be given up for
@@ -248,12 +254,17 @@ impl Operators {
             return None;
         }
         under_way.refusals += 1;
+        under_way.is_refused();
         under_way.waits_for = format!("the store refused: {reason}");
         if !goal.changes_members() {
             self.end(region, End::Refused(reason.to_owned()), now_ms);
             return None;
         }
-        (under_way.refusals >= MAX_REFUSALS).then_some(region)
+        // It only goes forward from a joint configuration, and that may be about to begin: then the
+        // deadline decides.
+        let forward = tree.get(region).is_some_and(|info| info.is_joint());
+        let stays = forward || under_way.may_be_entering();
+        (under_way.refusals >= MAX_REFUSALS && !stays).then_some(region)
     }
 
     /// What is left of a removed replica is to be destroyed. Sent once; a store that misses it
@@ -288,7 +299,7 @@ impl Operators {
                 break;
             }
             if under_way.is_due(store, now_ms) && leads(under_way.operator.region) {
-                under_way.sent = Some((store, now_ms));
+                under_way.sends(store, now_ms);
                 orders.extend(under_way.order());
             }
         }
