@@ -165,6 +165,7 @@ impl From<Refused> for Status {
             Refused::NoLeader(_) => Status::unavailable(words),
             Refused::NoStore(..)
             | Refused::Idle(_)
+            | Refused::NotAbout { .. }
             | Refused::Rule(_)
             | Refused::OldVersion
             | Refused::OldMembers
@@ -182,6 +183,8 @@ impl From<RemoveRefusal> for Status {
             RemoveRefusal::Left(_)
             | RemoveRefusal::NotLeaving(_)
             | RemoveRefusal::NoRoom { .. }
+            | RemoveRefusal::OnlyVoter { .. }
+            | RemoveRefusal::NoPlace { .. }
             | RemoveRefusal::Alive(_) => Status::failed_precondition(words),
             RemoveRefusal::Operator(refused) => refused.into(),
         }

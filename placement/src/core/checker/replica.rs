@@ -67,7 +67,7 @@ pub fn check(around: Surroundings<'_>, info: &RegionInfo) -> Verdict {
     }
     let mut all = voters.iter().copied().chain(learners());
     if let Some(leaving) = all.find(|peer| around.leaving.contains(&peer.store)) {
-        return leave(around, info, leaving);
+        return leave(around, info, leaving, voters.len());
     }
     let rules = around.view.rules_of(info);
     let fit = fit(rules, &region.peers, around.view);
@@ -161,11 +161,17 @@ fn replace(around: Surroundings<'_>, info: &RegionInfo, from: StoreId, why: &str
     }
 }
 
-/// Leaders first, which are evict-leader's to move; then the replicas.
-fn leave(around: Surroundings<'_>, info: &RegionInfo, peer: &Peer) -> Verdict {
+/// Leaders first, which are evict-leader's to move; then the replicas. Of more than are wanted
+/// nothing takes its place.
+fn leave(around: Surroundings<'_>, info: &RegionInfo, peer: &Peer, voters: usize) -> Verdict {
     let from = peer.store;
     if around.leading.contains(&from) {
         return Verdict::Stuck(format!("{from} is leaving: its leaders go first"));
+    }
+    let wanted = around.view.policy.rules.voters_at(&info.region.range.start) as usize;
+    if peer.role == Role::Voter && voters > wanted {
+        let reason = format!("{voters} voters, {wanted} are wanted, and {from} is leaving");
+        return repair(info, Goal::RemoveReplica { from }, reason);
     }
     if peer.role == Role::Voter {
         return replace(around, info, from, "which is leaving");

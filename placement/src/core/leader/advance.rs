@@ -358,6 +358,7 @@ fn roles_of(info: &RegionInfo) -> Group {
         silent_ms: 0,
         alive: true,
         can_lead: false,
+        leaders: 0,
         domain: Vec::new(),
     };
     Group {

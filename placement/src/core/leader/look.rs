@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{LogIndex, Peer, Role, StoreId};
+use quorate_proto::{LogIndex, Peer, RegionId, Role, StoreId};
 
 use super::Leader;
 use crate::core::lifecycle::{Group, Member};
@@ -65,6 +65,7 @@ impl Leader {
                 silent_ms,
                 alive,
                 can_lead: alive && up && !stopping && !info.pending.contains(&peer.id),
+                leaders: self.leaders_of(info.region.id, peer.store),
                 domain: store.map_or(Vec::new(), |store| store.labels.iter().map(label).collect()),
             }
         });
@@ -79,6 +80,16 @@ impl Leader {
             target: self.target(info),
             members: members.collect(),
         }
+    }
+
+    /// Regions that a store leads or is about to lead. The one that is about to lead `region` has
+    /// none, so that it stays the one.
+    fn leaders_of(&self, region: RegionId, store: StoreId) -> usize {
+        if self.operators.transfers_to(store).any(|other| other == region) {
+            return 0;
+        }
+        let leads = self.stores.last(store).map_or(0, |heard| heard.stats.leaders as usize);
+        leads + self.operators.transfers_to(store).count()
     }
 
     /// How a region is doing, in words.

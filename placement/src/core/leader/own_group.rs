@@ -40,6 +40,7 @@ pub(super) fn group(
             silent_ms,
             alive,
             can_lead: alive && close && member.votes(),
+            leaders: 0,
             domain: vec![format!("host={host}")],
         }
     });

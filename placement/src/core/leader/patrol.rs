@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{RegionId, StoreId};
+use quorate_proto::{RegionId, Role, StoreId};
 
 use super::Leader;
 use crate::core::checker::{Verdict, boundary, replica};
-use crate::core::operators::Draft;
+use crate::core::lifecycle::Aim;
+use crate::core::operators::{Draft, End, Goal};
 use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
+use crate::core::tree::RegionInfo;
 use crate::core::view::{ClusterView, Sources};
 
 /// Regions that the checkers look at in one plan; all of ten thousand within two seconds.
@@ -41,7 +43,9 @@ impl Leader {
             policy: &self.policy,
         };
         let under_way = self.operators.iter().map(|operator| (operator.region, &operator.goal));
-        ClusterView::of(sources, under_way, self.operators.busy(self.time_ms(now)), now)
+        let now_ms = self.time_ms(now);
+        let view = ClusterView::of(sources, under_way, self.operators.busy(now_ms), now);
+        ClusterView { failed: self.operators.failed(now_ms), ..view }
     }
 
     /// Begins what a checker or a scheduler wants, and remembers why, or why not. True where it
@@ -83,7 +87,10 @@ impl Leader {
         for info in regions {
             let region = info.region.id;
             if view.busy.contains(&region) {
-                continue;
+                if !self.makes_way(&info, &lost, now_ms) {
+                    continue;
+                }
+                view.busy.remove(&region);
             }
             let around = replica::Surroundings {
                 view,
@@ -111,13 +118,47 @@ impl Leader {
         }
     }
 
+    /// A lost voter does not wait for what only makes a region better: that is given up. What people
+    /// asked for stays, and what replaces a lost voter already, or has come to its joint change.
+    fn makes_way(&mut self, info: &RegionInfo, lost: &BTreeSet<StoreId>, now_ms: u64) -> bool {
+        let region = info.region.id;
+        let leaves = |store: StoreId| {
+            let records = self.members.of(region).iter();
+            let mut of = records.filter(|record| StoreId::from(record.node) == store);
+            of.any(|record| matches!(record.aim, Aim::Leave { .. }))
+        };
+        let waits = info.region.peers.iter().any(|peer| {
+            peer.role == Role::Voter && lost.contains(&peer.store) && !leaves(peer.store)
+        });
+        if !waits || info.is_joint() || self.operators.may_be_entering(region) {
+            return false;
+        }
+        let Some(operator) = self.operators.of(region) else { return false };
+        let makes_better = operator.by != "request"
+            && match operator.goal {
+                Goal::MoveReplica { .. } | Goal::RemoveReplica { .. } => true,
+                Goal::TransferLeader { .. }
+                | Goal::Split { .. }
+                | Goal::AddReplica { .. }
+                | Goal::Promote { .. }
+                | Goal::Demote { .. }
+                | Goal::LeaveJoint => false,
+            };
+        if makes_better {
+            let why = "a voter on a lost store goes first".to_owned();
+            self.history.note(region, "replica-checker", why, now_ms);
+            self.give_up(region, End::Overtaken, now_ms);
+        }
+        makes_better
+    }
+
     /// Leaving stores that lead a region which evict-leader will move.
     fn still_leading(&self, view: &ClusterView, leaving: &BTreeSet<StoreId>) -> BTreeSet<StoreId> {
         let evicts = |status: &SchedulerStatus| status.name == evict_leader::NAME && !status.paused;
         if leaving.is_empty() || !self.schedulers.list().iter().any(evicts) {
             return BTreeSet::new();
         }
-        let able = |info: &crate::core::tree::RegionInfo, from: StoreId| {
+        let able = |info: &RegionInfo, from: StoreId| {
             info.region.peers.iter().any(|peer| {
                 peer.store != from
                     && info.can_lead_on(peer.store)

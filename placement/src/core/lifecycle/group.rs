@@ -24,6 +24,8 @@ pub struct Member {
     pub alive: bool,
     /// False where leadership should not go there: behind, stopping, or not alive.
     pub can_lead: bool,
+    /// Groups that its process leads, or is about to lead: the fewer, the sooner it gets another.
+    pub leaders: usize,
     /// Where it stands, from the widest label to the narrowest.
     pub domain: Vec<String>,
 }

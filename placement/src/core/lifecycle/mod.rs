@@ -50,7 +50,7 @@ pub use batch::{choose, safe_batch};
 pub use cancel::cancel;
 pub use change::{Change, Next, Severity, Stepped, Transition};
 pub use group::{Group, Member, name, title};
-pub use limits::Limits;
+pub use limits::{Limits, MAX_LAG};
 pub use pace::Pace;
 pub use proof::{NoProof, proof};
 pub use step::step;

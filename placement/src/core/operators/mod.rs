@@ -10,7 +10,7 @@
 //! pursued by its lifecycles, which name the step ([`Operators::direct`]).
 //!
 //! Bounded: one operator a region, [`MAX_OPERATORS`] in all; a region whose operator failed is
-//! left alone for [`REST_AFTER_FAILURE`]. The last [`REMEMBERED`] that ended are kept with what
+//! left alone for [`REST_AFTER_FAILURE`], and the store that it was to go to for longer each time. The last [`REMEMBERED`] that ended are kept with what
 //! became of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use quorate_proto::{Epoch, RegionId, StoreId, Term};
 
+mod failures;
 mod goal;
 mod order;
 mod refused;
@@ -25,6 +26,7 @@ mod story;
 mod under_way;
 
 use super::tree::{RegionInfo, RegionTree};
+use failures::Failures;
 pub use goal::{Draft, Goal, ReplicaRole};
 pub use order::{Order, Step};
 pub use refused::Refused;
@@ -78,6 +80,7 @@ pub struct Operators {
     next_id: u64,
     under_way: BTreeMap<RegionId, UnderWay>,
     resting: BTreeMap<RegionId, u64>,
+    failures: Failures,
     ended: VecDeque<Ended>,
     ends: BTreeMap<&'static str, u64>,
     destroys: Vec<(StoreId, Order)>,
@@ -96,6 +99,7 @@ impl Operators {
             next_id: term.0 << 32,
             under_way: begun.into_iter().map(again).collect(),
             resting: BTreeMap::new(),
+            failures: Failures::default(),
             ended: VecDeque::new(),
             ends: BTreeMap::new(),
             destroys: Vec::new(),
@@ -206,6 +210,7 @@ impl Operators {
                 self.resting.insert(region, now_ms + millis(REST_AFTER_FAILURE));
             }
         }
+        self.failures.ended(&operator, &end, now_ms);
         *self.ends.entry(end.name()).or_default() += 1;
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
@@ -329,6 +334,17 @@ impl Operators {
         self.under_way.get(&region).map(|under_way| &under_way.operator)
     }
 
+    /// True where an order to enter a joint configuration may lie in the region's log.
+    pub fn may_be_entering(&self, region: RegionId) -> bool {
+        self.under_way.get(&region).is_some_and(UnderWay::may_be_entering)
+    }
+
+    /// Regions whose leadership is about to go to that store.
+    pub fn transfers_to(&self, store: StoreId) -> impl Iterator<Item = RegionId> {
+        let goes = move |under_way: &&UnderWay| matches!(&under_way.step, Some((Step::TransferLeader { to }, _)) if *to == store);
+        self.under_way.values().filter(goes).map(|under_way| under_way.operator.region)
+    }
+
     /// All under way, in order of their regions.
     pub fn iter(&self) -> impl Iterator<Item = &Operator> {
         self.under_way.values().map(|under_way| &under_way.operator)
@@ -353,6 +369,12 @@ impl Operators {
     pub fn busy(&self, now_ms: u64) -> BTreeSet<RegionId> {
         let resting = self.resting.iter().filter(|(_, until_ms)| now_ms < **until_ms);
         self.under_way.keys().chain(resting.map(|(region, _)| region)).copied().collect()
+    }
+
+    /// Stores that could not take a replica of a region and are not tried again yet: how often in
+    /// a row, and for how many milliseconds more.
+    pub fn failed(&self, now_ms: u64) -> BTreeMap<(RegionId, StoreId), (u32, u64)> {
+        self.failures.resting(now_ms)
     }
 
     /// True for a region whose operator has just failed.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use super::lifecycle::Limits;
+use super::lifecycle::{Limits, MAX_LAG};
 
 mod build;
 
@@ -103,9 +103,9 @@ pub const KNOWN: &[Known] = &[
     ),
     known(
         "lifecycle.max_lag",
-        "4096",
+        "1024",
         Kind::Number(0, 10_000_000),
-        "log entries that a ready learner may lack at most",
+        "log entries that a ready learner may lack; more than 1024 count as 1024, as stores promote none that lacks more",
     ),
     known(
         "lifecycle.contact_ms",
@@ -348,7 +348,7 @@ impl Settings {
             stall_ms: self.number("lifecycle.stall_ms"),
             zombie_ms: self.number("lifecycle.zombie_ms"),
             catch_up_ms: self.number("lifecycle.catch_up_ms"),
-            max_lag: self.number("lifecycle.max_lag"),
+            max_lag: self.number("lifecycle.max_lag").min(MAX_LAG),
             contact_ms: self.number("lifecycle.contact_ms"),
             stable_ms: self.number("lifecycle.stable_ms"),
         }

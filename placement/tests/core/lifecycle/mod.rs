@@ -44,6 +44,7 @@ pub fn member(node: u64, role: Role) -> Member {
         silent_ms: 100,
         alive: true,
         can_lead: role == Role::Voter,
+        leaders: 0,
         domain: Vec::new(),
     }
 }
