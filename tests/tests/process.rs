@@ -31,6 +31,8 @@ mod membership;
 mod pages;
 #[path = "process/placement.rs"]
 mod placement;
+#[path = "process/snapshots.rs"]
+mod snapshots;
 #[path = "process/splits.rs"]
 mod splits;
 #[path = "process/stale.rs"]

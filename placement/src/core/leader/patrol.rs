@@ -86,11 +86,9 @@ impl Leader {
         };
         for info in regions {
             let region = info.region.id;
-            if view.busy.contains(&region) {
-                if !self.makes_way(&info, &lost, now_ms) {
-                    continue;
-                }
-                view.busy.remove(&region);
+            let busy = view.busy.contains(&region);
+            if busy && !self.may_make_way(&info, &lost) {
+                continue;
             }
             let around = replica::Surroundings {
                 view,
@@ -105,8 +103,15 @@ impl Leader {
             };
             match verdict {
                 Verdict::Fine => {}
+                // Then what is under way may as well go on.
+                Verdict::Stuck(_) if busy => {}
                 Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
                 Verdict::Repair(draft) => {
+                    if busy {
+                        let why = "a voter on a lost store goes first".to_owned();
+                        self.history.note(region, draft.by, why, now_ms);
+                        self.give_up(region, End::Overtaken, now_ms);
+                    }
                     if self.operators.room() == 0 {
                         return;
                     }
@@ -118,21 +123,11 @@ impl Leader {
         }
     }
 
-    /// A lost voter does not wait for what only makes a region better: that is given up. What people
-    /// asked for stays, and what replaces a lost voter already, or has come to its joint change.
-    fn makes_way(&mut self, info: &RegionInfo, lost: &BTreeSet<StoreId>, now_ms: u64) -> bool {
+    /// A lost voter does not wait for what only makes a region better: that is given up for it. What
+    /// people asked for stays, and what replaces a lost voter already, or has come to its joint
+    /// change.
+    fn may_make_way(&self, info: &RegionInfo, lost: &BTreeSet<StoreId>) -> bool {
         let region = info.region.id;
-        let leaves = |store: StoreId| {
-            let records = self.members.of(region).iter();
-            let mut of = records.filter(|record| StoreId::from(record.node) == store);
-            of.any(|record| matches!(record.aim, Aim::Leave { .. }))
-        };
-        let waits = info.region.peers.iter().any(|peer| {
-            peer.role == Role::Voter && lost.contains(&peer.store) && !leaves(peer.store)
-        });
-        if !waits || info.is_joint() || self.operators.may_be_entering(region) {
-            return false;
-        }
         let Some(operator) = self.operators.of(region) else { return false };
         let makes_better = operator.by != "request"
             && match operator.goal {
@@ -144,12 +139,16 @@ impl Leader {
                 | Goal::Demote { .. }
                 | Goal::LeaveJoint => false,
             };
-        if makes_better {
-            let why = "a voter on a lost store goes first".to_owned();
-            self.history.note(region, "replica-checker", why, now_ms);
-            self.give_up(region, End::Overtaken, now_ms);
-        }
+        let leaves = |store: StoreId| {
+            let records = self.members.of(region).iter();
+            let mut of = records.filter(|record| StoreId::from(record.node) == store);
+            of.any(|record| matches!(record.aim, Aim::Leave { .. }))
+        };
+        let mut voters = info.region.peers.iter().filter(|peer| peer.role == Role::Voter);
         makes_better
+            && !info.is_joint()
+            && !self.operators.may_be_entering(region)
+            && voters.any(|peer| lost.contains(&peer.store) && !leaves(peer.store))
     }
 
     /// Leaving stores that lead a region which evict-leader will move.

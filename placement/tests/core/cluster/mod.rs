@@ -3,6 +3,7 @@
 
 mod balance;
 mod failover;
+mod lasting;
 mod moves;
 mod people;
 mod stores;
@@ -37,8 +38,17 @@ pub struct Behaviour {
     pub dead: bool,
     /// It refuses all changes of members, for this reason.
     pub refuses: Option<String>,
+    /// It hears no order to change members.
+    pub deaf: bool,
+    /// The first order to enter a joint configuration lies in its log, and further ones are refused.
+    pub holds: bool,
+    pub held: Option<Order>,
     /// Its learners take nothing in.
     pub stuck: bool,
+    /// Its learners take in half of what is written.
+    pub slow: bool,
+    /// Its disk is.
+    pub full: bool,
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -171,9 +181,13 @@ impl Cluster {
             }
             hosted.last += 10;
             for peer in hosted.region.peers.iter().filter(lives) {
-                if !self.stores[&peer.store.0].stuck {
-                    hosted.matched.insert(peer.id, hosted.last);
-                }
+                let (behaviour, known) = (&self.stores[&peer.store.0], hosted.matched[&peer.id]);
+                let matched = match (behaviour.stuck, behaviour.slow) {
+                    (true, _) => known,
+                    (false, true) => known + 5,
+                    (false, false) => hosted.last,
+                };
+                hosted.matched.insert(peer.id, matched);
             }
         }
         self.report_all(false);
@@ -201,8 +215,11 @@ impl Cluster {
         let Some(known) = self.machine.state.stores().get(&StoreId(store)).cloned() else { return };
         let regions = led.iter().map(|id| info(&self.regions[id], &self.dead())).collect();
         let hosted = |one: &&Hosted| one.region.peer_on(StoreId(store)).is_some();
+        let capacity_bytes = if self.stores[&store].full { 1 << 30 } else { 0 };
         let stats = StoreStats {
             regions: self.regions.values().filter(hosted).count() as u32,
+            capacity_bytes,
+            available_bytes: 1 << 20,
             ..StoreStats::default()
         };
         let report = Report {
@@ -225,13 +242,22 @@ impl Cluster {
             self.done.push(format!("{} {store} destroys {peer}", order.region));
             return;
         }
+        if behaviour.swallows(&order) {
+            return;
+        }
+        self.carry_out(store, order);
+    }
+
+    /// What an order does to its region, or why nothing.
+    pub fn carry_out(&mut self, store: StoreId, order: Order) {
+        let behaviour = &self.stores[&store.0];
         let hosted = self.regions.get_mut(&order.region).unwrap();
         let refused = if hosted.region.epoch != order.epoch {
             Some("another epoch by now".to_owned())
         } else if hosted.leader != store {
             Some("not leader".to_owned())
         } else {
-            behaviour.refuses.clone().filter(|_| matches!(order.step, Step::Change(_)))
+            behaviour.refusal(&order.step)
         };
         if let Some(reason) = refused {
             let refusal = OrderRefusal { operator: order.operator, region: order.region, reason };

@@ -1,5 +1,7 @@
 //! The lifecycle machine against a small model of a group: told as stories, then at random.
 
+mod given_up;
+mod pace;
 mod rules;
 mod safety;
 mod stories;
