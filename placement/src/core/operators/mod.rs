@@ -10,8 +10,8 @@
 //! pursued by its lifecycles, which name the step ([`Operators::direct`]).
 //!
 //! Bounded: one operator a region, [`MAX_OPERATORS`] in all; a region whose operator failed is
-//! left alone for [`REST_AFTER_FAILURE`], and the store that it was to go to for longer each time. The last [`REMEMBERED`] that ended are kept with what
-//! became of them.
+//! left alone for [`REST_AFTER_FAILURE`], and the store that did not get its replica for longer each
+//! time. The last [`REMEMBERED`] that ended are kept with what became of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -341,7 +341,9 @@ impl Operators {
 
     /// Regions whose leadership is about to go to that store.
     pub fn transfers_to(&self, store: StoreId) -> impl Iterator<Item = RegionId> {
-        let goes = move |under_way: &&UnderWay| matches!(&under_way.step, Some((Step::TransferLeader { to }, _)) if *to == store);
+        let step = Step::TransferLeader { to: store };
+        let goes =
+            move |under_way: &&UnderWay| under_way.step.as_ref().is_some_and(|(is, _)| *is == step);
         self.under_way.values().filter(goes).map(|under_way| under_way.operator.region)
     }
 

@@ -105,7 +105,7 @@ pub const KNOWN: &[Known] = &[
         "lifecycle.max_lag",
         "1024",
         Kind::Number(0, 10_000_000),
-        "log entries that a ready learner may lack; more than 1024 count as 1024, as stores promote none that lacks more",
+        "log entries that a ready learner may lack; more count as 1024, beyond which stores promote none",
     ),
     known(
         "lifecycle.contact_ms",
