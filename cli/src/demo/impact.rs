@@ -10,7 +10,7 @@ use quorate_proto::{Role, StoreId};
 use super::load::{Load, Pace};
 use super::spread::{Spread, ordinary, voters};
 use super::stage::{Shape, Stage};
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
 use crate::exit::Outcome;
 use crate::output;
 

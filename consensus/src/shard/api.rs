@@ -192,6 +192,8 @@ pub struct Committed<T> {
     /// Commands, each with its length in front; empty for the entry a new leader starts with. For a
     /// change of members the one command that came with it.
     pub data: Bytes,
+    /// True for an entry of raft's own kind for a change of members: only such a one may change them.
+    pub changes_members: bool,
     /// Where this replica proposed it: one token for each command, in order. Otherwise empty.
     pub tokens: Vec<T>,
 }

@@ -26,7 +26,8 @@ pub use api::{
 };
 pub use gone::{Merged, Stranger};
 pub use members::{
-    MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of, is_joint,
+    MAX_BEHIND, MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of,
+    is_joint,
 };
 pub use options::RaftOptions;
 use quorate_proto::{NodeId, PeerId, RegionId};

@@ -231,6 +231,7 @@ fn progress_from_wire(wire: wire::PeerProgress) -> PeerProgress {
         peer: PeerId(wire.peer_id),
         matched: LogIndex(wire.match_index),
         snapshot: (sent != 0 || total != 0).then_some((sent, total)),
+        queue: wire.snapshot_queue,
         silent: Duration::from_millis(wire.silent_ms),
     }
 }

@@ -49,6 +49,8 @@ pub struct PeerProgress {
     pub matched: LogIndex,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
+    /// Changes whenever the queue moves in which the snapshot waits for its turn.
+    pub queue: u64,
     /// Since it, or its process, was last heard of.
     pub silent: Duration,
 }

@@ -41,6 +41,7 @@ pub struct Watch {
     led: BTreeMap<RegionId, (StoreId, Term)>,
     leaderless: BTreeSet<RegionId>,
     no_quorum: BTreeSet<RegionId>,
+<<<<<<< HEAD
     /// Regions that are stopped for a merge, and since when.
     stopped: BTreeMap<RegionId, u64>,
 }
@@ -48,6 +49,15 @@ pub struct Watch {
 /// A region that a merge has stopped for longer counts as unavailable: a merge takes well below a
 /// second while all replicas answer, and clients try again meanwhile.
 pub const STOPPED_FOR_LONG: Duration = Duration::from_secs(10);
+=======
+    /// Regions in a joint configuration: since when, and whether that was told.
+    joint: BTreeMap<RegionId, (u64, bool)>,
+}
+
+/// A region that is in a joint configuration for longer is told of, in milliseconds: leaving one
+/// takes well below a second.
+const JOINT_FOR_LONG_MS: u64 = 30_000;
+>>>>>>> life
 
 impl Watch {
     /// For a leader that begins with this state.
@@ -219,6 +229,29 @@ impl Watch {
         news
     }
 
+    /// Whether a region is in a joint configuration now.
+    pub fn joint(&mut self, region: RegionId, is_joint: bool, at_ms: u64) -> Option<News> {
+        if !is_joint {
+            self.joint.remove(&region);
+            return None;
+        }
+        let (since_ms, told) = self.joint.entry(region).or_insert((at_ms, false));
+        if *told || at_ms.saturating_sub(*since_ms) < JOINT_FOR_LONG_MS {
+            return None;
+        }
+        *told = true;
+        Some(News {
+            at_ms,
+            severity: Severity::Critical,
+            kind: "joint-stuck".to_owned(),
+            text: format!(
+                "{region} is in a joint configuration for long: it needs both majorities to leave it"
+            ),
+            region,
+            node: NodeId(0),
+        })
+    }
+
     /// The region is gone.
     pub fn forget(&mut self, region: RegionId) {
         self.led.remove(&region);
@@ -227,6 +260,7 @@ impl Watch {
         }
         self.leaderless.remove(&region);
         self.no_quorum.remove(&region);
+<<<<<<< HEAD
         self.stopped.remove(&region);
     }
 
@@ -246,6 +280,9 @@ impl Watch {
     pub fn stopped_for_long(&self, now_ms: u64) -> usize {
         let long = u64::try_from(STOPPED_FOR_LONG.as_millis()).unwrap_or(u64::MAX);
         self.stopped.values().filter(|since_ms| now_ms.saturating_sub(**since_ms) >= long).count()
+=======
+        self.joint.remove(&region);
+>>>>>>> life
     }
 
     /// Regions without a live majority.

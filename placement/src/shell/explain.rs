@@ -85,6 +85,7 @@ fn replica(
         snapshot_sent_bytes: sent,
         snapshot_total_bytes: total,
         silent_ms: member.map_or(0, |member| member.silent_ms),
+        pending: info.pending.contains(&peer.id),
     }
 }
 

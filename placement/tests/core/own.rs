@@ -341,6 +341,14 @@ fn a_voter_that_is_lost_for_long_is_replaced_by_one_that_stands_by() {
     group.until("the lost one is out", |group| {
         !group.machine.state.members().contains_key(&NodeId(3))
     });
+    // The next one does not wait until that one is forgotten, ten minutes later.
+    let next = group.ask(5);
+    group.until("it is ready", |group| group.state_of(next) == Some("Pairing"));
+    group.dead.insert(NodeId(2), group.now);
+    for _ in 0..500 {
+        group.look();
+    }
+    assert!(group.voters().contains(&next), "waits: {}", group.leader.own_waits());
 }
 
 #[test]

@@ -2,15 +2,25 @@
 //!
 //! The first report on a stream has everything. After that, a region is reported when its
 //! description or term changed, when its size did by an eighth, or when enough was written or read
+<<<<<<< HEAD
 //! to matter for the balance of load; and every time for as long as its replicas are not settled: one
 //! is a learner, comes in or goes out, lags, or is silent; and for as long as it is stopped for a
 //! merge. What is reported counts as known; a broken stream starts anew with [`Reporter::restart`].
 //! Of the replicas that others lead, a few are named each time.
+=======
+//! to matter for the balance of load; and whenever its replicas get on that are not settled: one
+//! is a learner, comes in or goes out, lags, or is silent. Silence grows and snapshots get on, so
+//! these are told every time. What is reported counts as known; a broken stream starts
+//! anew with [`Reporter::restart`].
+//!
+//! How far snapshots are only the sending side of the process knows: [`add_snapshots`].
+>>>>>>> life
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_consensus::node::SnapshotProgress;
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{PeerProgress, Replication};
 use quorate_proto::wire::placement::{self as wire, HostedReplica, RegionReport};
@@ -46,8 +56,13 @@ struct Sent {
     term: Term,
     bytes: u64,
     counters: Counters,
+<<<<<<< HEAD
     /// Its replicas were not settled, or it was stopped.
     unsettled: bool,
+=======
+    /// How far its replicas were, where they were not settled.
+    replication: Option<Replication>,
+>>>>>>> life
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -154,8 +169,12 @@ fn look(
         read_keys: stats.read_keys(),
     };
     let replication = view.replication();
+<<<<<<< HEAD
     let unsettled = replication.is_some() || merging.is_some();
     let now = Sent { region, term, bytes: stats.bytes(), counters, unsettled };
+=======
+    let now = Sent { region, term, bytes: stats.bytes(), counters, replication };
+>>>>>>> life
     // What was counted before this store led the region is not its leader's load.
     let last = before.as_ref().map_or(counters, |before| before.counters);
     let since = Counters {
@@ -183,8 +202,8 @@ fn look(
         merging,
         ..RegionReport::default()
     };
-    if let Some(replication) = replication {
-        add_replication(&mut report, &replication, at);
+    if let Some(replication) = &now.replication {
+        add_replication(&mut report, replication, at);
     }
     Some((now, Some(report)))
 }
@@ -212,11 +231,41 @@ fn add_replication(report: &mut RegionReport, replication: &Replication, now: In
 
 fn differs(before: &Sent, now: &Sent, since: Counters) -> bool {
     !Arc::ptr_eq(&before.region, &now.region)
-        || now.unsettled
-        || before.unsettled
+        || gets_on(before.replication.as_ref(), now.replication.as_ref())
         || before.term != now.term
         || before.bytes.abs_diff(now.bytes) >= SIZE_STEP.max(before.bytes / 8)
         || since.written_bytes >= WRITTEN_BYTES
         || since.written_keys >= WRITTEN_KEYS
         || since.read_keys >= READ_KEYS
+}
+
+/// True where the replicas that are not settled are elsewhere than they were, or are settled since.
+fn gets_on(before: Option<&Replication>, now: Option<&Replication>) -> bool {
+    let moves = |peer: &PeerProgress| peer.snapshot || peer.silent_since.is_some();
+    before != now || now.is_some_and(|now| now.peers.iter().any(moves))
+}
+
+/// Fills in how far the snapshots are that leave from here. One that waits for its turn has sent
+/// nothing, of about as much as its region has.
+pub fn add_snapshots(reports: &mut [RegionReport], snapshots: &[SnapshotProgress]) {
+    if snapshots.is_empty() {
+        return;
+    }
+    for report in reports {
+        let region = report.region.as_ref().map_or(0, |region| region.id);
+        for progress in &mut report.progress {
+            let leaves = |one: &&SnapshotProgress| {
+                one.sending && (one.group.0, one.peer.0) == (region, progress.peer_id)
+            };
+            let Some(one) = snapshots.iter().find(leaves) else { continue };
+            let roughly = match one.total_bytes {
+                0 => report.approximate_bytes,
+                known => known,
+            };
+            progress.snapshot_sent_bytes = one.bytes;
+            // Without any it would stand for no snapshot at all.
+            progress.snapshot_total_bytes = roughly.max(one.bytes).max(1);
+            progress.snapshot_queue = one.queue;
+        }
+    }
 }

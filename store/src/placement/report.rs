@@ -20,7 +20,11 @@ use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Joiner, Orders, Patience};
+<<<<<<< HEAD
 use crate::core::{Directory, LocalRegion, Regions, Reporter, unled};
+=======
+use crate::core::{Directory, Reporter, add_snapshots};
+>>>>>>> life
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -243,7 +247,12 @@ impl Heartbeats {
     fn send(
         &self,
         outbox: &mpsc::Sender<StoreReport>,
+<<<<<<< HEAD
         regions: Regions,
+=======
+        mut regions: Vec<RegionReport>,
+        full: bool,
+>>>>>>> life
         sequence: &mut u64,
     ) -> Result<(), String> {
         *sequence += 1;
@@ -252,7 +261,11 @@ impl Heartbeats {
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
         let snapshots = self.orders.raft.snapshots();
+<<<<<<< HEAD
         tell_snapshots(&mut reports, &snapshots);
+=======
+        add_snapshots(&mut regions, &snapshots);
+>>>>>>> life
         let on_their_way = |sending| {
             snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
         };

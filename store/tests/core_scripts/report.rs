@@ -1,5 +1,6 @@
 //! What placement is told: everything once, then only what changed.
 
+<<<<<<< HEAD
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -8,6 +9,14 @@ use quorate_consensus::view::{PeerProgress, Replication};
 use quorate_proto::wire::placement::{HostedReplica, RegionReport};
 use quorate_proto::{LogIndex, PeerId, Term};
 use quorate_store::core::{Reporter, unled};
+=======
+use quorate_consensus::node::SnapshotProgress;
+use quorate_consensus::time::Instant;
+use quorate_consensus::view::{PeerProgress, Replication};
+use quorate_proto::wire::placement::RegionReport;
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
+use quorate_store::core::{Reporter, add_snapshots};
+>>>>>>> life
 
 use super::world::{World, child, region};
 
@@ -131,6 +140,7 @@ fn replicas_that_are_not_settled_are_reported_until_they_are() {
     assert!(reporter.report(&directory, NOW).reports.is_empty());
 }
 
+<<<<<<< HEAD
 fn hosted(reports: &[HostedReplica]) -> Vec<u64> {
     reports.iter().map(|replica| replica.region_id).collect()
 }
@@ -186,4 +196,80 @@ fn a_region_without_leader_is_told_as_its_replica_knows_it() {
     let told = unled(&local).unwrap();
     assert_eq!(told.region, Some(world.region(1).as_ref().into()));
     assert_eq!((told.leader, told.term, told.approximate_keys), (None, 0, 1));
+=======
+#[test]
+fn a_learner_that_has_everything_is_told_of_once() {
+    let world = World::new(vec![region(1, "", "")]);
+    let directory = world.directory();
+    world.lead(1);
+    let learner = |matched, snapshot| {
+        let peer = PeerId(14);
+        let peer = PeerProgress { peer, matched: LogIndex(matched), snapshot, silent_since: None };
+        let replication = Replication { last: LogIndex(9_000), peers: vec![peer] };
+        world.local(1).view().set_replication(Some(replication));
+    };
+    let mut reporter = Reporter::new();
+    let mut told = || {
+        let reports = reporter.report(&directory, NOW).reports;
+        reports.first().map(|report| report.progress[0].match_index)
+    };
+    learner(0, true);
+    assert_eq!((told(), told()), (Some(0), Some(0)), "a snapshot gets on without the log");
+    learner(8_000, false);
+    assert_eq!((told(), told()), (Some(8_000), None), "it stands still");
+    learner(9_000, false);
+    assert_eq!((told(), told(), told()), (Some(9_000), None, None));
+}
+
+#[test]
+fn a_snapshot_is_told_of_with_its_bytes_and_its_place_in_the_queue() {
+    let mut world = World::new(vec![region(1, "", "m"), region(2, "m", "")]);
+    let directory = world.directory();
+    world.put(1, "a", &"v".repeat(1_000));
+    for id in [1, 2] {
+        world.lead(id);
+        let peer = |peer| PeerProgress {
+            peer: PeerId(peer),
+            matched: LogIndex(0),
+            snapshot: true,
+            silent_since: None,
+        };
+        let peers = vec![peer(id * 10 + 4), peer(id * 10 + 5)];
+        let replication = Replication { last: LogIndex(9), peers };
+        world.local(id).view().set_replication(Some(replication));
+    }
+    let mut reports = Reporter::new().report(&directory, NOW).reports;
+    let snapshot = |group, peer, sending, (bytes, total_bytes), queue| SnapshotProgress {
+        group: RegionId(group),
+        peer: PeerId(peer),
+        node: NodeId(4),
+        sending,
+        running: bytes > 0,
+        bytes,
+        total_bytes,
+        queue,
+    };
+    add_snapshots(
+        &mut reports,
+        &[
+            snapshot(1, 14, true, (300, 900), 0),
+            snapshot(1, 15, true, (0, 0), 301),
+            snapshot(2, 24, true, (0, 0), 302),
+            // It comes in here.
+            snapshot(2, 25, false, (70, 90), 0),
+        ],
+    );
+    let told: Vec<(u64, u64, u64, u64)> = reports
+        .iter()
+        .flat_map(|report| &report.progress)
+        .map(|one| {
+            let (sent, all) = (one.snapshot_sent_bytes, one.snapshot_total_bytes);
+            (one.peer_id, sent, all, one.snapshot_queue)
+        })
+        .collect();
+    let size = reports[0].approximate_bytes;
+    assert!(size > 1_000);
+    // One that waits has about the size of its region, and never none at all.
+    assert_eq!(told, [(14, 300, 900, 0), (15, 0, size, 301), (24, 0, 1, 302), (25, 0, 0, 0)]);
+>>>>>>> life
 }

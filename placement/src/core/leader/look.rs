@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{LogIndex, Role, StoreId};
+use quorate_proto::{LogIndex, Peer, RegionId, Role, StoreId};
 
 use super::Leader;
 use crate::core::lifecycle::{Group, Member};
@@ -71,9 +71,11 @@ impl Leader {
                     false => progress.map(|progress| progress.matched),
                 },
                 snapshot: progress.and_then(|progress| progress.snapshot),
+                queue: progress.map_or(0, |progress| progress.queue),
                 silent_ms,
                 alive,
                 can_lead: alive && up && !stopping && !info.pending.contains(&peer.id),
+                leaders: self.leaders_of(info.region.id, peer.store),
                 domain: store.map_or(Vec::new(), |store| store.labels.iter().map(label).collect()),
             }
         });
@@ -88,6 +90,16 @@ impl Leader {
             target: self.target(info),
             members: members.collect(),
         }
+    }
+
+    /// Regions that a store leads or is about to lead. The one that is about to lead `region` has
+    /// none, so that it stays the one.
+    fn leaders_of(&self, region: RegionId, store: StoreId) -> usize {
+        if self.operators.transfers_to(store).any(|other| other == region) {
+            return 0;
+        }
+        let leads = self.stores.last(store).map_or(0, |heard| heard.stats.leaders as usize);
+        leads + self.operators.transfers_to(store).count()
     }
 
     /// How a region is doing, in words.
@@ -192,4 +204,19 @@ impl Leader {
             .sum();
         counts
     }
+}
+
+/// How many of a region's voters are alive, and of how many. In a joint configuration both sides
+/// decide: the one that has less to spare is told.
+pub(super) fn living_votes(info: &RegionInfo, serving: &BTreeSet<StoreId>) -> (usize, usize) {
+    let side = |other: Role| {
+        let votes = |peer: &&Peer| peer.role == Role::Voter || peer.role == other;
+        let voters = info.region.peers.iter().filter(votes);
+        let is_alive =
+            |peer: &&Peer| serving.contains(&peer.store) && !info.down.contains(&peer.id);
+        (voters.clone().filter(is_alive).count(), voters.count())
+    };
+    let (new, old) = (side(Role::IncomingVoter), side(Role::DemotingVoter));
+    let spare = |(alive, voters): (usize, usize)| (2 * alive).checked_sub(voters);
+    if spare(old) < spare(new) { old } else { new }
 }

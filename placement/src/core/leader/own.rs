@@ -162,7 +162,9 @@ impl Leader {
         now_ms: u64,
     ) -> Option<Vec<Record>> {
         let patience = state.settings().number("store.down_ms");
-        let busy = |record: &&Record| matches!(record.aim, Aim::Leave { .. });
+        let busy = |record: &&Record| {
+            matches!(record.aim, Aim::Leave { .. }) && record.state != Life::Removed
+        };
         if group.is_joint() || records.iter().any(|record| busy(&record)) {
             return None;
         }

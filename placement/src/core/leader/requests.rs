@@ -281,8 +281,16 @@ impl Leader {
                 return Ok(0);
             }
             MemberAction::Cancel => {
-                let operator = self.operators.of(region).map(|operator| operator.id);
-                let id = operator.ok_or(Refused::Idle(region))?;
+                let operator = self.operators.of(region).ok_or(Refused::Idle(region))?;
+                let id = operator.id;
+                let node = NodeId::from(store);
+                // A voter goes with a partner, which the goal does not name.
+                let records = self.members.of(region).iter();
+                let mut its = records.filter(|record| record.operator == id);
+                if !operator.goal.concerns(store) && !its.any(|record| record.node == node) {
+                    let what = operator.goal.to_string();
+                    return Err(Refused::NotAbout { region, store, operator: id, what });
+                }
                 self.cancel(id, now)?;
                 return Ok(id);
             }

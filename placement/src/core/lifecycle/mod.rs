@@ -52,7 +52,7 @@ pub use batch::{choose, safe_batch};
 pub use cancel::cancel;
 pub use change::{Change, Next, Severity, Stepped, Transition};
 pub use group::{Group, Member, name, title};
-pub use limits::Limits;
+pub use limits::{Limits, MAX_LAG};
 pub use pace::Pace;
 pub use proof::{NoProof, proof};
 pub use step::step;
@@ -202,6 +202,11 @@ pub struct Record {
     pub since_ms: u64,
     /// When it began to join: the stall clock runs from here, and the order of arrival is this.
     pub joined_ms: u64,
+    /// Where it was going before somebody asked for its promotion: it goes on so where that is
+    /// cancelled.
+    pub former: Option<Aim>,
+    /// Behind, and without progress for too long: nobody counts on it until it gets on again.
+    pub stale: bool,
     /// An operator keeps it as it is: not promoted, not given up.
     pub held: bool,
     /// Why it is in this state, or what stands in its way.
@@ -226,6 +231,8 @@ impl Record {
             state: State::Joining { deadline_ms },
             since_ms: now_ms,
             joined_ms: now_ms,
+            former: None,
+            stale: false,
             held: false,
             reason: String::new(),
             operator: 0,
@@ -243,6 +250,8 @@ impl Record {
             state,
             since_ms: now_ms,
             joined_ms: now_ms,
+            former: None,
+            stale: false,
             held: false,
             reason: String::new(),
             operator: 0,
@@ -286,6 +295,8 @@ impl Record {
             state,
             since_ms,
             joined_ms,
+            former,
+            stale,
             held,
             reason: _,
             operator,
@@ -298,6 +309,8 @@ impl Record {
             && *state == other.state
             && *since_ms == other.since_ms
             && *joined_ms == other.joined_ms
+            && *former == other.former
+            && *stale == other.stale
             && *held == other.held
             && *operator == other.operator
             && *seen == other.seen

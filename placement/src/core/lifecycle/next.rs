@@ -65,7 +65,7 @@ fn hand_over(look: &Look<'_>, leaving: &[PeerId], why: &str) -> Next {
         })
         .collect();
     // Plain voters before incoming ones, which have just caught up.
-    able.sort_by_key(|member| (member.role != Role::Voter, member.node));
+    able.sort_by_key(|member| (member.role != Role::Voter, member.leaders, member.node));
     match able.first() {
         Some(member) => Next::Transfer { to: member.node, why: why.to_owned() },
         None => Next::Wait(format!("{why}, and no other voter is able to lead now")),

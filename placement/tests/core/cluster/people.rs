@@ -159,6 +159,7 @@ fn settings_are_checked_before_they_are_changed() {
 }
 
 #[test]
+<<<<<<< HEAD
 fn a_forced_removal_names_who_goes_along_before_and_in_its_reason() {
     let mut cluster = Cluster::new(3, 1);
     cluster.seconds(2);
@@ -199,4 +200,32 @@ fn checkers_are_listed_and_a_paused_one_repairs_nothing() {
     assert!(resumed.last.contains("r10"), "{}", resumed.last);
     let names: Vec<&str> = cluster.leader.checkers().list().iter().map(|one| one.name).collect();
     assert_eq!(names, ["replica-checker", "split-checker"]);
+=======
+fn a_member_is_cancelled_only_by_its_own_name() {
+    let mut cluster = Cluster::new(4, 1);
+    let id = move_replica(&mut cluster, 2, 4);
+    assert_eq!(
+        act(&mut cluster, 3, MemberAction::Cancel).unwrap_err(),
+        format!(
+            "operator {id} of r100 (move a replica from s2 to s4) is not about s3; cancel it with \
+             `quorate operator cancel {id}`"
+        )
+    );
+    assert_eq!(act(&mut cluster, 4, MemberAction::Cancel), Ok(id));
+    assert_eq!(
+        act(&mut cluster, 4, MemberAction::Cancel).unwrap_err(),
+        "r100 has no operator under way"
+    );
+}
+
+#[test]
+fn a_bound_that_stores_do_not_share_counts_as_theirs() {
+    let mut cluster = Cluster::new(3, 1);
+    let lag = |cluster: &Cluster| cluster.machine.state.settings().limits().max_lag;
+    assert_eq!(lag(&cluster), 1_024);
+    cluster.set("lifecycle.max_lag", "4096");
+    assert_eq!(lag(&cluster), 1_024);
+    cluster.set("lifecycle.max_lag", "10");
+    assert_eq!(lag(&cluster), 10);
+>>>>>>> life
 }

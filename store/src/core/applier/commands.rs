@@ -31,12 +31,21 @@ impl<T> Work<T> {
             let command = command.map_err(|error| {
                 corrupt(&format!("entry {} of {}", entry.index, slot.region.id), &error)
             })?;
+<<<<<<< HEAD
             if slot.merging.is_none() {
                 // A region that is stopped has no time: whoever takes it in need not have applied
                 // all that was refused since.
                 slot.time_ms = slot.time_ms.max(command.time_ms);
             }
             let answer = match self.command(slot, applier, command, written, outcome)? {
+=======
+            slot.time_ms = slot.time_ms.max(command.time_ms);
+            let answer = match check_kind(&slot.region, &command, entry.changes_members) {
+                Ok(()) => self.command(slot, engine, directory, command, written)?,
+                Err(refused) => Err(refused),
+            };
+            let answer = match answer {
+>>>>>>> life
                 Ok(()) => Answer::Done,
                 Err(refused) => Answer::Refused(refused),
             };
@@ -115,4 +124,19 @@ fn check_writes(region: &Arc<Region>, writes: &[Write]) -> Result<(), RegionErro
         Some(write) => Err(outside(region, &write.key)),
         None => Ok(()),
     }
+}
+
+/// Raft and the state machine change members together or not at all: a change comes in an entry of
+/// its own kind, and nothing else does.
+fn check_kind(
+    region: &Region,
+    command: &Command,
+    changes_members: bool,
+) -> Result<(), RegionError> {
+    let reason = match (command.change_peers.is_some(), changes_members) {
+        (true, true) | (false, false) => return Ok(()),
+        (true, false) => "it came in an entry that raft takes for a write",
+        (false, true) => "raft takes its entry for a change of members, and it is none",
+    };
+    Err(RegionError::BadPeers { region: region.id, reason: reason.to_owned() })
 }

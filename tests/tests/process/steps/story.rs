@@ -215,6 +215,7 @@ impl Story {
             action: action.into(),
             with_node_id: 0,
             force: false,
+            preview: false,
         };
         eventually("a member is held or released", RECOVERY, || async {
             self.placement.change_member(request).await.map_err(|error| error.to_string())
