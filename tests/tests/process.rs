@@ -33,13 +33,10 @@ mod merges;
 mod pages;
 #[path = "process/placement.rs"]
 mod placement;
-<<<<<<< HEAD
 #[path = "process/quorum.rs"]
 mod quorum;
-=======
 #[path = "process/snapshots.rs"]
 mod snapshots;
->>>>>>> life
 #[path = "process/splits.rs"]
 mod splits;
 #[path = "process/stale.rs"]

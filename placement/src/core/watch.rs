@@ -41,15 +41,8 @@ pub struct Watch {
     led: BTreeMap<RegionId, (StoreId, Term)>,
     leaderless: BTreeSet<RegionId>,
     no_quorum: BTreeSet<RegionId>,
-<<<<<<< HEAD
     /// Regions that are stopped for a merge, and since when.
     stopped: BTreeMap<RegionId, u64>,
-}
-
-/// A region that a merge has stopped for longer counts as unavailable: a merge takes well below a
-/// second while all replicas answer, and clients try again meanwhile.
-pub const STOPPED_FOR_LONG: Duration = Duration::from_secs(10);
-=======
     /// Regions in a joint configuration: since when, and whether that was told.
     joint: BTreeMap<RegionId, (u64, bool)>,
 }
@@ -57,7 +50,10 @@ pub const STOPPED_FOR_LONG: Duration = Duration::from_secs(10);
 /// A region that is in a joint configuration for longer is told of, in milliseconds: leaving one
 /// takes well below a second.
 const JOINT_FOR_LONG_MS: u64 = 30_000;
->>>>>>> life
+
+/// A region that a merge has stopped for longer counts as unavailable: a merge takes well below a
+/// second while all replicas answer, and clients try again meanwhile.
+pub const STOPPED_FOR_LONG: Duration = Duration::from_secs(10);
 
 impl Watch {
     /// For a leader that begins with this state.
@@ -260,7 +256,7 @@ impl Watch {
         }
         self.leaderless.remove(&region);
         self.no_quorum.remove(&region);
-<<<<<<< HEAD
+        self.joint.remove(&region);
         self.stopped.remove(&region);
     }
 
@@ -280,9 +276,6 @@ impl Watch {
     pub fn stopped_for_long(&self, now_ms: u64) -> usize {
         let long = u64::try_from(STOPPED_FOR_LONG.as_millis()).unwrap_or(u64::MAX);
         self.stopped.values().filter(|since_ms| now_ms.saturating_sub(**since_ms) >= long).count()
-=======
-        self.joint.remove(&region);
->>>>>>> life
     }
 
     /// Regions without a live majority.

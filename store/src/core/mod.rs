@@ -44,9 +44,5 @@ pub use error::RegionError;
 pub use hosted::unled;
 pub use machine::{Answers, StoreMachine};
 pub use read::{Pass, ReadAdmission, ReadError, ReadPath, Scan, StaleClock, Unconfirmed};
-<<<<<<< HEAD
-pub use report::{Regions, Reporter};
-=======
-pub use report::{Reporter, add_snapshots};
->>>>>>> life
+pub use report::{Regions, Reporter, add_snapshots};
 pub use split::{SplitOptions, SplitPlan};

@@ -2,19 +2,13 @@
 //!
 //! The first report on a stream has everything. After that, a region is reported when its
 //! description or term changed, when its size did by an eighth, or when enough was written or read
-<<<<<<< HEAD
-//! to matter for the balance of load; and every time for as long as its replicas are not settled: one
-//! is a learner, comes in or goes out, lags, or is silent; and for as long as it is stopped for a
-//! merge. What is reported counts as known; a broken stream starts anew with [`Reporter::restart`].
-//! Of the replicas that others lead, a few are named each time.
-=======
 //! to matter for the balance of load; and whenever its replicas get on that are not settled: one
 //! is a learner, comes in or goes out, lags, or is silent. Silence grows and snapshots get on, so
-//! these are told every time. What is reported counts as known; a broken stream starts
-//! anew with [`Reporter::restart`].
+//! these are told every time, and so is a region that is stopped for a merge. What is reported
+//! counts as known; a broken stream starts anew with [`Reporter::restart`]. Of the replicas that
+//! others lead, a few are named each time.
 //!
 //! How far snapshots are only the sending side of the process knows: [`add_snapshots`].
->>>>>>> life
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,13 +50,10 @@ struct Sent {
     term: Term,
     bytes: u64,
     counters: Counters,
-<<<<<<< HEAD
-    /// Its replicas were not settled, or it was stopped.
-    unsettled: bool,
-=======
     /// How far its replicas were, where they were not settled.
     replication: Option<Replication>,
->>>>>>> life
+    /// It was stopped for a merge.
+    stopped: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -169,12 +160,8 @@ fn look(
         read_keys: stats.read_keys(),
     };
     let replication = view.replication();
-<<<<<<< HEAD
-    let unsettled = replication.is_some() || merging.is_some();
-    let now = Sent { region, term, bytes: stats.bytes(), counters, unsettled };
-=======
-    let now = Sent { region, term, bytes: stats.bytes(), counters, replication };
->>>>>>> life
+    let stopped = merging.is_some();
+    let now = Sent { region, term, bytes: stats.bytes(), counters, replication, stopped };
     // What was counted before this store led the region is not its leader's load.
     let last = before.as_ref().map_or(counters, |before| before.counters);
     let since = Counters {
@@ -233,6 +220,8 @@ fn differs(before: &Sent, now: &Sent, since: Counters) -> bool {
     !Arc::ptr_eq(&before.region, &now.region)
         || gets_on(before.replication.as_ref(), now.replication.as_ref())
         || before.term != now.term
+        || before.stopped
+        || now.stopped
         || before.bytes.abs_diff(now.bytes) >= SIZE_STEP.max(before.bytes / 8)
         || since.written_bytes >= WRITTEN_BYTES
         || since.written_keys >= WRITTEN_KEYS

@@ -12,19 +12,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quorate_client::PlacementClient;
-use quorate_consensus::node::{SnapshotProgress, clock};
+use quorate_consensus::node::clock;
 use quorate_proto::RegionId;
-use quorate_proto::wire::placement::{OrderRefusal, RegionReport, StoreOrders, StoreReport};
+use quorate_proto::wire::placement::{OrderRefusal, StoreOrders, StoreReport};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Joiner, Orders, Patience};
-<<<<<<< HEAD
-use crate::core::{Directory, LocalRegion, Regions, Reporter, unled};
-=======
-use crate::core::{Directory, Reporter, add_snapshots};
->>>>>>> life
+use crate::core::{Directory, LocalRegion, Regions, Reporter, add_snapshots, unled};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -247,12 +243,7 @@ impl Heartbeats {
     fn send(
         &self,
         outbox: &mpsc::Sender<StoreReport>,
-<<<<<<< HEAD
         regions: Regions,
-=======
-        mut regions: Vec<RegionReport>,
-        full: bool,
->>>>>>> life
         sequence: &mut u64,
     ) -> Result<(), String> {
         *sequence += 1;
@@ -261,11 +252,7 @@ impl Heartbeats {
         let disk = process::disk(&self.joiner.folder).unwrap_or_default();
         let stats = self.joiner.engine.stats();
         let snapshots = self.orders.raft.snapshots();
-<<<<<<< HEAD
-        tell_snapshots(&mut reports, &snapshots);
-=======
-        add_snapshots(&mut regions, &snapshots);
->>>>>>> life
+        add_snapshots(&mut reports, &snapshots);
         let on_their_way = |sending| {
             snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
         };
@@ -315,57 +302,5 @@ impl Heartbeats {
         for order in orders.orders {
             self.orders.carry_out(order);
         }
-    }
-}
-
-/// Adds how far the snapshots are that leave from here to what is said of the regions' replicas:
-/// without it, a long one would look like a replica that stands still.
-fn tell_snapshots(regions: &mut [RegionReport], snapshots: &[SnapshotProgress]) {
-    for one in snapshots.iter().filter(|one| one.sending) {
-        let of = |report: &&mut RegionReport| {
-            report.region.as_ref().is_some_and(|region| region.id == one.group.get())
-        };
-        let Some(report) = regions.iter_mut().find(of) else { continue };
-        if let Some(to) = report.progress.iter_mut().find(|to| to.peer_id == one.peer.get()) {
-            to.snapshot_sent_bytes = one.bytes;
-            to.snapshot_total_bytes = one.total_bytes;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use quorate_proto::wire::metapb::Region;
-    use quorate_proto::wire::placement::PeerProgress;
-    use quorate_proto::{NodeId, PeerId};
-
-    use super::*;
-
-    #[test]
-    fn a_snapshot_is_told_with_its_replica() {
-        let peer = |peer_id| PeerProgress { peer_id, ..PeerProgress::default() };
-        let report = |id, peers: &[u64]| RegionReport {
-            region: Some(Region { id, ..Region::default() }),
-            progress: peers.iter().copied().map(peer).collect(),
-            ..RegionReport::default()
-        };
-        let snapshot = |group, peer, sending| SnapshotProgress {
-            group: RegionId(group),
-            peer: PeerId(peer),
-            node: NodeId(4),
-            sending,
-            running: true,
-            bytes: 7,
-            total_bytes: 9,
-        };
-        let mut reports = vec![report(1, &[12, 14]), report(2, &[24])];
-        let all = [snapshot(1, 14, true), snapshot(2, 24, false), snapshot(3, 34, true)];
-        tell_snapshots(&mut reports, &all);
-        let told = |report: &RegionReport| -> Vec<(u64, u64)> {
-            let told = report.progress.iter();
-            told.map(|one| (one.snapshot_sent_bytes, one.snapshot_total_bytes)).collect()
-        };
-        assert_eq!(told(&reports[0]), [(0, 0), (7, 9)]);
-        assert_eq!(told(&reports[1]), [(0, 0)], "what comes here is told by who sends it");
     }
 }

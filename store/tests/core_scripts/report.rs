@@ -1,22 +1,14 @@
 //! What placement is told: everything once, then only what changed.
 
-<<<<<<< HEAD
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate_consensus::time::Instant;
-use quorate_consensus::view::{PeerProgress, Replication};
-use quorate_proto::wire::placement::{HostedReplica, RegionReport};
-use quorate_proto::{LogIndex, PeerId, Term};
-use quorate_store::core::{Reporter, unled};
-=======
 use quorate_consensus::node::SnapshotProgress;
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{PeerProgress, Replication};
-use quorate_proto::wire::placement::RegionReport;
+use quorate_proto::wire::placement::{HostedReplica, RegionReport};
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
-use quorate_store::core::{Reporter, add_snapshots};
->>>>>>> life
+use quorate_store::core::{Reporter, add_snapshots, unled};
 
 use super::world::{World, child, region};
 
@@ -140,7 +132,6 @@ fn replicas_that_are_not_settled_are_reported_until_they_are() {
     assert!(reporter.report(&directory, NOW).reports.is_empty());
 }
 
-<<<<<<< HEAD
 fn hosted(reports: &[HostedReplica]) -> Vec<u64> {
     reports.iter().map(|replica| replica.region_id).collect()
 }
@@ -196,7 +187,8 @@ fn a_region_without_leader_is_told_as_its_replica_knows_it() {
     let told = unled(&local).unwrap();
     assert_eq!(told.region, Some(world.region(1).as_ref().into()));
     assert_eq!((told.leader, told.term, told.approximate_keys), (None, 0, 1));
-=======
+}
+
 #[test]
 fn a_learner_that_has_everything_is_told_of_once() {
     let world = World::new(vec![region(1, "", "")]);
@@ -271,5 +263,4 @@ fn a_snapshot_is_told_of_with_its_bytes_and_its_place_in_the_queue() {
     assert!(size > 1_000);
     // One that waits has about the size of its region, and never none at all.
     assert_eq!(told, [(14, 300, 900, 0), (15, 0, size, 301), (24, 0, 1, 302), (25, 0, 0, 0)]);
->>>>>>> life
 }

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Role, StoreId};
+use quorate_proto::StoreId;
 
 use super::Leader;
+use super::look::living_votes;
 use crate::core::state::State;
 use crate::core::stores::StoreState;
 
@@ -40,16 +41,10 @@ impl Leader {
         news.extend(self.partitions.look(heard_at, now_ms));
         let serving = self.serving(state, now);
         for info in self.tree.iter() {
-            let is_alive = |peer: &&quorate_proto::Peer| {
-                serving.contains(&peer.store) && !info.down.contains(&peer.id)
-            };
-            let voters = info.region.peers.iter().filter(|peer| match peer.role {
-                Role::Voter | Role::IncomingVoter => true,
-                Role::Learner | Role::DemotingVoter => false,
-            });
-            let alive = voters.clone().filter(is_alive).count();
             let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            news.extend(self.watch.region(info.region.id, led, (alive, voters.count()), now_ms));
+            let votes = living_votes(info, &serving);
+            news.extend(self.watch.region(info.region.id, led, votes, now_ms));
+            news.extend(self.watch.joint(info.region.id, info.is_joint(), now_ms));
             self.watch.stopped(info.region.id, info.merging.is_some(), now_ms);
         }
         news.into_iter().for_each(|news| self.journal.tell(news));

@@ -54,7 +54,6 @@ use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
-use look::living_votes;
 pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
 pub use reports::Reported;
 pub use requests::{MemberAction, TransferRefusal};
@@ -198,81 +197,6 @@ impl Leader {
         }
     }
 
-<<<<<<< HEAD
-=======
-    /// Takes in a store's report.
-    pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
-        let now_ms = self.time_ms(now);
-        self.loads.report(&report, now);
-        let Report { incarnation, stats, regions, full, refusals, .. } = report;
-        let mut reported =
-            Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
-        self.stores.heard(store.id, incarnation, stats, full, now);
-        if full {
-            self.operators.resend(store.id);
-            let named: BTreeSet<RegionId> = regions.iter().map(|info| info.region.id).collect();
-            let led = |leader: Option<quorate_proto::Peer>| {
-                leader.is_some_and(|leader| leader.store == store.id)
-            };
-            let gone: Vec<RegionId> = self
-                .tree
-                .iter()
-                .filter(|info| info.led && led(info.leader) && !named.contains(&info.region.id))
-                .map(|info| info.region.id)
-                .collect();
-            for region in gone {
-                self.tree.not_led_by(region, store.id);
-            }
-        }
-        for info in regions {
-            let id = info.region.id;
-            match self.tree.offer(info) {
-                Ok(offered) => {
-                    for evicted in offered.evicted {
-                        self.watch.forget(evicted);
-                        self.history.forget(evicted);
-                        self.touched.insert(evicted);
-                        self.evicted.insert(evicted);
-                    }
-                    if offered.routes {
-                        reported.routes = true;
-                        self.unsaved.insert(id);
-                    }
-                    if let Some(info) = self.tree.get(id) {
-                        self.operators.observe(info, now_ms);
-                        let news = info.leader.and_then(|leader| {
-                            self.watch.leader(id, leader.store, info.term, now_ms)
-                        });
-                        if let Some(news) = news {
-                            self.journal.tell(news);
-                        }
-                    }
-                    self.touched.insert(id);
-                }
-                Err(_) => reported.stale += 1,
-            }
-        }
-        for refusal in refusals {
-            self.refused(&refusal, store.id, now_ms);
-        }
-        reported
-    }
-
-    fn refused(&mut self, refusal: &OrderRefusal, store: StoreId, now_ms: u64) {
-        let OrderRefusal { operator, region, reason } = refusal;
-        let what = format!("{store} did not carry out operator {operator}: {reason}");
-        self.history.note(*region, "store", what, now_ms);
-        if let Some(region) = self.operators.refused(*operator, reason, &self.tree, now_ms) {
-            self.give_up(region, End::Refused(reason.clone()), now_ms);
-        }
-    }
-
-    /// A store's stream ended.
-    pub fn disconnected(&mut self, store: StoreId) {
-        self.stores.disconnected(store);
-    }
-
->>>>>>> life
     /// Lets time pass: takes regions on their way a step further, ends what is overdue and plans.
     /// Returns the stores that have orders waiting.
     pub fn tick(&mut self, state: &State, now: Instant) -> BTreeSet<StoreId> {
@@ -338,27 +262,6 @@ impl Leader {
         self.settled = Some((settings.clone(), replicas));
     }
 
-<<<<<<< HEAD
-=======
-    /// Tells what changed with stores, leaders and quorums.
-    fn look_around(&mut self, state: &State, now: Instant) {
-        let now_ms = self.time_ms(now);
-        for store in state.stores().values() {
-            let doing = self.stores.state(store, now);
-            let news = self.watch.store(store.id, doing, now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
-        let serving = self.serving(state, now);
-        for info in self.tree.iter() {
-            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            let votes = living_votes(info, &serving);
-            let mut news = self.watch.region(info.region.id, led, votes, now_ms);
-            news.extend(self.watch.joint(info.region.id, info.is_joint(), now_ms));
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
-    }
-
->>>>>>> life
     fn tell(&mut self, severity: Severity, kind: &str, text: String, region: RegionId, at_ms: u64) {
         let (kind, node) = (kind.to_owned(), quorate_proto::NodeId(0));
         self.journal.tell(News { at_ms, severity, kind, text, region, node });

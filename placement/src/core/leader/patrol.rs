@@ -6,14 +6,9 @@ use quorate_consensus::time::Instant;
 use quorate_proto::{RegionId, Role, StoreId};
 
 use super::Leader;
-<<<<<<< HEAD
-use crate::core::checker::{Verdict, merge, replica};
-use crate::core::operators::Draft;
-=======
-use crate::core::checker::{Verdict, boundary, replica};
+use crate::core::checker::{Checker, Verdict, merge, replica};
 use crate::core::lifecycle::Aim;
 use crate::core::operators::{Draft, End, Goal};
->>>>>>> life
 use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
 use crate::core::tree::RegionInfo;
@@ -111,21 +106,20 @@ impl Leader {
                 on_its_way: &on_its_way,
                 now_ms,
             };
-            let may_merge = merges && view.merges < view.policy.merge.at_once;
+            let may_merge = merges && !busy && view.merges < view.policy.merge.at_once;
             let found = self.checkers.check(around, may_merge.then_some(merging), &info);
             let Some((checker, verdict)) = found else { continue };
+            if busy && checker != Checker::Replica {
+                continue;
+            }
             match verdict {
                 Verdict::Fine => {}
-<<<<<<< HEAD
+                // Then what is under way may as well go on.
+                Verdict::Stuck(_) if busy => {}
                 Verdict::Stuck(why) => {
                     self.checkers.did(checker, format!("{region}: {why}"), false);
                     self.history.note(region, checker.name(), why, now_ms);
                 }
-=======
-                // Then what is under way may as well go on.
-                Verdict::Stuck(_) if busy => {}
-                Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
->>>>>>> life
                 Verdict::Repair(draft) => {
                     if busy {
                         let why = "a voter on a lost store goes first".to_owned();
@@ -163,7 +157,9 @@ impl Leader {
                 | Goal::AddReplica { .. }
                 | Goal::Promote { .. }
                 | Goal::Demote { .. }
-                | Goal::LeaveJoint => false,
+                | Goal::LeaveJoint
+                | Goal::MergeInto { .. }
+                | Goal::RollBackMerge { .. } => false,
             };
         let leaves = |store: StoreId| {
             let records = self.members.of(region).iter();

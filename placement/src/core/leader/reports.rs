@@ -57,6 +57,7 @@ impl Leader {
                         self.history.forget(evicted);
                         self.ages.forget(evicted);
                         self.touched.insert(evicted);
+                        self.evicted.insert(evicted);
                     }
                     if offered.routes {
                         reported.routes = true;

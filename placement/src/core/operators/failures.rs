@@ -35,7 +35,9 @@ impl Failures {
             | Goal::RemoveReplica { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => return,
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => return,
         };
         let key = (operator.region, to);
         match end {

@@ -110,7 +110,6 @@ impl Goal {
         }
     }
 
-<<<<<<< HEAD
     /// The neighbour that takes the region in, or was to: pursued from both regions as reported.
     pub const fn merges_with(&self) -> Option<RegionId> {
         match self {
@@ -131,7 +130,6 @@ impl Goal {
         !self.changes_members() && self.merges_with().is_none()
     }
 
-=======
     /// True where something is done to a replica on that store.
     pub fn concerns(&self, store: StoreId) -> bool {
         match self {
@@ -141,11 +139,13 @@ impl Goal {
             Goal::AddReplica { to, .. } => *to == store,
             Goal::RemoveReplica { from } => *from == store,
             Goal::Promote { stores } | Goal::Demote { stores } => stores.contains(&store),
-            Goal::Split { .. } | Goal::LeaveJoint => false,
+            Goal::Split { .. }
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => false,
         }
     }
 
->>>>>>> life
     /// How long it may take without getting on, in milliseconds.
     pub fn time_ms(&self) -> u64 {
         let time = match self {

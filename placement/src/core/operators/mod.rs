@@ -11,15 +11,10 @@
 //! [`merge`](super::merge), some of whose steps go to the leader of the other region
 //! ([`Operators::direct_to`]).
 //!
-<<<<<<< HEAD
-//! Bounded: one operator a region, to which the target of a merge counts too, [`MAX_OPERATORS`] in all; a region whose operator failed is
-//! left alone for [`REST_AFTER_FAILURE`]. The last [`REMEMBERED`] that ended are kept with what
-//! became of them.
-=======
-//! Bounded: one operator a region, [`MAX_OPERATORS`] in all; a region whose operator failed is
-//! left alone for [`REST_AFTER_FAILURE`], and the store that did not get its replica for longer each
-//! time. The last [`REMEMBERED`] that ended are kept with what became of them.
->>>>>>> life
+//! Bounded: one operator a region, to which the target of a merge counts too, [`MAX_OPERATORS`] in
+//! all; a region whose operator failed is left alone for [`REST_AFTER_FAILURE`], and the store that
+//! did not get its replica for longer each time. The last [`REMEMBERED`] that ended are kept with
+//! what became of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -35,7 +30,7 @@ mod sending;
 mod story;
 mod under_way;
 
-use super::tree::{RegionInfo, RegionTree};
+use super::tree::RegionInfo;
 use failures::Failures;
 pub use goal::{Draft, Goal, ReplicaRole};
 pub use order::{Order, Step};
@@ -52,17 +47,14 @@ pub const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 pub const SPLIT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a change of replicas may go without progress.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(600);
-<<<<<<< HEAD
 /// How long a merge may take, from its beginning on. A region that is stopped by then goes on.
 pub const MERGE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the roll-back of a merge takes at most while the leaders of both regions are well;
 /// it goes on beyond, loudly.
 pub const ROLL_BACK_DEADLINE: Duration = Duration::from_secs(60);
-=======
 /// How long a change of replicas may take in all, however well it gets on: what a large region
 /// needs behind a long queue of snapshots. A learner that is slower than the writes never arrives.
 pub const CHANGE_AT_MOST: Duration = Duration::from_secs(2 * 3_600);
->>>>>>> life
 /// How long a region is left alone after an operator of its own failed.
 pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// Time after which an order that has shown no effect is sent again.
@@ -112,17 +104,10 @@ impl Operators {
     pub fn new<'a>(term: Term, begun: impl IntoIterator<Item = &'a Operator>, now_ms: u64) -> Self {
         let mut pairs = Pairs::default();
         let again = |operator: &Operator| {
-<<<<<<< HEAD
             pairs.add(operator);
-            let time = operator.deadline_ms.saturating_sub(operator.began_ms);
-            let mut operator = operator.clone();
-            operator.deadline_ms = operator.deadline_ms.max(now_ms + time);
-            (operator.region, UnderWay { ordered: true, ..UnderWay::new(operator) })
-=======
             let mut operator = operator.clone();
             operator.deadline_ms = operator.deadline_ms.max(now_ms + operator.goal.time_ms());
-            (operator.region, UnderWay::new(operator))
->>>>>>> life
+            (operator.region, UnderWay { ordered: true, ..UnderWay::new(operator) })
         };
         Self {
             next_id: term.0 << 32,
@@ -249,18 +234,11 @@ impl Operators {
         self.end(info.region.id, end, now_ms);
     }
 
-<<<<<<< HEAD
     /// Ends transfers and splits whose deadline has passed, and all whose region is gone, but
     /// merges, of which that is the end.
-    pub fn expire(&mut self, tree: &RegionTree, now_ms: u64) {
-        let over = |operator: &Operator| {
-            if tree.get(operator.region).is_none() && operator.goal.merges_with().is_none() {
-=======
-    /// Ends transfers and splits whose deadline has passed, and all whose region is gone.
     pub fn expire(&mut self, gone: impl Fn(RegionId) -> bool, now_ms: u64) {
         let over = |operator: &Operator| {
-            if gone(operator.region) {
->>>>>>> life
+            if gone(operator.region) && operator.goal.merges_with().is_none() {
                 return Some(End::Overtaken);
             }
             let late = now_ms >= operator.deadline_ms && operator.goal.is_one_step();
@@ -320,7 +298,6 @@ impl Operators {
         under_way.waits_for = waits_for;
     }
 
-<<<<<<< HEAD
     /// A merge is given up: its operator rolls it back from here on, for `target` where it is
     /// stopped for that one. False, and nothing is changed, where no order of it went out.
     pub fn turn_back(
@@ -348,15 +325,6 @@ impl Operators {
         true
     }
 
-    /// The region's operator gets on: it has all its time again.
-    pub fn extend(&mut self, region: RegionId, now_ms: u64) {
-        if let Some(under_way) = self.under_way.get_mut(&region) {
-            let time = under_way.operator.goal.time_ms();
-            under_way.operator.deadline_ms = now_ms + time;
-        }
-    }
-
-=======
     /// The region's operator gets on: it has all its time again, up to [`CHANGE_AT_MOST`] since it
     /// began. False where that leaves it no more than it has.
     pub fn extend(&mut self, region: RegionId, now_ms: u64) -> bool {
@@ -369,101 +337,11 @@ impl Operators {
         is_later
     }
 
-    /// A store could not carry out a step. Returns the region whose operator is to be given up for
-    /// it, if it is.
-    pub fn refused(
-        &mut self,
-        id: u64,
-        reason: &str,
-        tree: &RegionTree,
-        now_ms: u64,
-    ) -> Option<RegionId> {
-        let under_way =
-            self.under_way.values_mut().find(|under_way| under_way.operator.id == id)?;
-        let (region, goal) = (under_way.operator.region, under_way.operator.goal.clone());
-        // It speaks of a region that has moved on, perhaps by this very operator.
-        let current = tree.get(region).map(|info| info.region.epoch);
-        if under_way.step.as_ref().map(|(_, epoch)| *epoch) != current && goal.changes_members() {
-            return None;
-        }
-        under_way.refusals += 1;
-        under_way.is_refused();
-        under_way.waits_for = format!("the store refused: {reason}");
-        if !goal.changes_members() {
-            self.end(region, End::Refused(reason.to_owned()), now_ms);
-            return None;
-        }
-        // It only goes forward from a joint configuration, and that may be about to begin: then the
-        // deadline decides.
-        let forward = tree.get(region).is_some_and(|info| info.is_joint());
-        let stays = forward || under_way.may_be_entering();
-        (under_way.refusals >= MAX_REFUSALS && !stays).then_some(region)
-    }
-
-    /// What is left of a removed replica is to be destroyed. Sent once; a store that misses it
-    /// finds out by asking.
-    pub fn destroy(&mut self, store: StoreId, order: Order) {
-        self.destroys.push((store, order));
-    }
-
-    /// The stores that have orders waiting.
-    pub fn due(&self, tree: &RegionTree, now_ms: u64) -> BTreeSet<StoreId> {
-        let led = self.under_way.values().filter_map(|under_way| {
-            let leader = tree.get(under_way.operator.region)?.leader?.store;
-            under_way.is_due(leader, now_ms).then_some(leader)
-        });
-        led.chain(self.destroys.iter().map(|(store, _)| *store)).collect()
-    }
-
-    /// Orders to send to `store` now, at most `limit`; they count as sent.
-    pub fn send(
-        &mut self,
-        store: StoreId,
-        tree: &RegionTree,
-        limit: usize,
-        now_ms: u64,
-    ) -> Vec<Order> {
-        let leads = |region| {
-            tree.get(region).and_then(|info| info.leader).is_some_and(|peer| peer.store == store)
-        };
-        let mut orders = Vec::new();
-        for under_way in self.under_way.values_mut() {
-            if orders.len() == limit {
-                break;
-            }
-            if under_way.is_due(store, now_ms) && leads(under_way.operator.region) {
-                under_way.sends(store, now_ms);
-                orders.extend(under_way.order());
-            }
-        }
-        let mut kept = Vec::new();
-        for (to, order) in self.destroys.drain(..) {
-            if to == store && orders.len() < limit {
-                orders.push(order);
-            } else {
-                kept.push((to, order));
-            }
-        }
-        self.destroys = kept;
-        orders
-    }
-
-    /// A store's stream is new: what went to it over the old one may be lost.
-    pub fn resend(&mut self, store: StoreId) {
-        for under_way in self.under_way.values_mut() {
-            if under_way.sent.is_some_and(|(to, _)| to == store) {
-                under_way.sent = None;
-            }
-        }
-    }
-
->>>>>>> life
     /// The region's operator.
     pub fn of(&self, region: RegionId) -> Option<&Operator> {
         self.under_way.get(&region).map(|under_way| &under_way.operator)
     }
 
-<<<<<<< HEAD
     /// The merge by which that region takes another one in.
     pub fn takes_in(&self, target: RegionId) -> Option<&Operator> {
         let mut sources = self.pairs.sources(target).filter_map(|source| self.of(source));
@@ -473,7 +351,8 @@ impl Operators {
     /// Regions with a merge, or its roll-back, that waits for what `target` does.
     pub fn sources_of(&self, target: RegionId) -> impl Iterator<Item = RegionId> {
         self.pairs.sources(target)
-=======
+    }
+
     /// True where an order to enter a joint configuration may lie in the region's log.
     pub fn may_be_entering(&self, region: RegionId) -> bool {
         self.under_way.get(&region).is_some_and(UnderWay::may_be_entering)
@@ -485,7 +364,6 @@ impl Operators {
         let goes =
             move |under_way: &&UnderWay| under_way.step.as_ref().is_some_and(|(is, _)| *is == step);
         self.under_way.values().filter(goes).map(|under_way| under_way.operator.region)
->>>>>>> life
     }
 
     /// All under way, in order of their regions.

@@ -99,12 +99,9 @@ impl UnderWay {
             | Goal::RollBackMerge { .. } => None,
         };
         let step = step.map(|step| (step, operator.epoch));
-<<<<<<< HEAD
         let (at, waits_for) = (operator.region, String::new());
-        Self { operator, waits_for, step, at, sent: None, ordered: false, refusals: 0 }
-=======
-        let waits_for = String::new();
-        Self { operator, waits_for, step, sent: None, refusals: 0, entering: None }
+        let (sent, ordered, refusals, entering) = (None, false, 0, None);
+        Self { operator, waits_for, step, at, sent, ordered, refusals, entering }
     }
 
     /// The epoch at which the step enters a joint configuration, where it does.
@@ -117,7 +114,11 @@ impl UnderWay {
                 )
                 | Step::TransferLeader { .. }
                 | Step::Split { .. }
-                | Step::Destroy { .. },
+                | Step::Destroy { .. }
+                | Step::PrepareMerge { .. }
+                | Step::CommitMerge { .. }
+                | Step::RollbackMerge { .. }
+                | Step::RefuseMerge { .. },
                 _,
             ))
             | None => None,
@@ -127,6 +128,7 @@ impl UnderWay {
     /// The step goes to that store.
     pub(super) fn sends(&mut self, store: StoreId, now_ms: u64) {
         self.sent = Some((store, now_ms));
+        self.ordered = true;
         if let Some(epoch) = self.enters_at() {
             let before = self.entering.filter(|(at, _)| *at == epoch).map_or(0, |(_, sent)| sent);
             self.entering = Some((epoch, before.saturating_add(1)));
@@ -144,7 +146,6 @@ impl UnderWay {
     /// was sent at the step's epoch, and nobody has refused it.
     pub(super) fn may_be_entering(&self) -> bool {
         self.entering.is_some_and(|(at, sent)| sent > 0 && self.enters_at() == Some(at))
->>>>>>> life
     }
 
     pub(super) fn is_due(&self, store: StoreId, now_ms: u64) -> bool {

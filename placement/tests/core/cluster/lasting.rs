@@ -13,17 +13,28 @@ impl Behaviour {
     /// True for an order that has no effect yet: it is lost, or lies in a log.
     pub fn swallows(&mut self, order: &Order) -> bool {
         let Step::Change(change) = &order.step else { return false };
-        let held = self.holds && self.held.is_none() && matches!(change, Change::EnterJoint { .. });
+        let held =
+            self.holds && self.entering.is_none() && matches!(change, Change::EnterJoint { .. });
         if held {
-            self.held = Some(order.clone());
+            self.entering = Some(order.clone());
         }
         held || self.deaf
     }
 
     /// Why it does not carry the step out, where it does not.
     pub fn refusal(&self, step: &Step) -> Option<String> {
-        let Step::Change(_) = step else { return None };
-        let pending = (self.holds && self.held.is_some()).then(|| "a change is pending".to_owned());
+        match step {
+            Step::Change(_) => {}
+            Step::PrepareMerge { .. } => return self.refuses.clone(),
+            Step::TransferLeader { .. }
+            | Step::Split { .. }
+            | Step::Destroy { .. }
+            | Step::CommitMerge { .. }
+            | Step::RollbackMerge { .. }
+            | Step::RefuseMerge => return None,
+        }
+        let pending =
+            (self.holds && self.entering.is_some()).then(|| "a change is pending".to_owned());
         self.refuses.clone().or(pending)
     }
 }
@@ -101,7 +112,7 @@ fn a_joint_change_that_may_lie_in_a_log_is_not_given_up_for_refusals() {
     cluster.stores.get_mut(&leader).unwrap().holds = true;
     let id = move_replica(&mut cluster, 2, 4);
     cluster.seconds(60);
-    let held = cluster.stores.get_mut(&leader).unwrap().held.take().expect("an order to enter");
+    let held = cluster.stores.get_mut(&leader).unwrap().entering.take().expect("an order to enter");
     // Asked every two seconds, far more than ten times.
     let told = cluster.decisions(FIRST);
     assert!(told.iter().any(|why| why.ends_with("a change is pending")), "{told:?}");

@@ -5,12 +5,9 @@ mod balance;
 mod chaos;
 mod events;
 mod failover;
-<<<<<<< HEAD
+mod lasting;
 mod merges;
 mod model;
-=======
-mod lasting;
->>>>>>> life
 mod moves;
 mod people;
 mod shrink;
@@ -69,22 +66,19 @@ pub struct Behaviour {
     pub deaf: bool,
     /// The first order to enter a joint configuration lies in its log, and further ones are refused.
     pub holds: bool,
-    pub held: Option<Order>,
+    pub entering: Option<Order>,
     /// Its learners take nothing in.
     pub stuck: bool,
-<<<<<<< HEAD
     /// Orders to stop for a merge wait here, where there is such a place.
     pub held: Option<Vec<Order>>,
     /// All orders wait there.
     pub holds_all: bool,
     /// Stores that it does not hear.
     pub unheard: Vec<StoreId>,
-=======
     /// Its learners take in half of what is written.
     pub slow: bool,
     /// Its disk is.
     pub full: bool,
->>>>>>> life
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -273,55 +267,6 @@ impl Cluster {
         self.leader.report(&known, report, self.now);
     }
 
-<<<<<<< HEAD
-=======
-    /// A store carries out an order, exactly at its epoch.
-    fn obey(&mut self, store: StoreId, order: Order) {
-        let behaviour = self.stores.get_mut(&store.0).unwrap();
-        if let Step::Destroy { peer } = order.step {
-            behaviour.destroyed.insert(peer);
-            self.done.push(format!("{} {store} destroys {peer}", order.region));
-            return;
-        }
-        if behaviour.swallows(&order) {
-            return;
-        }
-        self.carry_out(store, order);
-    }
-
-    /// What an order does to its region, or why nothing.
-    pub fn carry_out(&mut self, store: StoreId, order: Order) {
-        let behaviour = &self.stores[&store.0];
-        let hosted = self.regions.get_mut(&order.region).unwrap();
-        let refused = if hosted.region.epoch != order.epoch {
-            Some("another epoch by now".to_owned())
-        } else if hosted.leader != store {
-            Some("not leader".to_owned())
-        } else {
-            behaviour.refusal(&order.step)
-        };
-        if let Some(reason) = refused {
-            let refusal = OrderRefusal { operator: order.operator, region: order.region, reason };
-            return self.report(store.0, &[], false, vec![refusal]);
-        }
-        match order.step {
-            Step::TransferLeader { to } => {
-                assert_eq!(hosted.region.peer_on(to).unwrap().role, Role::Voter);
-                hosted.leader = to;
-                hosted.term += 1;
-                self.done.push(format!("{} leader {to}", order.region));
-            }
-            Step::Split { .. } | Step::Destroy { .. } => panic!("nobody asked for it"),
-            Step::Change(change) => {
-                self.done.push(format!("{} {}", order.region, words(&change)));
-                apply(hosted, change);
-            }
-        }
-        let leader = self.regions[&order.region].leader.0;
-        self.report(leader, &[order.region], false, Vec::new());
-    }
-
->>>>>>> life
     pub fn voters(&self, region: RegionId) -> Vec<u64> {
         let voters =
             self.regions[&region].region.peers.iter().filter(|peer| peer.role == Role::Voter);
@@ -361,81 +306,3 @@ impl Cluster {
         decisions.map(|decision| format!("{}: {}", decision.by, decision.what)).collect()
     }
 }
-<<<<<<< HEAD
-=======
-
-fn words(change: &Change) -> String {
-    match change {
-        Change::AddLearner { node, .. } => format!("add s{}", node.0),
-        Change::EnterJoint { promote, demote } => {
-            format!("enter +{} -{}", promote.len(), demote.len())
-        }
-        Change::LeaveJoint => "leave".to_owned(),
-        Change::RemoveLearner { .. } => "remove".to_owned(),
-    }
-}
-
-fn apply(hosted: &mut Hosted, change: Change) {
-    let peers = &mut hosted.region.peers;
-    match change {
-        Change::AddLearner { node, peer } => {
-            let store = StoreId::from(node);
-            let known = hosted.matched.contains_key(&peer);
-            assert!(!known && peers.iter().all(|other| other.store != store));
-            peers.push(Peer { id: peer, store, role: Role::Learner });
-            hosted.matched.insert(peer, 0);
-        }
-        Change::EnterJoint { promote, demote } => {
-            for peer in peers.iter_mut() {
-                if promote.contains(&peer.id) {
-                    assert_eq!(peer.role, Role::Learner);
-                    peer.role = Role::IncomingVoter;
-                } else if demote.contains(&peer.id) {
-                    assert_eq!((peer.role, peer.store == hosted.leader), (Role::Voter, false));
-                    peer.role = Role::DemotingVoter;
-                }
-            }
-        }
-        Change::LeaveJoint => {
-            for peer in peers.iter_mut() {
-                match peer.role {
-                    Role::IncomingVoter => peer.role = Role::Voter,
-                    Role::DemotingVoter => peer.role = Role::Learner,
-                    Role::Voter | Role::Learner => {}
-                }
-            }
-        }
-        Change::RemoveLearner { peer } => {
-            let at = peers.iter().position(|other| other.id == peer).unwrap();
-            assert_eq!(peers.remove(at).role, Role::Learner);
-        }
-    }
-    let of = |wanted: [Role; 2]| peers.iter().filter(|peer| wanted.contains(&peer.role)).count();
-    let sides = (of([Role::Voter, Role::IncomingVoter]), of([Role::Voter, Role::DemotingVoter]));
-    assert_eq!((sides.0 % 2, sides.1 % 2), (1, 1), "an even number of voters: {sides:?}");
-    hosted.region.epoch.conf_ver += 1;
-}
-
-fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
-    let progress = hosted.region.peers.iter().filter(|peer| peer.store != hosted.leader);
-    let progress = progress.map(|peer| PeerProgress {
-        peer: peer.id,
-        matched: LogIndex(hosted.matched[&peer.id]),
-        snapshot: None,
-        queue: 0,
-        silent: Duration::from_millis(if dead.contains(&peer.store.0) { 60_000 } else { 50 }),
-    });
-    let down = hosted.region.peers.iter().filter(|peer| dead.contains(&peer.store.0));
-    RegionInfo {
-        leader: hosted.region.peer_on(hosted.leader).copied(),
-        term: Term(hosted.term),
-        down: down.map(|peer| peer.id).collect(),
-        pending: Vec::new(),
-        progress: progress.collect(),
-        last_index: LogIndex(hosted.last),
-        stats: RegionStats::default(),
-        led: true,
-        region: hosted.region.clone(),
-    }
-}
->>>>>>> life

@@ -159,7 +159,6 @@ fn settings_are_checked_before_they_are_changed() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn a_forced_removal_names_who_goes_along_before_and_in_its_reason() {
     let mut cluster = Cluster::new(3, 1);
     cluster.seconds(2);
@@ -199,8 +198,10 @@ fn checkers_are_listed_and_a_paused_one_repairs_nothing() {
     assert!(!resumed.paused && resumed.begun >= 1, "{resumed:?}");
     assert!(resumed.last.contains("r10"), "{}", resumed.last);
     let names: Vec<&str> = cluster.leader.checkers().list().iter().map(|one| one.name).collect();
-    assert_eq!(names, ["replica-checker", "split-checker"]);
-=======
+    assert_eq!(names, ["replica-checker", "split-checker", "merge-checker"]);
+}
+
+#[test]
 fn a_member_is_cancelled_only_by_its_own_name() {
     let mut cluster = Cluster::new(4, 1);
     let id = move_replica(&mut cluster, 2, 4);
@@ -227,5 +228,4 @@ fn a_bound_that_stores_do_not_share_counts_as_theirs() {
     assert_eq!(lag(&cluster), 1_024);
     cluster.set("lifecycle.max_lag", "10");
     assert_eq!(lag(&cluster), 10);
->>>>>>> life
 }

@@ -31,21 +31,16 @@ impl<T> Work<T> {
             let command = command.map_err(|error| {
                 corrupt(&format!("entry {} of {}", entry.index, slot.region.id), &error)
             })?;
-<<<<<<< HEAD
             if slot.merging.is_none() {
                 // A region that is stopped has no time: whoever takes it in need not have applied
                 // all that was refused since.
                 slot.time_ms = slot.time_ms.max(command.time_ms);
             }
-            let answer = match self.command(slot, applier, command, written, outcome)? {
-=======
-            slot.time_ms = slot.time_ms.max(command.time_ms);
             let answer = match check_kind(&slot.region, &command, entry.changes_members) {
-                Ok(()) => self.command(slot, engine, directory, command, written)?,
+                Ok(()) => self.command(slot, applier, command, written, outcome)?,
                 Err(refused) => Err(refused),
             };
             let answer = match answer {
->>>>>>> life
                 Ok(()) => Answer::Done,
                 Err(refused) => Answer::Refused(refused),
             };
