@@ -38,9 +38,14 @@ pub struct Partitions {
 impl Partitions {
     /// A store reports whom it does not hear.
     pub fn reported(&mut self, store: StoreId, unheard: &[StoreId], now: Instant) {
-        let is_over = |pair: &(StoreId, StoreId)| pair.0 == store && !unheard.contains(&pair.1);
-        let over = self.cuts.extract_if(.., |pair, _| is_over(pair));
-        self.over.extend(over.filter(|(_, cut)| cut.told).map(|(pair, _)| pair));
+        let over = &mut self.over;
+        self.cuts.retain(|pair, cut| {
+            let is_over = pair.0 == store && !unheard.contains(&pair.1);
+            if is_over && cut.told {
+                over.insert(*pair);
+            }
+            !is_over
+        });
         for other in unheard.iter().filter(|other| **other != store) {
             let told = self.over.remove(&(store, *other));
             self.cuts.entry((store, *other)).or_insert(Cut { since: now, told });
