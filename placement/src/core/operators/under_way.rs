@@ -26,7 +26,7 @@ pub struct UnderWay {
     /// How often the step was refused.
     pub(super) refusals: u32,
     /// Orders to enter a joint configuration that were sent at this epoch and not refused.
-    entering: Option<(Epoch, u32)>,
+    pub(super) entering: Option<(Epoch, u32)>,
 }
 
 /// What became of an operator.
