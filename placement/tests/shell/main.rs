@@ -4,6 +4,9 @@
 mod clients;
 mod group;
 mod grow;
+#[path = "../../../tests/src/process/ports.rs"]
+#[allow(dead_code)]
+mod ports;
 mod refusals;
 mod stores;
 mod support;

@@ -1,7 +1,6 @@
 //! Members, clients and stores for the tests.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,9 +17,9 @@ use tonic::{Status, Streaming};
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A free address on the loopback.
+/// A free address on the loopback, which no outgoing connection takes meanwhile.
 pub fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", super::ports::free_port())
 }
 
 /// A member that runs in this process.
@@ -89,6 +88,7 @@ impl Member {
     /// Waits until the member answers `/ready`.
     pub async fn ready(&self) {
         eventually("the member is ready", async || {
+            assert!(!self.running.is_finished(), "{} ended before it was ready", self.address);
             page(&self.status_address, "/ready").await.is_some_and(|(status, _)| status == 200)
         })
         .await;
