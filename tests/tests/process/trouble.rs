@@ -132,13 +132,13 @@ async fn folders_that_do_not_belong_are_refused_and_left_alone() {
         &other.data,
         |bytes| {
             let mut identity: placement_state::Identity = prost::Message::decode(bytes).unwrap();
-            identity.format += 1;
+            identity.format = 3;
             prost::Message::encode_to_vec(&identity)
         },
         b"identity",
     );
     other.start();
-    other.refuses(SOON, &["has format 2", "reads up to 1", "newer version"]);
+    other.refuses(SOON, &["has format 3", "reads up to 2", "newer version"]);
 
     // A member does not start on a store's folder.
     let mut confused = Node::new(cluster.home(), "placement", 9, vec!["--id=1".to_owned()]);
