@@ -252,6 +252,7 @@ impl Sender {
             to_node: to,
             incarnation: 9,
             plane: Plane::Bulk.into(),
+            ..Hello::default()
         };
         let conf = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
         // It ends before anything that is applied: received whole, then not wanted.
