@@ -395,4 +395,16 @@ impl Reader for RocksEngine {
         let (family, options) = (self.shared.family(cf), ReadOptions::default());
         rocks_read::scan(&self.shared.database, family, (start, end), direction, options, visit)
     }
+
+    fn scan_briefly(
+        &self,
+        cf: Cf,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let (family, options) = (self.shared.family(cf), rocks_read::brief());
+        rocks_read::scan(&self.shared.database, family, (start, end), direction, options, visit)
+    }
 }
