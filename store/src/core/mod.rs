@@ -38,6 +38,6 @@ pub use applier::{Answer, Answered, Applier};
 pub use directory::{Admitted, Directory, LocalRegion, PeerAdmission, State};
 pub use error::RegionError;
 pub use machine::{Answers, StoreMachine};
-pub use read::{Pass, ReadAdmission, ReadError, ReadPath, Scan, StaleClock, Unconfirmed};
+pub use read::{Effort, Pass, ReadAdmission, ReadError, ReadPath, Scan, StaleClock, Unconfirmed};
 pub use report::Reporter;
 pub use split::{SplitOptions, SplitPlan};

@@ -120,6 +120,7 @@ impl Applier {
                         | EngineError::Newer { .. }
                         | EngineError::LostWrites { .. }
                         | EngineError::Closed
+                        | EngineError::Incomplete
                         | EngineError::Unordered { .. }
                         | EngineError::BadStaged { .. }) => error,
                     }
