@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, ReadOptions, SnapshotWithThreadMode};
 
-use super::rocks::Shared;
+use super::rocks::{RocksEngine, Shared};
 use super::{Cf, Direction, EngineError, Reader, Visit};
 
 /// Bytes that a long pass reads ahead.
@@ -81,6 +81,41 @@ impl Reader for RocksSnapshot {
         options.set_readahead_size(SWEEP_READAHEAD);
         let family = self.shared.family(cf);
         scan(self.shared.database(), family, (start, end), Direction::Forward, options, visit)
+    }
+}
+
+impl Reader for RocksEngine {
+    fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        get(self.shared.database(), self.shared.family(cf), key, &self.shared.reads)
+    }
+
+    fn multi_get(&self, cf: Cf, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        let family = self.shared.family(cf);
+        multi_get(self.shared.database(), family, keys, &self.shared.reads)
+    }
+
+    fn scan(
+        &self,
+        cf: Cf,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let (family, options) = (self.shared.family(cf), ReadOptions::default());
+        scan(self.shared.database(), family, (start, end), direction, options, visit)
+    }
+
+    fn scan_briefly(
+        &self,
+        cf: Cf,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let (family, options) = (self.shared.family(cf), brief());
+        scan(self.shared.database(), family, (start, end), direction, options, visit)
     }
 }
 
