@@ -242,8 +242,9 @@ impl Serving {
         }
         let (serving, line) = (Arc::clone(self), line.cloned());
         self.blocking.spawn(async move {
-            let room = serving.budget.room(line);
-            match tokio::time::timeout(serving.request_timeout, room).await {
+            // Half of the request's time: the refusal says more than the deadline would.
+            let patience = serving.request_timeout / 2;
+            match tokio::time::timeout(patience, serving.budget.room(line)).await {
                 Ok(Some(room)) => serving.read_into(room, read, at_index, token),
                 Ok(None) | Err(_) => token.answer(Verdict::Refused(UNREAD)),
             }
