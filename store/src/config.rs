@@ -10,6 +10,7 @@ use quorate_consensus::node::SnapshotOptions;
 use quorate_consensus::shard::RaftOptions;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::LEAST_ANSWER_BYTES;
 use crate::core::SplitOptions;
 
 /// Settings of a store node. Keys that nobody knows are refused.
@@ -76,6 +77,9 @@ pub struct LimitsConfig {
     pub requests: usize,
     /// Bytes of writes that may wait for an answer; then reading pauses.
     pub write_bytes: u64,
+    /// Bytes of large answers that may wait for their clients to read; then further large reads
+    /// wait, and are refused as busy in the end.
+    pub answer_bytes: u64,
     /// Milliseconds after which a request without an outcome is answered as undetermined.
     pub request_timeout_ms: u64,
     /// A stale read that names no bound of its own may be this old, in milliseconds.
@@ -143,6 +147,7 @@ impl Default for LimitsConfig {
             requests_per_stream: 4_096,
             requests: 65_536,
             write_bytes: 256 << 20,
+            answer_bytes: 256 << 20,
             request_timeout_ms: 10_000,
             stale_read_ms: 10_000,
             inline_scan_pairs: 256,
@@ -187,6 +192,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("limits.requests_per_stream", "requests of one batched stream that may wait for an answer"),
     ("limits.requests", "requests of all clients that may wait for an answer"),
     ("limits.write_bytes", "bytes of writes that may wait for an answer"),
+    ("limits.answer_bytes", "bytes of large answers that may wait for clients that do not read"),
     ("limits.request_timeout_ms", "milliseconds until a request without an outcome is answered"),
     (
         "limits.stale_read_ms",
@@ -275,6 +281,13 @@ impl StoreConfig {
         ];
         if let Some((key, value, most)) = bounded.iter().find(|(_, value, most)| value > most) {
             return Err(format!("{key} is {value}; set it to {most} or less"));
+        }
+        if self.limits.answer_bytes < LEAST_ANSWER_BYTES {
+            return Err(format!(
+                "limits.answer_bytes is {}; set it to {LEAST_ANSWER_BYTES} or more: that is four of \
+                 the largest answers",
+                self.limits.answer_bytes
+            ));
         }
         self.raft.validate().map_err(|reason| format!("raft: {reason}"))?;
         self.snapshot.validate().map_err(|reason| format!("snapshot: {reason}"))?;
@@ -375,6 +388,9 @@ mod tests {
             set(&mut config);
             assert!(config.check().unwrap_err().contains("or less"));
         }
+        let mut config = StoreConfig::default();
+        config.limits.answer_bytes = 1 << 20;
+        assert!(config.check().unwrap_err().contains("limits.answer_bytes"));
         let config = StoreConfig { labels: vec!["zone".to_owned()], ..StoreConfig::default() };
         assert!(config.check().unwrap_err().contains("zone=a"));
         let config = StoreConfig { placement: Vec::new(), ..StoreConfig::default() };

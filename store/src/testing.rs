@@ -160,7 +160,11 @@ pub(crate) struct TestStore {
 impl TestStore {
     /// Needs a runtime.
     pub(crate) fn new(limits: LimitsConfig) -> Self {
-        let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+        Self::on(Arc::new(MemoryEngine::new()), limits)
+    }
+
+    /// On an empty engine. Needs a runtime.
+    pub(crate) fn on(engine: Arc<dyn Engine>, limits: LimitsConfig) -> Self {
         let (mut applier, _) = Applier::recover(Arc::clone(&engine), HERE).unwrap();
         applier.bootstrap(vec![region(LEFT, "", "m"), region(RIGHT, "m", "")]).unwrap();
         let directory = Arc::clone(applier.directory());

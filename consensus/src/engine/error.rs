@@ -78,6 +78,9 @@ pub enum EngineError {
     /// The engine was shut down, or crashed in a simulation.
     #[error("the engine is closed; open it again")]
     Closed,
+    /// A brief scan met too much that is deleted.
+    #[error("there is too much between the entries for a brief look; read it without haste")]
+    Incomplete,
     /// There is no finished staged file of that name.
     #[error("no staged file {name}; receive the snapshot again")]
     NotStaged {
@@ -112,7 +115,8 @@ impl EngineError {
             | EngineError::Newer { .. }
             | EngineError::LostWrites { .. }
             | EngineError::Closed => true,
-            EngineError::NotStaged { .. }
+            EngineError::Incomplete
+            | EngineError::NotStaged { .. }
             | EngineError::BadStaged { .. }
             | EngineError::Unordered { .. } => false,
         }
@@ -136,6 +140,7 @@ impl EngineError {
             return EngineError::Full { during: during.to_owned() };
         }
         match error.kind() {
+            rocksdb::ErrorKind::Incomplete => EngineError::Incomplete,
             rocksdb::ErrorKind::Corruption => {
                 EngineError::Corrupt { what: during.to_owned(), reason }
             }

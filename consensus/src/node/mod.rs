@@ -11,6 +11,7 @@ mod beats;
 pub mod clock;
 mod counters;
 mod links;
+pub mod listen;
 mod logger;
 mod mailbox;
 mod outbox;
@@ -104,6 +105,7 @@ impl<T: Send + 'static> Node<T> {
         runtime: Handle,
     ) -> std::io::Result<Arc<Self>> {
         let identity = Identity {
+            terms: options.raft.terms(),
             node: options.node,
             cluster_id: options.cluster_id,
             incarnation: options.incarnation,

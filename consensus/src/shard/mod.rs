@@ -29,7 +29,7 @@ pub use members::{
     MAX_BEHIND, MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of,
     is_joint,
 };
-pub use options::RaftOptions;
+pub use options::{RaftOptions, Terms};
 use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};

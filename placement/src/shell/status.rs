@@ -70,7 +70,8 @@ async fn member_status(cluster: &Cluster, member: &Member) -> wire::MemberStatus
         address: member.address.clone(),
         leader,
         learner: !member.votes(),
-        healthy: leader || is_healthy(&member.address).await,
+        healthy: leader
+            || (!cluster.roster.is_stalled(member.id) && is_healthy(&member.address).await),
     }
 }
 

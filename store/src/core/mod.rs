@@ -43,6 +43,6 @@ pub use directory::{Admitted, Directory, LocalRegion, PeerAdmission, State};
 pub use error::RegionError;
 pub use hosted::unled;
 pub use machine::{Answers, StoreMachine};
-pub use read::{Pass, ReadAdmission, ReadError, ReadPath, Scan, StaleClock, Unconfirmed};
+pub use read::{Effort, Pass, ReadAdmission, ReadError, ReadPath, Scan, StaleClock, Unconfirmed};
 pub use report::{Regions, Reporter, add_snapshots};
 pub use split::{SplitOptions, SplitPlan};

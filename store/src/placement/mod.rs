@@ -3,6 +3,7 @@
 mod join;
 mod orders;
 mod report;
+mod sample;
 
 pub(crate) use self::join::Joiner;
 pub(crate) use self::orders::Orders;
