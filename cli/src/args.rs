@@ -19,7 +19,7 @@ enum Remote {
     /// Read and write keys
     #[command(subcommand)]
     Kv(kv::Kv),
-    /// One line of health, then who is there; exit code 0 healthy, 2 degraded, 3 unavailable
+    /// One line of health, then who is there; exit code 0 healthy, 2 degraded or not known yet, 3 unavailable
     Status(admin::StatusArgs),
     /// Restart every process of the local cluster, one after the other, while it serves
     RollingRestart(cluster::RestartArgs),
@@ -73,7 +73,7 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A sharded, replicated key-value database that speaks TiKV's raw protocol")
         .after_help(
-            "Exit codes: 0 healthy or done, 1 error, 2 degraded, 3 unavailable.\n\
+            "Exit codes: 0 healthy or done, 1 error, 2 degraded or not known yet, 3 unavailable.\n\
              Keys and values are UTF-8 with \\xNN for other bytes.",
         )
         .subcommand_required(true)

@@ -31,6 +31,8 @@ pub struct GroupView {
     age: Mutex<(Fresh, Slept)>,
     /// Since when its leader is silent; 0: it is not.
     silent_since: AtomicU64,
+    /// Looked at only where a request is refused anyway.
+    lost_quorum: Mutex<Option<Arc<LostQuorum>>>,
     /// Taken about once a tick, by the worker; readers look at it now and then.
     replication: Mutex<Option<Box<Replication>>>,
 }
@@ -55,6 +57,16 @@ pub struct PeerProgress {
     pub snapshot: bool,
     /// Since when nothing was heard of it, or of its process; within about a second.
     pub silent_since: Option<Instant>,
+}
+
+/// Why nothing can be committed in a group: too many of its voters' processes are silent, and have
+/// been for longer than any election takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostQuorum {
+    /// Voters on the side of the configuration that lacks a majority.
+    pub voters: usize,
+    /// The processes of those that are silent.
+    pub silent: Vec<NodeId>,
 }
 
 /// Up to which moment a replica has everything.
@@ -112,6 +124,7 @@ impl GroupView {
             kept_awake: AtomicBool::new(false),
             age: Mutex::default(),
             silent_since: AtomicU64::new(0),
+            lost_quorum: Mutex::new(None),
             replication: Mutex::new(None),
         })
     }
@@ -182,6 +195,12 @@ impl GroupView {
             since => Some(Instant(since)),
         }
     }
+    /// Why nothing can be committed, where that is known: the local peer has heard of no leader for
+    /// some two seconds, and the processes that it can hear are no majority. `None` while an election
+    /// is merely under way.
+    pub fn lost_quorum(&self) -> Option<Arc<LostQuorum>> {
+        self.lost_quorum.lock().clone()
+    }
     /// How far the other members are, as of the last tick. Only where the local peer leads, and
     /// not all of them are settled: there is a learner, a joint configuration is in force, or some
     /// member lags or is silent.
@@ -242,6 +261,10 @@ impl GroupView {
     /// Owner only: since when the leader is silent.
     pub fn set_silent_since(&self, since: Option<Instant>) {
         self.silent_since.store(since.map_or(0, |since| since.0.max(1)), Ordering::Relaxed);
+    }
+    /// Owner only: whether the quorum is lost.
+    pub fn set_lost_quorum(&self, lost: Option<LostQuorum>) {
+        *self.lost_quorum.lock() = lost.map(Arc::new);
     }
     /// Owner only: how far the others are.
     pub fn set_replication(&self, replication: Option<Replication>) {

@@ -201,5 +201,8 @@ fn report(store: StoreId, tree: &RegionTree) -> Report {
         full: true,
         sequence: 1,
         refusals: Vec::new(),
+        unled: Vec::new(),
+        hosted: Vec::new(),
+        unheard: Vec::new(),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use quorate_consensus::engine::RocksOptions;
+use quorate_consensus::node::listen;
 use quorate_proto::{NodeId, Role};
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,7 @@ pub struct PlacementConfig {
     /// `HOST:PORT` of members of a running group that this one shall join; its data folder is
     /// empty then, and its id is given to it. Not used once it has joined.
     pub join: Vec<String>,
-    /// `HOST:PORT` under which others reach a member that joins; empty: as `listen`.
+    /// `HOST:PORT` under which others reach this member; empty: as in `members`, or as `listen`.
     pub advertise: String,
     /// How many stores the first regions of a new cluster wait for. 0: 3 for a new cluster, what
     /// it was set up with for an existing one. Another number for an existing cluster is refused.
@@ -136,7 +137,10 @@ pub const HELP: &[(&str, &str)] = &[
     ("data", "data folder, created where it is missing"),
     ("members", "the group as first started: 1, 3 or 5 of ID=HOST:PORT (empty: this one alone)"),
     ("join", "HOST:PORT of members of a running group to join, with an empty data folder"),
-    ("advertise", "HOST:PORT under which others reach a member that joins (empty: as listen)"),
+    (
+        "advertise",
+        "HOST:PORT under which others reach this member (empty: as in members, or as listen)",
+    ),
     ("initial_stores", "stores that a new cluster's first regions wait for (0: 3, or as set up)"),
     ("replicas", "voters that a region of a new cluster shall have: 1, 3 or 5"),
     ("shutdown_secs", "seconds that a graceful shutdown may take"),
@@ -150,6 +154,8 @@ pub const HELP: &[(&str, &str)] = &[
     ("raft.tick_ms", "milliseconds of one Raft tick"),
 ];
 
+/// Sorted files that the engine keeps open.
+pub(crate) const OPEN_FILES: u32 = 128;
 /// Members of a placement group that it can start with.
 const GROUP_SIZES: [usize; 3] = [1, 3, 5];
 /// Stores that a cluster waits for when it is not told how many.
@@ -197,12 +203,20 @@ impl PlacementConfig {
         for (key, addresses) in
             [("join", &self.join[..]), ("advertise", std::slice::from_ref(&self.advertise))]
         {
-            let bad = addresses.iter().find(|text| !text.is_empty() && !is_address(text));
-            if let Some(bad) = bad {
-                return Err(format!("{key} {bad:?} is no HOST:PORT; write it as 10.0.0.1:2379"));
+            for text in addresses.iter().filter(|text| !text.is_empty()) {
+                listen::dialable(text).map_err(|reason| bad_address(key, text, reason))?;
             }
         }
-        self.group().map(|_| ())
+        let group = self.group()?;
+        let own = group.iter().find(|member| member.id == NodeId(self.id));
+        match own.filter(|own| !self.advertise.is_empty() && own.address != self.advertise) {
+            Some(own) => Err(format!(
+                "advertise is {}, members says {} for this member; leave advertise out, or set \
+                 members to it on all members",
+                self.advertise, own.address
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The name of this member.
@@ -220,11 +234,13 @@ impl PlacementConfig {
         for text in &self.members {
             let parsed = text.split_once('=').and_then(|(id, address)| {
                 let id = id.trim().parse::<u64>().ok()?;
-                (id > 0 && is_address(address)).then(|| (NodeId(id), address.to_owned()))
+                (id > 0).then(|| (NodeId(id), address.to_owned()))
             });
             let (id, address) = parsed.ok_or_else(|| {
                 format!("member {text:?} is not ID=HOST:PORT; write it as 1=10.0.0.1:2379")
             })?;
+            listen::dialable(&address)
+                .map_err(|reason| bad_address("members", &address, reason))?;
             let own = id.0 == self.id;
             let name = if own { self.effective_name() } else { name_of(id) };
             group.push(Member { id, name, address, role: Role::Voter });
@@ -264,15 +280,14 @@ impl EngineConfig {
             memtable_bytes: usize::try_from(self.memtable_mib << 20).unwrap_or(usize::MAX),
             wal_bytes: self.wal_mib << 20,
             background_jobs: 1,
-            open_files: 128,
+            open_files: i32::try_from(OPEN_FILES).unwrap_or(i32::MAX),
             ..RocksOptions::default()
         }
     }
 }
 
-fn is_address(text: &str) -> bool {
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && is_port(port))
+fn bad_address(key: &str, address: &str, reason: &str) -> String {
+    format!("{key}: {address:?} cannot be used: {reason}; write it as 10.0.0.1:2379")
 }
 
 fn name_of(id: NodeId) -> String {

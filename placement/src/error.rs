@@ -1,6 +1,7 @@
 //! Why a placement member could not start, or had to stop: one sentence each, with what to do.
 
 use quorate_consensus::engine::EngineError;
+use quorate_consensus::node::listen::ListenError;
 use thiserror::Error;
 
 /// Why a placement member could not start, or had to stop. Nothing acknowledged is lost by any of
@@ -11,25 +12,8 @@ pub enum PlacementError {
     #[error("configuration: {0}")]
     Config(String),
     /// An address cannot be used.
-    #[error("{what} {address:?} cannot be used: {reason}")]
-    BadAddress {
-        /// The knob.
-        what: &'static str,
-        /// Its value.
-        address: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Somebody listens there already.
-    #[error(
-        "{what} {address} is taken by another process; stop that one, or set {what} to a free port"
-    )]
-    PortInUse {
-        /// The knob.
-        what: &'static str,
-        /// Its value.
-        address: String,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The engine did not open, or a write or sync failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -69,6 +53,20 @@ pub enum PlacementError {
         /// The configured list.
         now: String,
     },
+    /// Its group exists, and its own part in it may be lost.
+    #[error(
+        "this group was founded already, as {by} says, and not with the data folder {folder}: what \
+         this member knew and promised there may be lost; take it out (`quorate member remove \
+         placement/{member}`), then start it with --join and an empty data folder"
+    )]
+    FoundedAlready {
+        /// Who says so.
+        by: String,
+        /// This member.
+        member: u64,
+        /// The folder.
+        folder: String,
+    },
     /// It cannot join: it is a member already.
     #[error(
         "the data folder {folder} is that of the founding member {found}, which has no group to \
@@ -94,8 +92,8 @@ pub enum PlacementError {
     JoinRefused(String),
     /// The others know it elsewhere.
     #[error(
-        "this member joined its group as {joined} and would be at {now} now, where nobody looks for \
-         it: start it with its first address, or take it out and let an empty data folder join"
+        "its group knows this member as {joined}, and it would be at {now} now, where nobody looks \
+         for it: start it with its first address, or take it out and let an empty data folder join"
     )]
     AddressMoved {
         /// Where the others reach it.
@@ -132,8 +130,8 @@ pub enum PlacementError {
     },
     /// What the folder holds cannot be read.
     #[error(
-        "the data folder {folder} is damaged: {what}; put the folder aside and start this member \
-         from a copy of the folder, or restore the group from a backup"
+        "the data folder {folder} is damaged: {what}; put the folder aside and replace this member \
+         (`quorate member replace`): an older copy of the folder has forgotten what it promised"
     )]
     Damaged {
         /// The folder.

@@ -2,12 +2,25 @@
 //!
 //! Whoever would exceed them does not refuse: it stops reading from its stream until something is
 //! answered. So that nobody starves, every stream may always have a few requests under way.
+//!
+//! Answers are bounded as well: a client that does not read leaves them here. Room for a large one
+//! is taken before it is read, and given back when the transport has it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use quorate_proto::limits::MAX_ANSWER_BYTES;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 /// Requests that any one stream may have under way whatever the others do.
 pub(crate) const ALWAYS_ADMITTED: usize = 4;
+
+/// Room for answers is counted in units of this many bytes.
+const UNIT: usize = 1_024;
+/// Room that an answer of unknown size needs, in units: the largest one and its frame.
+const LARGEST: u32 = (MAX_ANSWER_BYTES / UNIT) as u32 + 64;
+/// Least bytes of answers that a store can be told to keep to: a few of the largest.
+pub(crate) const LEAST_ANSWER_BYTES: u64 = 4 * LARGEST as u64 * UNIT as u64;
 
 /// How much waits, and how much may.
 #[derive(Debug)]
@@ -16,12 +29,18 @@ pub(crate) struct Budget {
     bytes: AtomicU64,
     most_requests: usize,
     most_bytes: u64,
+    answers: Arc<Semaphore>,
+    answer_units: usize,
 }
 
 impl Budget {
     /// Nothing waits yet.
-    pub(crate) fn new(most_requests: usize, most_bytes: u64) -> Arc<Self> {
+    pub(crate) fn new(most_requests: usize, most_bytes: u64, answer_bytes: u64) -> Arc<Self> {
+        let units = usize::try_from(answer_bytes / UNIT as u64).unwrap_or(usize::MAX);
+        let answer_units = units.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
+            answers: Arc::new(Semaphore::new(answer_units)),
+            answer_units,
             requests: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             most_requests,
@@ -46,6 +65,39 @@ impl Budget {
         Permit { budget: Arc::clone(self), bytes }
     }
 
+    /// Room for one large answer, where there is some now. `line` has a place for each large answer
+    /// that one stream may have at a time.
+    pub(crate) fn try_room(&self, line: Option<&Arc<Semaphore>>) -> Option<Room> {
+        let place = match line {
+            Some(line) => Some(Arc::clone(line).try_acquire_owned().ok()?),
+            None => None,
+        };
+        let taken = Arc::clone(&self.answers).try_acquire_many_owned(LARGEST).ok()?;
+        Some(Room { taken, _place: place })
+    }
+
+    /// Room for one large answer, once there is some; in the order of asking.
+    pub(crate) async fn room(&self, line: Option<Arc<Semaphore>>) -> Option<Room> {
+        let place = match line {
+            Some(line) => Some(line.acquire_owned().await.ok()?),
+            None => None,
+        };
+        let taken = Arc::clone(&self.answers).acquire_many_owned(LARGEST).await.ok()?;
+        Some(Room { taken, _place: place })
+    }
+
+    /// Room for an answer of so many bytes, where there is some now.
+    pub(crate) fn room_for(&self, bytes: usize) -> Option<Room> {
+        let units = u32::try_from(bytes / UNIT + 1).ok()?;
+        let taken = Arc::clone(&self.answers).try_acquire_many_owned(units).ok()?;
+        Some(Room { taken, _place: None })
+    }
+
+    /// Bytes of large answers that are being read, or that wait for the transport.
+    pub(crate) fn answer_bytes(&self) -> u64 {
+        ((self.answer_units - self.answers.available_permits()) * UNIT) as u64
+    }
+
     /// Requests that wait for an answer.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
@@ -54,6 +106,23 @@ impl Budget {
     /// Bytes of writes that wait for an answer.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Room for one answer, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    taken: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// The answer takes only so many bytes: the rest is given back.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let needed = bytes / UNIT + 1;
+        let rest = self.taken.num_permits().saturating_sub(needed);
+        // Given back by being dropped.
+        drop(self.taken.split(rest));
     }
 }
 
@@ -77,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_full_budget_admits_only_streams_with_little_under_way() {
-        let budget = Budget::new(2, 100);
+        let budget = Budget::new(2, 100, LEAST_ANSWER_BYTES);
         assert!(budget.has_room(1_000));
         let first = budget.take(100);
         assert!(!budget.has_room(ALWAYS_ADMITTED), "the bytes are used up");
@@ -86,5 +155,20 @@ mod tests {
         let _two = [budget.take(0), budget.take(0)];
         assert!(!budget.has_room(1_000), "the requests are used up");
         assert_eq!((budget.requests(), budget.bytes()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn room_for_answers_is_given_in_turn_and_what_is_not_needed_is_given_back() {
+        let budget = Budget::new(2, 100, LEAST_ANSWER_BYTES);
+        let line = Arc::new(Semaphore::new(1));
+        let mut first = budget.try_room(Some(&line)).expect("there is room");
+        assert!(budget.try_room(Some(&line)).is_none(), "one at a time on this line");
+        let others: Vec<Room> = std::iter::from_fn(|| budget.try_room(None)).collect();
+        assert_eq!((others.len(), budget.answer_bytes()), (3, LEAST_ANSWER_BYTES));
+        assert!(budget.room_for(1).is_none());
+        first.shrink(10 * UNIT);
+        assert_eq!(budget.answer_bytes(), LEAST_ANSWER_BYTES * 3 / 4 + 11 * UNIT as u64);
+        drop((first, others));
+        assert_eq!((budget.answer_bytes(), line.available_permits()), (0, 1));
     }
 }

@@ -10,6 +10,7 @@ use quorate_consensus::node::SnapshotOptions;
 use quorate_consensus::shard::RaftOptions;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::LEAST_ANSWER_BYTES;
 use crate::core::SplitOptions;
 
 /// Settings of a store node. Keys that nobody knows are refused.
@@ -76,6 +77,9 @@ pub struct LimitsConfig {
     pub requests: usize,
     /// Bytes of writes that may wait for an answer; then reading pauses.
     pub write_bytes: u64,
+    /// Bytes of large answers that may wait for their clients to read; then further large reads
+    /// wait, and are refused as busy in the end.
+    pub answer_bytes: u64,
     /// Milliseconds after which a request without an outcome is answered as undetermined.
     pub request_timeout_ms: u64,
     /// A stale read that names no bound of its own may be this old, in milliseconds.
@@ -143,6 +147,7 @@ impl Default for LimitsConfig {
             requests_per_stream: 4_096,
             requests: 65_536,
             write_bytes: 256 << 20,
+            answer_bytes: 256 << 20,
             request_timeout_ms: 10_000,
             stale_read_ms: 10_000,
             inline_scan_pairs: 256,
@@ -162,6 +167,9 @@ impl Default for EngineConfig {
         }
     }
 }
+
+/// Threads of one kind, at most: more only wait for each other.
+const MAX_THREADS: u64 = 1_024;
 
 /// What each key means, with its unit.
 pub const HELP: &[(&str, &str)] = &[
@@ -184,6 +192,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("limits.requests_per_stream", "requests of one batched stream that may wait for an answer"),
     ("limits.requests", "requests of all clients that may wait for an answer"),
     ("limits.write_bytes", "bytes of writes that may wait for an answer"),
+    ("limits.answer_bytes", "bytes of large answers that may wait for clients that do not read"),
     ("limits.request_timeout_ms", "milliseconds until a request without an outcome is answered"),
     (
         "limits.stale_read_ms",
@@ -239,7 +248,7 @@ impl StoreConfig {
     /// # Errors
     /// A knob that is zero where zero means "never", or out of its range.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 12] = [
+        let positive: [(&str, u64); 13] = [
             ("shutdown_secs", self.shutdown_secs),
             ("report_interval_ms", self.report_interval_ms),
             ("split.region_bytes", self.split.region_bytes),
@@ -252,9 +261,33 @@ impl StoreConfig {
             ("limits.request_timeout_ms", self.limits.request_timeout_ms),
             ("limits.concurrent_scans", self.limits.concurrent_scans as u64),
             ("engine.memtable_mib", self.engine.memtable_mib),
+            // RocksDB does not run without one.
+            ("engine.block_cache_mib", self.engine.block_cache_mib),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} is 0; set it to 1 or more"));
+        }
+        let (hour, day, tebibyte) = (3_600, 24 * 3_600_000, 1 << 20);
+        let bounded: [(&str, u64, u64); 9] = [
+            ("network_threads", self.network_threads as u64, MAX_THREADS),
+            ("raft_workers", self.raft_workers as u64, MAX_THREADS),
+            ("engine.background_jobs", u64::from(self.engine.background_jobs), MAX_THREADS),
+            ("shutdown_secs", self.shutdown_secs, hour),
+            ("report_interval_ms", self.report_interval_ms, day),
+            ("split.check_interval_ms", self.split.check_interval_ms, day),
+            ("limits.request_timeout_ms", self.limits.request_timeout_ms, day),
+            ("engine.block_cache_mib", self.engine.block_cache_mib, tebibyte),
+            ("engine.memtable_mib", self.engine.memtable_mib, tebibyte),
+        ];
+        if let Some((key, value, most)) = bounded.iter().find(|(_, value, most)| value > most) {
+            return Err(format!("{key} is {value}; set it to {most} or less"));
+        }
+        if self.limits.answer_bytes < LEAST_ANSWER_BYTES {
+            return Err(format!(
+                "limits.answer_bytes is {}; set it to {LEAST_ANSWER_BYTES} or more: that is four of \
+                 the largest answers",
+                self.limits.answer_bytes
+            ));
         }
         self.raft.validate().map_err(|reason| format!("raft: {reason}"))?;
         self.snapshot.validate().map_err(|reason| format!("snapshot: {reason}"))?;
@@ -343,6 +376,21 @@ mod tests {
         let mut config = StoreConfig::default();
         config.split.concurrent = 0;
         assert!(config.check().unwrap_err().contains("split.concurrent"));
+        let set: [fn(&mut StoreConfig); 5] = [
+            |config| config.shutdown_secs = u64::MAX,
+            |config| config.network_threads = 1_000_000,
+            |config| config.raft.tick_ms = u64::MAX,
+            |config| config.raft.lease_ms = u64::MAX,
+            |config| config.engine.block_cache_mib = u64::MAX,
+        ];
+        for set in set {
+            let mut config = StoreConfig::default();
+            set(&mut config);
+            assert!(config.check().unwrap_err().contains("or less"));
+        }
+        let mut config = StoreConfig::default();
+        config.limits.answer_bytes = 1 << 20;
+        assert!(config.check().unwrap_err().contains("limits.answer_bytes"));
         let config = StoreConfig { labels: vec!["zone".to_owned()], ..StoreConfig::default() };
         assert!(config.check().unwrap_err().contains("zone=a"));
         let config = StoreConfig { placement: Vec::new(), ..StoreConfig::default() };

@@ -1,6 +1,7 @@
 //! Why a store could not start, or had to stop: one sentence each, with what to do.
 
 use quorate_consensus::engine::EngineError;
+use quorate_consensus::node::listen::ListenError;
 use quorate_proto::StoreId;
 use thiserror::Error;
 
@@ -11,25 +12,8 @@ pub enum StoreError {
     #[error("configuration: {0}")]
     Config(String),
     /// An address cannot be used.
-    #[error("{what} {address:?} cannot be used: {reason}")]
-    BadAddress {
-        /// The knob.
-        what: &'static str,
-        /// Its value.
-        address: String,
-        /// What is wrong with it, and what to write instead.
-        reason: String,
-    },
-    /// Somebody listens there already.
-    #[error(
-        "{what} {address} is taken by another process; stop that one, or set {what} to a free port"
-    )]
-    PortInUse {
-        /// The knob.
-        what: &'static str,
-        /// Its value.
-        address: String,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The engine did not open, or a write or sync failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

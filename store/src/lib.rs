@@ -24,7 +24,6 @@ mod fatal;
 mod identity;
 mod kind;
 mod leaving;
-mod listener;
 mod lost;
 mod metrics;
 mod pages;

@@ -191,7 +191,7 @@ fn write_running(page: &mut Exposition, running: &Running) {
     let connections = running.connections.load(Ordering::Relaxed);
     let all = running.serving.directory().all();
     let stopped = all.iter().filter(|local| local.merging().is_some()).count();
-    let gauges: [(&str, &str, u64); 7] = [
+    let gauges: [(&str, &str, u64); 8] = [
         ("quorate_store_regions", "Regions with data on this store.", regions),
         ("quorate_store_leaders", "Regions that this store leads.", leaders),
         ("quorate_store_regions_asleep", "Regions whose group sleeps.", asleep),
@@ -199,6 +199,11 @@ fn write_running(page: &mut Exposition, running: &Running) {
         ("quorate_store_connections", "Open connections.", connections as u64),
         ("quorate_store_requests_waiting", "Requests without an answer.", budget.requests() as u64),
         ("quorate_store_write_bytes_waiting", "Bytes of writes without an answer.", budget.bytes()),
+        (
+            "quorate_store_answer_bytes_waiting",
+            "Bytes of large answers that clients have not taken.",
+            budget.answer_bytes(),
+        ),
     ];
     for (name, help, value) in gauges {
         page.single(name, "gauge", help, value);

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use quorate_consensus::engine::{Engine, RocksEngine};
+use quorate_consensus::node::listen::{self, Bounds, Incoming};
 use quorate_consensus::node::{Addresses, Node, NodeOptions};
 use quorate_consensus::shard::{NewGroup, Stranger};
 use quorate_proto::Region;
@@ -31,7 +32,6 @@ use crate::core::{Applier, StoreMachine};
 use crate::error::StoreError;
 use crate::fatal::Fatal;
 use crate::identity::{self, Identity};
-use crate::listener::{self, Incoming};
 use crate::metrics::{Exposition, Metrics};
 use crate::pages::{Phase, Running, StorePages};
 use crate::placement::{self, Heartbeats, Joiner, Nudge, Orders};
@@ -71,14 +71,13 @@ type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 fn start(config: StoreConfig, shutdown: Shutdown) -> Result<(), StoreError> {
     config.check().map_err(StoreError::Config)?;
-    let listener = listener::bind("listen", &config.listen)?;
-    let bound = listener
-        .local_addr()
-        .map_err(|error| StoreError::System { what: "read the listen address", error })?;
-    let address = listener::advertised(&config.advertise, bound)?;
+    listen::reserve_descriptors(config.limits.connections, config.engine.open_files)
+        .map_err(StoreError::Config)?;
+    let (listener, bound) = listen::bind("listen", &config.listen)?;
+    let address = listen::advertised(&config.advertise, bound)?;
     let status_listener = match config.status_address.as_str() {
         "" => None,
-        address => Some(listener::bind("status_address", address)?),
+        address => Some(listen::bind("status_address", address)?),
     };
     let engine: Arc<dyn Engine> =
         Arc::new(RocksEngine::open(&config.data, &config.engine.options())?);
@@ -87,7 +86,7 @@ fn start(config: StoreConfig, shutdown: Shutdown) -> Result<(), StoreError> {
     let metrics = Arc::new(Metrics::default());
     let pages = StorePages::new(address.clone(), Arc::clone(&engine), Arc::clone(&metrics));
     let status_address = match &status_listener {
-        Some(listener) => listener.local_addr().map(|at| at.to_string()).unwrap_or_default(),
+        Some((_, bound)) => bound.to_string(),
         None => String::new(),
     };
     let store = Store {
@@ -108,7 +107,7 @@ fn start(config: StoreConfig, shutdown: Shutdown) -> Result<(), StoreError> {
         fatal: Fatal::default(),
     };
     let result = runtime.block_on(async move {
-        if let Some(listener) = status_listener {
+        if let Some((listener, _)) = status_listener {
             let pages = Arc::clone(&store.pages);
             tokio::spawn(async move {
                 if let Err(error) = status::serve(listener, pages).await {
@@ -179,7 +178,7 @@ impl Store {
         let mut service = self.start(applier, groups)?;
         self.watch(&service);
         let (healthy, health) = watch::channel(true);
-        let incoming = Incoming::new(listener, self.config.limits.connections)
+        let incoming = Incoming::new(listener, Bounds::serving(self.config.limits.connections))
             .map_err(|error| StoreError::System { what: "watch the listen address", error })?;
         let connections = incoming.open();
         let (stop_accepting, server) = self.serve(&service, incoming, health);
@@ -205,15 +204,19 @@ impl Store {
         self.pages.set_phase(Phase::Stopping);
         // After a failure nothing is worth waiting for: what was acknowledged is durable.
         result?;
-        let all = Duration::from_secs(self.config.shutdown_secs);
+        // One deadline for all of it: a quarter of the time is kept for the workers.
+        let (all, now) = (Duration::from_secs(self.config.shutdown_secs), Instant::now());
         tokio::select! {
-            () = self.leave(&service, stop_accepting, Instant::now() + all) => {}
+            () = self.leave(&service, stop_accepting, now + all / 4 * 3) => {}
             error = self.fatal.wait() => return Err(error),
         }
         let node = Arc::clone(&service.node);
-        let stopped = tokio::task::spawn_blocking(move || node.shutdown()).await;
-        if let Err(error) = stopped {
-            tracing::warn!(%error, "the raft workers did not stop cleanly");
+        let stopped = tokio::task::spawn_blocking(move || node.shutdown());
+        match tokio::time::timeout_at(now + all, stopped).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the raft workers did not stop cleanly"),
+            // What was acknowledged is durable; the process ends under them.
+            Err(_) => tracing::warn!("the raft workers did not stop within shutdown_secs"),
         }
         self.engine.sync()?;
         tracing::info!("stopped");
@@ -233,7 +236,8 @@ impl Store {
                 return Ok((None, applier, groups));
             }
         }
-        let client = placement::connect(&self.config.placement).await;
+        let learnt = self.joiner.addresses.placement();
+        let client = placement::connect(&self.config.placement, &learnt).await;
         let pages = Arc::clone(&self.pages);
         let waiting = |missing_stores| pages.set_phase(Phase::Waiting { missing_stores });
         let joined = self.joiner.join(&client, &mut self.identity, waiting).await?;
@@ -376,14 +380,16 @@ impl Store {
             concurrent: self.config.split.concurrent,
         };
         let members = self.config.placement.clone();
+        let nudge = Arc::clone(&service.nudge);
+        let learnt = self.joiner.addresses.placement();
         tokio::spawn(async move {
             let client = match client {
                 Some(client) => client,
-                None => placement::connect(&members).await,
+                None => placement::connect(&members, &learnt).await,
             };
             tokio::spawn(splitter.run(client.clone(), requests));
             let raft = Arc::clone(&node) as Arc<dyn Raft>;
-            tokio::spawn(lost::watch(client.clone(), Arc::clone(&directory), raft));
+            tokio::spawn(lost::watch(client.clone(), Arc::clone(&directory), raft, nudge));
             tokio::spawn(strangers::welcome(strangers, client.clone(), directory, node));
             heartbeats.run(client).await;
         });

@@ -2,6 +2,8 @@
 //!
 //! Everything that is particular to a store comes through [`Pages`].
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -9,6 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use quorate_consensus::node::listen::{Bounds, Connection, Incoming};
 use serde::Deserialize;
 
 /// What a process tells about itself. Called in the network thread: must be quick.
@@ -39,14 +42,30 @@ type Shared = Arc<dyn Pages>;
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
     pages: Arc<dyn Pages>,
-) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+) -> io::Result<()> {
+    let listener = Listener(Incoming::new(listener, Bounds::pages())?);
     let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(pages);
     axum::serve(listener, router).await
+}
+
+/// Bounded, and closed where nobody speaks.
+struct Listener(Incoming);
+
+impl axum::serve::Listener for Listener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        self.0.next().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
 }
 
 async fn health(State(pages): State<Shared>, Query(options): Query<Options>) -> Response {

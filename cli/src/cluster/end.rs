@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::description::Member;
 use crate::exit::{Failure, Outcome};
 
-/// How long processes get to hand over and end, by themselves.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long processes get to hand over and end, by themselves: longer than they give themselves.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// How long the system gets to end a process that was killed.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// Between two looks at whether a process has ended.
@@ -61,5 +61,21 @@ fn wait<'a>(members: &[&'a Member], patience: Duration) -> Vec<&'a Member> {
             return left;
         }
         std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_placement::PlacementConfig;
+    use quorate_store::StoreConfig;
+
+    use super::PATIENCE;
+
+    #[test]
+    fn processes_are_waited_for_longer_than_they_give_themselves() {
+        let store = StoreConfig::default().shutdown_secs;
+        let placement = PlacementConfig::default().shutdown_secs;
+        // A moment beside it for the runtime and the engine.
+        assert!(PATIENCE.as_secs() >= store.max(placement) + 5);
     }
 }

@@ -78,6 +78,19 @@ impl PlacementClient {
         Ok(self.core.call("members", self.deadline(), call).await?.members)
     }
 
+    /// Who would go, or stop to vote, along with what is wanted of a member: voters go in pairs.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::join`]; refused by the rule that stands in the way.
+    pub async fn member_partners(&self, request: wire::ChangeMemberRequest) -> Result<Vec<u64>> {
+        let call = |channel| {
+            let request = wire::ChangeMemberRequest { preview: true, ..request };
+            async move { admin(channel).change_member(request).await }
+        };
+        Ok(self.core.call("change member", self.deadline(), call).await?.partner_ids)
+    }
+
     /// Steps into a lifecycle; the operator that does what was asked, 0 where none is needed.
     ///
     /// # Errors

@@ -19,8 +19,9 @@ pub enum EngineError {
     },
     /// Bytes on disk are not those that were written.
     #[error(
-        "stored bytes are damaged ({what}): {reason}; stop this store and run `quorate store \
-         replace`, the other replicas have the data"
+        "stored bytes are damaged ({what}): {reason}; stop this process, put its folder aside and \
+         replace it (`quorate store replace`, or for a member of placement `quorate member \
+         replace`): the others have the data"
     )]
     Corrupt {
         /// Which file or part.
@@ -63,8 +64,8 @@ pub enum EngineError {
     /// the write-ahead log.
     #[error(
         "{path} lost synced entries: recovery ended at sync {recovered}, but sync {synced} had \
-         been acknowledged; do not start from it, run `quorate store replace` to rebuild this \
-         store from the other replicas"
+         been acknowledged; do not start from it: replace it (`quorate store replace`, or for a \
+         member of placement `quorate member replace`), the others have the data"
     )]
     LostWrites {
         /// The folder.
@@ -77,6 +78,9 @@ pub enum EngineError {
     /// The engine was shut down, or crashed in a simulation.
     #[error("the engine is closed; open it again")]
     Closed,
+    /// A brief scan met too much that is deleted.
+    #[error("there is too much between the entries for a brief look; read it without haste")]
+    Incomplete,
     /// There is no finished staged file of that name.
     #[error("no staged file {name}; receive the snapshot again")]
     NotStaged {
@@ -111,7 +115,8 @@ impl EngineError {
             | EngineError::Newer { .. }
             | EngineError::LostWrites { .. }
             | EngineError::Closed => true,
-            EngineError::NotStaged { .. }
+            EngineError::Incomplete
+            | EngineError::NotStaged { .. }
             | EngineError::BadStaged { .. }
             | EngineError::Unordered { .. } => false,
         }
@@ -135,6 +140,7 @@ impl EngineError {
             return EngineError::Full { during: during.to_owned() };
         }
         match error.kind() {
+            rocksdb::ErrorKind::Incomplete => EngineError::Incomplete,
             rocksdb::ErrorKind::Corruption => {
                 EngineError::Corrupt { what: during.to_owned(), reason }
             }

@@ -116,6 +116,22 @@ pub trait Reader {
         visit: Visit<'_>,
     ) -> Result<(), EngineError>;
 
+    /// [`Reader::scan`] for a thread that others wait for: it gives up where many deleted or
+    /// overwritten entries lie between those that are there.
+    ///
+    /// # Errors
+    /// [`EngineError::Incomplete`] then; otherwise as [`Reader::scan`].
+    fn scan_briefly(
+        &self,
+        cf: Cf,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        self.scan(cf, start, end, direction, visit)
+    }
+
     /// [`Reader::scan`] forward, for a long pass over what nobody else asks for at the moment:
     /// the cache keeps what it has.
     ///

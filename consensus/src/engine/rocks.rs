@@ -21,7 +21,7 @@ use super::rocks_stage::{self, RocksStage};
 use super::synced::SyncedFile;
 use super::{
     Cf, Direction, Engine, EngineError, EngineStats, Op, Reader, Resumed, RocksOptions, Stage,
-    Visit, WriteBatch, check_staged_name,
+    WriteBatch, check_staged_name,
 };
 
 /// Bytes that RocksDB adds to a change of a batch, at most: tag, family and two lengths.
@@ -33,7 +33,7 @@ const COUNTED_ENTRIES: usize = 256;
 /// last of them and of their snapshots.
 #[derive(Clone)]
 pub struct RocksEngine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What handles, snapshots and stages share.
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     families: [&'static ColumnFamily; 3],
     default: &'static ColumnFamily,
     database: Box<DB>,
-    reads: ReadOptions,
+    pub(super) reads: ReadOptions,
     writes: WriteOptions,
     cache: Cache,
     staged_options: Options,
@@ -371,28 +371,5 @@ impl Engine for RocksEngine {
                 .flatten()
                 .unwrap_or(0),
         }
-    }
-}
-
-impl Reader for RocksEngine {
-    fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        rocks_read::get(&self.shared.database, self.shared.family(cf), key, &self.shared.reads)
-    }
-
-    fn multi_get(&self, cf: Cf, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        let family = self.shared.family(cf);
-        rocks_read::multi_get(&self.shared.database, family, keys, &self.shared.reads)
-    }
-
-    fn scan(
-        &self,
-        cf: Cf,
-        start: &[u8],
-        end: &[u8],
-        direction: Direction,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
-        let (family, options) = (self.shared.family(cf), ReadOptions::default());
-        rocks_read::scan(&self.shared.database, family, (start, end), direction, options, visit)
     }
 }

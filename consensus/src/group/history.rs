@@ -66,11 +66,12 @@ pub fn durable_entries<T>(
 
 fn parse<T>(group: RegionId, index: u64, value: &[u8]) -> Result<Committed<T>, BadRecord> {
     let entry = records::parse_entry(group, index, Bytes::copy_from_slice(value))?;
-    let data = match entry.entry_type {
-        EntryType::EntryNormal => entry.data,
-        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => entry.context,
+    let (data, changes_members) = match entry.entry_type {
+        EntryType::EntryNormal => (entry.data, false),
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => (entry.context, true),
     };
-    Ok(Committed { index: LogIndex(index), term: Term(entry.term), data, tokens: Vec::new() })
+    let (index, term) = (LogIndex(index), Term(entry.term));
+    Ok(Committed { index, term, data, tokens: Vec::new(), changes_members })
 }
 
 /// True where the engine has any record of a group: log, hard state or truncated state.

@@ -19,6 +19,7 @@ mod members;
 mod message;
 mod progress;
 mod proposals;
+mod quorum;
 mod reads;
 mod ready;
 pub(crate) mod records;
@@ -121,6 +122,8 @@ pub(crate) struct Group<T> {
     /// published.
     opened: Instant,
     is_silent: bool,
+    /// Ticks in a row at which the quorum was found lost.
+    lost_ticks: u32,
     is_published: bool,
     /// Term and leader as published.
     known: (u64, u64),
@@ -193,6 +196,7 @@ impl<T> Group<T> {
             quiet: BTreeMap::new(),
             opened: context.now,
             is_silent: false,
+            lost_ticks: 0,
             is_published: false,
             known: (0, 0),
             touched: false,
@@ -257,6 +261,8 @@ impl<T> Group<T> {
         let bound = context.options.max_uncommitted_bytes;
         let refusal = if !self.is_leader() {
             Refusal::NotLeader { leader: self.leader() }
+        } else if let Some(lost) = self.without_quorum(context) {
+            Refusal::NoQuorum(lost)
         } else if command.len() > quorate_proto::limits::MAX_ENTRY_BYTES {
             Refusal::TooLarge { bytes: command.len() }
         } else if self.proposals.len() >= context.options.max_pending {
@@ -276,6 +282,10 @@ impl<T> Group<T> {
         if self.reads.len() >= context.options.max_pending {
             let refusal = Refusal::Busy { reason: "too many reads of this region are waiting" };
             effects.replies.push((token, Reply::Refused(refusal)));
+            return;
+        }
+        if let Some(lost) = self.without_quorum(context) {
+            effects.replies.push((token, Reply::Refused(Refusal::NoQuorum(lost))));
             return;
         }
         self.wake();

@@ -16,7 +16,7 @@ use crate::time::Instant;
 use crate::view::{PeerProgress, Replication};
 
 /// A leader is called silent after this long. Longer than any election takes.
-const LEADER_SILENCE: Duration = Duration::from_secs(2);
+pub(super) const LEADER_SILENCE: Duration = Duration::from_secs(2);
 /// A member whose process is alive is called silent after this long. raft-rs looks only once in an
 /// election timeout.
 const MEMBER_SILENCE: Duration = Duration::from_secs(1);
@@ -31,6 +31,7 @@ impl<T> Group<T> {
                 self.set_replication(replication);
                 self.view.set_everywhere(LogIndex(self.matched_by_all()));
             }
+            self.publish_quorum(context);
             return;
         }
         self.quiet.clear();
@@ -41,6 +42,7 @@ impl<T> Group<T> {
             self.is_silent = true;
             self.view.set_silent_since(Some(since));
         }
+        self.publish_quorum(context);
     }
 
     /// The leader was heard, or is here.

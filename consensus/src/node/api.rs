@@ -85,6 +85,9 @@ pub struct SnapshotProgress {
     pub bytes: u64,
     /// Roughly how many it will be; never less than `bytes`. 0 while that is not known.
     pub total_bytes: u64,
+    /// Changes whenever the queue moves in which it waits for its turn: those ahead of it get on,
+    /// or its receiver answers that it is busy with others.
+    pub queue: u64,
 }
 
 /// The replicated state machine of all groups of a process. It runs on the apply thread.

@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::outbox::{Frames, Outbox};
 use super::{Addresses, Counters};
 use crate::hash::FixedState;
-use crate::shard::{Outgoing, Plane};
+use crate::shard::{Outgoing, Plane, Terms};
 
 /// Version of the protocol between processes.
 pub(super) const PROTOCOL: u32 = 1;
@@ -32,6 +32,7 @@ pub(super) struct Identity {
     pub(super) node: NodeId,
     pub(super) cluster_id: u64,
     pub(super) incarnation: u64,
+    pub(super) terms: Terms,
 }
 
 impl Identity {
@@ -48,6 +49,8 @@ impl Identity {
             to_node: to.0,
             incarnation: self.incarnation,
             plane: plane.into(),
+            lease_ms: self.terms.lease_ms,
+            vote_promise_ms: self.terms.vote_promise_ms,
         }
     }
 }

@@ -11,6 +11,7 @@ mod beats;
 pub mod clock;
 mod counters;
 mod links;
+pub mod listen;
 mod logger;
 mod mailbox;
 mod outbox;
@@ -18,8 +19,10 @@ mod receive;
 mod service;
 mod stage;
 mod transmit;
+mod usage;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -39,6 +42,7 @@ pub use api::{
 pub use counters::{Counter, Counters};
 pub use logger::raft_logger;
 pub use service::PeerService;
+pub use usage::usage;
 
 pub use crate::transfer::SnapshotOptions;
 
@@ -101,6 +105,7 @@ impl<T: Send + 'static> Node<T> {
         runtime: Handle,
     ) -> std::io::Result<Arc<Self>> {
         let identity = Identity {
+            terms: options.raft.terms(),
             node: options.node,
             cluster_id: options.cluster_id,
             incarnation: options.incarnation,
@@ -270,6 +275,11 @@ impl<T: Send + 'static> Node<T> {
     /// What the node has done so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Processes that share a group with this one and that it does not hear.
+    pub fn unheard(&self) -> BTreeSet<NodeId> {
+        self.pulses.iter().flat_map(|pulse| pulse.silent.lock().clone()).collect()
     }
 
     /// What is known of the groups that a process leads and that sleep, for one that slept here

@@ -11,8 +11,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::beats::Beats;
 use super::links::{Identity, PROTOCOL};
+use super::listen::Caller;
 use super::mailbox::Mailboxes;
 use super::receive::Receiver;
+use crate::shard::Terms;
 
 /// Answers of one call: where to go on, and how it ended.
 const ANSWERS: usize = 2;
@@ -52,17 +54,28 @@ pub(super) fn check(identity: &Identity, hello: Option<Hello>) -> Result<NodeId,
             identity.node
         )));
     }
+    let theirs = Terms { lease_ms: hello.lease_ms, vote_promise_ms: hello.vote_promise_ms };
+    identity.terms.agree(theirs).map_err(Status::failed_precondition)?;
     Ok(NodeId(hello.from_node))
+}
+
+/// The connection is a peer's: clients have no part in its place.
+fn welcome(caller: Option<Caller>) {
+    if let Some(caller) = caller {
+        caller.is_peer();
+    }
 }
 
 #[tonic::async_trait]
 impl<T: Send + 'static> Peer for PeerService<T> {
     async fn stream(&self, request: Request<Streaming<Frame>>) -> Result<Response<Closed>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let mut frames = request.into_inner();
         let Some(first) = frames.message().await? else {
             return Ok(Response::new(Closed {}));
         };
         let from = check(&self.identity, first.hello)?;
+        welcome(caller);
         while let Some(mut frame) = frames.message().await? {
             // Snapshots come by their own way, once their data is here.
             frame.envelopes.retain(|envelope| envelope.snapshot.is_none());
@@ -83,6 +96,7 @@ impl<T: Send + 'static> Peer for PeerService<T> {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let mut chunks = request.into_inner();
         let Some(first) = chunks.message().await? else {
             return Err(Status::invalid_argument("a snapshot without chunks"));
@@ -90,6 +104,7 @@ impl<T: Send + 'static> Peer for PeerService<T> {
         let header =
             first.header.ok_or_else(|| Status::invalid_argument("a snapshot without a header"))?;
         let from = check(&self.identity, header.hello)?;
+        welcome(caller);
         let (answers, stream) = mpsc::channel(ANSWERS);
         // On a task of its own: this one is dropped when the connection breaks, and what came by
         // then is kept.

@@ -28,6 +28,8 @@ pub(super) struct Pulse {
     pub(super) at: AtomicU64,
     /// Whom it shares groups with.
     pub(super) neighbours: Mutex<Vec<NodeId>>,
+    /// Those among them that are silent.
+    pub(super) silent: Mutex<Vec<NodeId>>,
     /// Groups hosted.
     pub(super) groups: AtomicU64,
     /// Groups awake.
@@ -139,6 +141,9 @@ impl<M: Machine> Worker<M> {
         let mut neighbours = self.pulse.neighbours.lock();
         neighbours.clear();
         neighbours.extend(self.shard.neighbours());
+        let mut silent = self.pulse.silent.lock();
+        silent.clear();
+        silent.extend(self.shard.silent());
     }
 
     fn run_effects(&mut self, effects: Effects<M::Token>) -> Result<(), EngineError> {
@@ -160,6 +165,10 @@ impl<M: Machine> Worker<M> {
         let answers: Vec<_> = effects.strangers.into_iter().filter_map(gone).collect();
         if !answers.is_empty() {
             self.links.send(answers);
+        }
+        if !effects.truncated.is_empty() {
+            self.counters.log_truncations.add(effects.truncated.len() as u64);
+            self.counters.log_truncated_entries.add(effects.truncated.iter().sum());
         }
         // Somebody waits for what this process proposed; the rest can be applied after the write.
         let (waited_for, rest): (Vec<_>, Vec<_>) = effects

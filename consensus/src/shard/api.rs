@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::gone::{Merged, Stranger};
 use super::members::{Member, MembersRefusal, Reconfigured};
 use crate::engine::WriteBatch;
-use crate::view::GroupView;
+use crate::view::{GroupView, LostQuorum};
 
 /// A group to host: found at start, bootstrapped, or split off.
 #[derive(Clone, Debug)]
@@ -192,6 +192,8 @@ pub struct Committed<T> {
     /// Commands, each with its length in front; empty for the entry a new leader starts with. For a
     /// change of members the one command that came with it.
     pub data: Bytes,
+    /// True for an entry of raft's own kind for a change of members: only such a one may change them.
+    pub changes_members: bool,
     /// Where this replica proposed it: one token for each command, in order. Otherwise empty.
     pub tokens: Vec<T>,
 }
@@ -223,6 +225,9 @@ pub enum Refusal {
         /// Which bound.
         reason: &'static str,
     },
+    /// No majority of the voters' processes can be heard: nothing is committed until one is back.
+    #[error("{} of {} voters are silent: the quorum is lost", .0.silent.len(), .0.voters)]
+    NoQuorum(LostQuorum),
     /// The command is larger than a log entry may be.
     #[error("a command of {bytes} bytes does not fit into a log entry")]
     TooLarge {
@@ -316,6 +321,8 @@ pub struct Effects<T> {
     pub strangers: Vec<Stranger>,
     /// Groups that are gone, as others say.
     pub merged: Vec<Merged>,
+    /// Of each log that was truncated, how many entries went.
+    pub truncated: Vec<u64>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
     pub persist: Option<Persist>,
 }
@@ -333,6 +340,7 @@ impl<T> Default for Effects<T> {
             leaders: Vec::new(),
             strangers: Vec::new(),
             merged: Vec::new(),
+            truncated: Vec::new(),
             persist: None,
         }
     }
@@ -351,6 +359,7 @@ impl<T> Effects<T> {
             && self.leaders.is_empty()
             && self.strangers.is_empty()
             && self.merged.is_empty()
+            && self.truncated.is_empty()
             && self.persist.is_none()
     }
 }

@@ -20,6 +20,9 @@ impl<T> Shard<T> {
             // The group may be about to split off here, or to go and come again.
             let from_peer = PeerId(envelope.from_peer);
             let parking = self.parked.park(id, from, envelope, now);
+            // While it is found out what the peer is, the sender must hear that this process is
+            // alive: a group may sleep without a peer that is taken for silent.
+            self.nodes.meet(from, now);
             self.pending.discards.extend(parking.discard);
             if parking.ask {
                 self.pending.strangers.push(Stranger { group: id, peer, from, from_peer });

@@ -26,9 +26,10 @@ pub use api::{
 };
 pub use gone::{Merged, Stranger};
 pub use members::{
-    MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of, is_joint,
+    MAX_BEHIND, MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of,
+    is_joint,
 };
-pub use options::RaftOptions;
+pub use options::{RaftOptions, Terms};
 use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
@@ -250,6 +251,11 @@ impl<T> Shard<T> {
     /// Processes that share a group with this shard: those to send beats to.
     pub fn neighbours(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.neighbours()
+    }
+
+    /// Those of them that are not heard.
+    pub fn silent(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.neighbours().filter(|node| self.nodes.is_silent(*node))
     }
 
     /// Groups hosted, and how many of them are awake.

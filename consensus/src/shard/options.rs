@@ -75,7 +75,57 @@ impl Default for RaftOptions {
     }
 }
 
+/// Milliseconds, or ticks, beyond which no knob of time makes sense.
+const LONGEST: u64 = 3_600_000;
+
+/// What makes reads under a lease safe: while a leader may read without asking, nobody whose answer
+/// it counted votes for another one. It holds between any two processes, or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// See [`RaftOptions::lease_ms`].
+    pub lease_ms: u64,
+    /// See [`RaftOptions::vote_promise_ms`].
+    pub vote_promise_ms: u64,
+}
+
+impl Terms {
+    /// Whether the promise outlasts the lease, with half of it to spare for clocks that differ in
+    /// rate.
+    fn is_safe(self) -> bool {
+        self.vote_promise_ms.saturating_mul(2) >= self.lease_ms.saturating_mul(3)
+    }
+
+    /// Whether leaders on one process may count on peers on the other, both ways. `theirs` has
+    /// zeros where an older version does not say: that had the defaults, or nobody can know.
+    ///
+    /// # Errors
+    /// What to change.
+    pub fn agree(self, theirs: Terms) -> Result<(), String> {
+        let default = RaftOptions::default().terms();
+        let or = |said: u64, default: u64| if said == 0 { default } else { said };
+        let theirs = Terms {
+            lease_ms: or(theirs.lease_ms, default.lease_ms),
+            vote_promise_ms: or(theirs.vote_promise_ms, default.vote_promise_ms),
+        };
+        let ours_for_them = Terms { lease_ms: theirs.lease_ms, ..self };
+        let theirs_for_us = Terms { lease_ms: self.lease_ms, ..theirs };
+        if ours_for_them.is_safe() && theirs_for_us.is_safe() {
+            return Ok(());
+        }
+        Err(format!(
+            "raft.lease_ms and raft.vote_promise_ms are {} and {} here, {} and {} at the caller: \
+             reads could be stale; set them alike on all processes, and to raise them, raise \
+             vote_promise_ms everywhere first",
+            self.lease_ms, self.vote_promise_ms, theirs.lease_ms, theirs.vote_promise_ms
+        ))
+    }
+}
+
 impl RaftOptions {
+    /// What other processes must know of these options.
+    pub fn terms(&self) -> Terms {
+        Terms { lease_ms: self.lease_ms, vote_promise_ms: self.vote_promise_ms }
+    }
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
     }
@@ -94,6 +144,17 @@ impl RaftOptions {
     /// # Errors
     /// One sentence that says which knob to change.
     pub fn validate(&self) -> Result<(), String> {
+        let longest = [
+            ("tick_ms", self.tick_ms),
+            ("lease_ms", self.lease_ms),
+            ("vote_promise_ms", self.vote_promise_ms),
+            ("node_silence_ms", self.node_silence_ms),
+            ("request_timeout_ms", self.request_timeout_ms),
+            ("election_ticks", self.election_ticks as u64),
+        ];
+        if let Some((name, value)) = longest.iter().find(|(_, value)| *value > LONGEST) {
+            return Err(format!("{name} is {value}; set it to {LONGEST} (an hour) or less"));
+        }
         if self.tick_ms == 0 || self.heartbeat_ticks == 0 || self.max_inflight == 0 {
             return Err("tick_ms, heartbeat_ticks and max_inflight must be at least 1".into());
         }
@@ -109,7 +170,7 @@ impl RaftOptions {
                 self.max_uncommitted_bytes, self.max_append_bytes
             ));
         }
-        if self.vote_promise_ms * 2 < self.lease_ms * 3 {
+        if !self.terms().is_safe() {
             return Err(format!(
                 "vote_promise_ms ({}) must be at least half as long again as lease_ms ({})",
                 self.vote_promise_ms, self.lease_ms
@@ -122,5 +183,24 @@ impl RaftOptions {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_lease_is_only_counted_on_where_everybody_promises_longer() {
+        let terms = |lease_ms, vote_promise_ms| Terms { lease_ms, vote_promise_ms };
+        let ours = RaftOptions::default().terms();
+        assert_eq!(ours.agree(ours), Ok(()));
+        assert_eq!(ours.agree(terms(200, 900)), Ok(()));
+        assert_eq!(ours.agree(terms(0, 0)), Ok(()), "an older version");
+        let words = ours.agree(terms(100, 300)).unwrap_err();
+        assert!(words.contains("vote_promise_ms") && words.contains("300"), "they vote too soon");
+        assert!(ours.agree(terms(600, 900)).is_err(), "we vote too soon for their lease");
     }
 }

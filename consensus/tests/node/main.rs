@@ -123,11 +123,15 @@ async fn strangers_are_refused_with_a_reason() {
         to_node: 1,
         incarnation: 9,
         plane: Plane::Control.into(),
+        lease_ms: 400,
+        vote_promise_ms: 600,
     };
     let cases = [
         (Hello { cluster_id: 8, ..good }, "belongs to cluster 7, the caller to cluster 8"),
         (Hello { protocol: 2, ..good }, "newer than ours"),
         (Hello { to_node: 3, ..good }, "stale address"),
+        (Hello { vote_promise_ms: 500, ..good }, "reads could be stale"),
+        (Hello { lease_ms: 500, ..good }, "400 and 600 here, 500 and 600 at the caller"),
         (Hello { from_node: 1, ..good }, "two processes use the id"),
     ];
     let address = format!("http://{}", cluster.address(1));

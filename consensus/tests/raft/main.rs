@@ -24,6 +24,7 @@ scripts!(
     a_committed_change_is_not_forgotten,
     a_destroyed_group_answers,
     a_leader_is_lost_in_a_joint_configuration,
+    a_lost_quorum_is_told,
     a_pair_is_promoted,
     a_process_is_back_before_the_group_sleeps,
     a_removal_is_finished_after_a_crash,

@@ -42,6 +42,10 @@ impl Cluster {
             None => lines.push("settled".to_owned()),
         }
         lines.extend(view.silent_since().map(|since| format!("its leader is {}", ago(since))));
+        lines.extend(view.lost_quorum().map(|lost| {
+            let silent: Vec<String> = lost.silent.iter().map(ToString::to_string).collect();
+            format!("no quorum of {}: {} are silent", lost.voters, silent.join(", "))
+        }));
         self.said.extend(lines);
     }
 

@@ -32,6 +32,7 @@ pub mod members;
 pub mod merge;
 pub mod operators;
 pub mod oracle;
+pub mod partition;
 pub mod policy;
 pub mod record;
 pub mod report;

@@ -49,6 +49,8 @@ pub struct PeerProgress {
     pub matched: LogIndex,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
+    /// Changes whenever the queue moves in which the snapshot waits for its turn.
+    pub queue: u64,
     /// Since it, or its process, was last heard of.
     pub silent: Duration,
 }
@@ -232,6 +234,19 @@ impl RegionTree {
         self.by_start.insert(info.region.range.start.clone(), id);
         self.by_id.insert(id, Arc::new(info));
         Ok(Offered { routes, evicted })
+    }
+
+    /// Takes in a region that nobody leads, as one of its replicas knows it. Returns false, and
+    /// changes nothing, where anything is known of its id or of its keys: a replica that hears no
+    /// leader may be long out of date.
+    pub fn learn(&mut self, info: RegionInfo) -> bool {
+        let id = info.region.id;
+        if self.by_id.contains_key(&id) || self.overlapping(&info.region.range).next().is_some() {
+            return false;
+        }
+        self.by_start.insert(info.region.range.start.clone(), id);
+        self.by_id.insert(id, Arc::new(info));
+        true
     }
 
     /// The region that holds `key`.

@@ -201,6 +201,9 @@ pub struct ClusterView {
     pub regions: Vec<RegionView>,
     /// Regions that must be left alone: an operator is under way, or one has just failed.
     pub busy: BTreeSet<RegionId>,
+    /// Stores that could not take a replica of a region and are not tried again yet: how often in
+    /// a row, and for how many milliseconds more.
+    pub failed: BTreeMap<(RegionId, StoreId), (u32, u64)>,
     /// Transfers of leadership under way.
     pub transfers: usize,
     /// Moves of replicas under way.
@@ -252,6 +255,7 @@ impl ClusterView {
             tallies: Tallies::default(),
             regions: Vec::with_capacity(sources.tree.len()),
             busy,
+            failed: BTreeMap::new(),
             transfers: 0,
             moves: 0,
             merges: 0,

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::cluster::{Cluster, Session};
 use super::{explain, membership};
 use crate::core::command::{Answer, Command};
-use crate::core::leader::MemberAction;
+use crate::core::leader::{MemberAction, OWN};
 use crate::core::operators::{Goal, Refused, ReplicaRole};
 use crate::core::state::State;
 
@@ -232,16 +232,33 @@ impl admin_server::Admin for AdminService {
             Action::Replace => MemberAction::Replace { with: StoreId(request.with_node_id) },
         };
         let (force, now) = (request.force, clock::now());
-        if request.region_id == 0 {
-            membership::change(&self.0, NodeId(request.node_id), action, force).await?;
-            return Ok(Response::new(wire::ChangeMemberResponse { operator_id: 0 }));
+        let node = NodeId(request.node_id);
+        if request.preview {
+            let standing = membership::standing(&self.0);
+            let partners = self.0.read(|session, state| {
+                let leader = &session.leader;
+                match region {
+                    OWN => leader.own_partners(state, &standing, node, action, force, now),
+                    region => {
+                        let along = leader.go_along(state, (region, store), action, force, now);
+                        along.map(|stores| stores.into_iter().map(NodeId::from).collect())
+                    }
+                }
+            });
+            let partners = partners.await?.map_err(Status::from)?;
+            let partner_ids = partners.iter().map(|partner| partner.0).collect();
+            return Ok(Response::new(wire::ChangeMemberResponse { operator_id: 0, partner_ids }));
+        }
+        if region == OWN {
+            membership::change(&self.0, node, action, force).await?;
+            return Ok(Response::new(wire::ChangeMemberResponse::default()));
         }
         let operator_id = self
             .begin(|session, state| {
                 session.leader.change_member(state, region, store, action, force, now)
             })
             .await?;
-        Ok(Response::new(wire::ChangeMemberResponse { operator_id }))
+        Ok(Response::new(wire::ChangeMemberResponse { operator_id, partner_ids: Vec::new() }))
     }
 
     async fn change_replica(

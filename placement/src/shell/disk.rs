@@ -1,7 +1,8 @@
 //! What a member keeps beside the replicated state, and how it opens its folder.
 //!
 //! In the engine's meta column family: `identity` (which member of which group, written once; by
-//! one that joins twice: before it asks for its id, and with it),
+//! one that joins twice: before it asks for its id, and with it), `folders` (the data folders that the
+//! group was founded with; before that: this one),
 //! `applied` (how far the state machine is, in one batch with what it applied) and, while a
 //! received snapshot replaces the data, `installing`. An installation that a crash interrupted is
 //! finished at the next start: the staged file outlives the crash, and only then is removed.
@@ -19,6 +20,7 @@ use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{LogIndex, NodeId, Term};
 
+use super::founding::Folders;
 use crate::core::command::Member;
 use crate::core::state::State;
 use crate::error::PlacementError;
@@ -31,6 +33,7 @@ const FOUNDING: u32 = 1;
 const JOINED: u32 = 2;
 
 const IDENTITY: &[u8] = b"identity";
+const FOLDERS: &[u8] = b"folders";
 const APPLIED: &[u8] = b"applied";
 const INSTALLING: &[u8] = b"installing";
 
@@ -94,7 +97,7 @@ pub(crate) fn open(
         Some(known) => known.first,
         None => {
             must_be_empty(engine.as_ref(), folder)?;
-            begin(engine.as_ref(), id, group)?;
+            begin(engine.as_ref(), id, group, &Folders::new())?;
             group.to_vec()
         }
     };
@@ -165,6 +168,7 @@ pub(crate) fn begin_joining(
 ) -> Result<(), PlacementError> {
     must_be_empty(engine, folder)?;
     let mut batch = WriteBatch::new();
+    batch.delete(Cf::Meta, FOLDERS);
     put_joined(NodeId(0), joined, &[], &mut batch);
     Ok(engine.write_synced(batch)?)
 }
@@ -216,15 +220,63 @@ fn must_be_empty(engine: &dyn Engine, folder: &Path) -> Result<(), PlacementErro
 fn is_empty(engine: &dyn Engine) -> Result<bool, EngineError> {
     let mut empty = true;
     for cf in Cf::ALL {
-        engine.scan(cf, b"", b"", Direction::Forward, &mut |_, _| {
-            empty = false;
-            ControlFlow::Break(())
+        engine.scan(cf, b"", b"", Direction::Forward, &mut |key, _| {
+            // One that only waited for its group to be founded has done nothing yet.
+            let waited = cf == Cf::Meta && key == FOLDERS;
+            empty &= waited;
+            if waited { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
     }
     Ok(empty)
 }
 
-fn begin(engine: &dyn Engine, id: NodeId, group: &[Member]) -> Result<(), EngineError> {
+/// The number of a folder that waits for its group to be founded; drawn and kept at the first call.
+///
+/// # Errors
+/// Something else lives there, or it is damaged.
+pub(crate) fn waiting(engine: &dyn Engine, folder: &Path) -> Result<u64, PlacementError> {
+    must_be_empty(engine, folder)?;
+    if let Some(number) = folders(engine, folder)?.values().next() {
+        return Ok(*number);
+    }
+    let number = rand::random::<u64>().max(1);
+    let mut batch = WriteBatch::new();
+    // It is not known yet as whom it is founded: 0 stands for that.
+    put_folders(&Folders::from([(NodeId(0), number)]), &mut batch);
+    engine.write_synced(batch)?;
+    Ok(number)
+}
+
+/// The folders that the group was founded with; none where that was not kept.
+///
+/// # Errors
+/// The record is damaged.
+pub(crate) fn folders(engine: &dyn Engine, folder: &Path) -> Result<Folders, PlacementError> {
+    let shown = folder.display().to_string();
+    let Some(bytes) = engine.get(Cf::Meta, FOLDERS)? else { return Ok(Folders::new()) };
+    let known: wire::FoundingFolders = decode(&shown, "the list of founding folders", &bytes)?;
+    Ok(known.folders.iter().map(|one| (NodeId(one.member_id), one.number)).collect())
+}
+
+fn put_folders(folders: &Folders, batch: &mut WriteBatch) {
+    let one = |(member, number): (&NodeId, &u64)| wire::FoundingFolder {
+        member_id: member.0,
+        number: *number,
+    };
+    let folders = wire::FoundingFolders { folders: folders.iter().map(one).collect() };
+    batch.put(Cf::Meta, FOLDERS, folders.encode_to_vec());
+}
+
+/// Begins the folder of a founding member, in a group that is founded with these `folders`.
+///
+/// # Errors
+/// The engine failed.
+pub(crate) fn begin(
+    engine: &dyn Engine,
+    id: NodeId,
+    group: &[Member],
+    folders: &Folders,
+) -> Result<(), EngineError> {
     let identity = wire::Identity {
         format: FOUNDING,
         member_id: id.0,
@@ -234,6 +286,7 @@ fn begin(engine: &dyn Engine, id: NodeId, group: &[Member]) -> Result<(), Engine
     let (index, term) = (LogIndex(INITIAL_INDEX), Term(INITIAL_INDEX));
     let mut batch = WriteBatch::new();
     batch.put(Cf::Meta, IDENTITY, identity.encode_to_vec());
+    put_folders(folders, &mut batch);
     put_applied(&Applied { index, term, members: group.to_vec() }, &mut batch);
     engine.write_synced(batch)
 }

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use super::cluster::Cluster;
 use super::joining::{self, Asked};
+use super::stalls::Stalls;
 use crate::core::command::{Answer, Command, JoiningMember, Member};
 use crate::core::leader::{MemberAction, OWN, Other, OwnStep, Standing};
 use crate::core::operators::Refused;
@@ -57,9 +58,11 @@ pub(crate) fn standing(cluster: &Cluster) -> Standing {
 pub(crate) async fn drive(cluster: &Arc<Cluster>, term: Term) {
     let mut beat = interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stalls = Stalls::default();
     loop {
         beat.tick().await;
         let (standing, now) = (standing(cluster), clock::now());
+        cluster.roster.set_stalled(stalls.look(&standing, now));
         let step = cluster
             .with_session(term, |session, state| session.leader.advance_own(state, &standing, now));
         let (what, refused) = match step.flatten() {

@@ -12,9 +12,9 @@ mod convert;
 mod disk;
 mod duties;
 mod explain;
+mod founding;
 mod health;
 mod joining;
-mod listener;
 mod machine;
 mod membership;
 mod metrics;
@@ -23,6 +23,8 @@ mod pages;
 mod pd;
 mod raft;
 mod roster;
+mod server;
+mod stalls;
 mod start;
 mod status;
 
@@ -33,29 +35,23 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use quorate_consensus::engine::{Engine, RocksEngine};
+use quorate_consensus::node::listen::{self, Bounds, Incoming};
 use quorate_consensus::node::{Node, NodeOptions, SnapshotOptions};
 use quorate_consensus::shard::{NewGroup, RaftOptions};
 use quorate_consensus::view::GroupView;
 use quorate_proto::PeerId;
-use quorate_proto::limits::MAX_FRAME_BYTES;
-use quorate_proto::wire::health::health_server::HealthServer;
-use quorate_proto::wire::pdpb::pd_server::PdServer;
-use quorate_proto::wire::placement::admin_server::AdminServer;
-use quorate_proto::wire::placement::placement_server::PlacementServer;
 use tokio::sync::watch;
 
-use crate::config::PlacementConfig;
+use crate::config::{OPEN_FILES, PlacementConfig};
 use crate::core::command::Member;
 use crate::core::state::State;
 use crate::error::PlacementError;
 use cluster::Cluster;
+use founding::{FoundingService, Sockets};
 use machine::{GROUP, StateMachine, Token};
 use raft::Listener;
 use roster::Roster;
 use start::Start;
-
-/// How often connections are asked whether somebody is still there, and how long that may take.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
 
 /// Runs a placement member until `shutdown` resolves, then hands over, drains and returns.
 ///
@@ -79,19 +75,26 @@ fn start(config: PlacementConfig, shutdown: Boxed<()>) -> Boxed<Result<(), Place
 
 async fn member(config: PlacementConfig, mut shutdown: Boxed<()>) -> Result<(), PlacementError> {
     config.check().map_err(PlacementError::Config)?;
-    let (socket, bound) = listener::bind("listen", &config.listen)?;
-    let status_socket = match config.status_address.as_str() {
+    listen::reserve_descriptors(config.limits.connections, OPEN_FILES)
+        .map_err(PlacementError::Config)?;
+    let (serving, bound) = listen::bind("listen", &config.listen)?;
+    let pages = match config.status_address.as_str() {
         "" => None,
-        address => Some(listener::bind("status_address", address)?.0),
+        address => Some(listen::bind("status_address", address)?.0),
     };
+    let sockets = Sockets { serving, pages };
     let engine: Arc<dyn Engine> =
         Arc::new(RocksEngine::open(&config.data, &config.engine.options())?);
     let start = tokio::select! {
-        start = start::start(&config, &engine, bound) => start?,
-        // Still waiting for an answer to its wish to join.
+        start = start::start(&config, &engine, bound, &sockets) => start?,
+        // Still waiting for an answer to its wish to join, or for the others to found the group.
         () = &mut shutdown => return Ok(()),
     };
-    let Start { me, applied, state, fingerprint, told, data_id } = start;
+    let Start { me, applied, state, fingerprint, told, data_id, folders } = start;
+    let Sockets { serving, pages: status_socket } = sockets;
+    let incoming = Incoming::new(serving, Bounds::serving(config.limits.connections))
+        .map_err(|error| PlacementError::System { what: "watch the listen address", error })?;
+    let answers = FoundingService::founded(me.id, fingerprint, &folders);
     check_initial_stores(&config, &state)?;
 
     let state = Arc::new(RwLock::new(state));
@@ -151,21 +154,28 @@ async fn member(config: PlacementConfig, mut shutdown: Boxed<()>) -> Result<(), 
     let pages = tokio::spawn(async move {
         match status_socket {
             Some(socket) => {
-                if let Err(error) = pages::serve(socket, pages).await {
+                if let Err(error) = pages::serve(socket, pages, std::future::pending()).await {
                     tracing::error!(%error, "the status pages are gone; the member goes on");
                 }
             }
             None => std::future::pending().await,
         }
     });
-    let ended = serve(&config, &cluster, &node, (socket, data_id), shutdown).await;
+    let server = server::router(&config, &cluster, answers)
+        .add_service(node.peer_service())
+        .serve_with_incoming_shutdown(incoming, server::told_to_stop(&cluster));
+    let ended = serve(&config, &cluster, &node, (server, data_id), shutdown).await;
     for task in [duties, pages] {
         task.abort();
         // Ends with the news that it was aborted.
         let _ = task.await;
     }
-    let stopped = tokio::task::spawn_blocking(move || node.shutdown()).await;
-    stopped.map_err(|error| PlacementError::Node(error.to_string()))?;
+    let stopped = tokio::task::spawn_blocking(move || node.shutdown());
+    match tokio::time::timeout(Duration::from_secs(config.shutdown_secs) / 2, stopped).await {
+        Ok(stopped) => stopped.map_err(|error| PlacementError::Node(error.to_string()))?,
+        // What was acknowledged is durable; the process ends under it.
+        Err(_) => tracing::warn!("the raft worker did not stop within shutdown_secs"),
+    }
     // What was acknowledged is synced already; this spares the next start a replay.
     engine.sync()?;
     ended
@@ -176,32 +186,9 @@ async fn serve(
     config: &PlacementConfig,
     cluster: &Arc<Cluster>,
     node: &Arc<Node<Token>>,
-    (socket, data_id): (std::net::TcpListener, u64),
+    (server, data_id): (impl Future<Output = Result<(), tonic::transport::Error>>, u64),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), PlacementError> {
-    let incoming = listener::Incoming::new(socket, config.limits.connections)
-        .map_err(|error| PlacementError::System { what: "watch the listen address", error })?;
-    let pd = PdServer::new(pd::PdService(Arc::clone(cluster)));
-    let placement = PlacementServer::new(admin::PlacementService(Arc::clone(cluster)))
-        .max_decoding_message_size(MAX_FRAME_BYTES)
-        .max_encoding_message_size(MAX_FRAME_BYTES);
-    let admin = AdminServer::new(control::AdminService(Arc::clone(cluster)))
-        .max_encoding_message_size(MAX_FRAME_BYTES);
-    let mut stopping = cluster.stopping.subscribe();
-    let server = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(config.limits.streams_per_connection)
-        .add_service(pd)
-        .add_service(placement)
-        .add_service(admin)
-        .add_service(HealthServer::new(health::HealthService(Arc::clone(cluster))))
-        .add_service(node.peer_service())
-        .serve_with_incoming_shutdown(incoming, async move {
-            // The sender lives as long as the cluster, which outlives the server.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        });
     let mut server = std::pin::pin!(server);
     tokio::select! {
         ended = &mut server => {
@@ -218,7 +205,8 @@ async fn serve(
         }
         () = shutdown => {}
     }
-    let limit = Duration::from_secs(config.shutdown_secs);
+    // The other half is kept for the raft worker.
+    let limit = Duration::from_secs(config.shutdown_secs) / 2;
     let hand_over = async {
         let voters = cluster.roster.list().iter().filter(|member| member.votes()).count();
         if cluster.view.is_leader() && voters > 1 {

@@ -1,5 +1,7 @@
 //! The HTTP side of a member: `/health`, `/ready` and `/metrics`.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,6 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use quorate_consensus::engine::Engine;
 use quorate_consensus::node::clock;
+use quorate_consensus::node::listen::{Bounds, Connection, Incoming};
 use quorate_consensus::time::Instant;
 use serde_json::{Value, json};
 
@@ -25,18 +28,38 @@ pub(crate) struct Pages {
     pub(crate) engine: Arc<dyn Engine>,
 }
 
-/// Serves the pages until the future is dropped.
+/// Serves the pages until `stop` resolves, or the future is dropped.
 ///
 /// # Errors
 /// The runtime cannot watch the socket.
-pub(crate) async fn serve(listener: std::net::TcpListener, pages: Pages) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+pub(crate) async fn serve(
+    listener: std::net::TcpListener,
+    pages: Pages,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = Listener(Incoming::new(listener, Bounds::pages())?);
     let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(pages);
-    axum::serve(listener, router).await
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+/// Bounded, and closed where nobody speaks.
+struct Listener(Incoming);
+
+impl axum::serve::Listener for Listener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        self.0.next().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
 }
 
 async fn health(State(pages): State<Pages>) -> Response {
@@ -106,6 +129,9 @@ impl Pages {
             page.insert("regions".to_owned(), counts.regions.into());
             page.insert("under_replicated".to_owned(), counts.under_replicated.into());
             page.insert("leaderless".to_owned(), counts.leaderless.into());
+            page.insert("unreported".to_owned(), counts.unreported.into());
+            page.insert("reported_stores".to_owned(), counts.reported_stores.into());
+            page.insert("reporting_stores".to_owned(), counts.reporting_stores.into());
             page.insert("store_states".to_owned(), Value::Object(states));
             page.insert("operators".to_owned(), operators.into());
         }
@@ -116,6 +142,13 @@ impl Pages {
         let cluster = &self.cluster;
         if *cluster.stopping.borrow() {
             return Err("stopping".to_owned());
+        }
+        if cluster.raft().is_err() {
+            return Err(
+                "the first start of a placement group waits for all of its members; later \
+                        a majority is enough"
+                    .to_owned(),
+            );
         }
         if cluster.known_leader().is_none() {
             return Err("no placement leader is known; a majority of the members must be up".into());
@@ -137,6 +170,7 @@ impl Pages {
         metrics.regions.set(gauge(counts.regions));
         metrics.under_replicated.set(gauge(counts.under_replicated));
         metrics.leaderless.set(gauge(counts.leaderless));
+        metrics.unreported.set(gauge(counts.unreported));
         metrics.without_quorum.set(gauge(leader.without_quorum() as u64));
         // One that is 0 is shown, so that an alert on it does not wait for its first.
         for name in StoreState::NAMES {
@@ -171,6 +205,7 @@ impl Pages {
             let state = cluster.state.read();
             metrics.stores.set(gauge(state.stores().len() as u64));
             metrics.regions.set(gauge(state.saved_regions().len() as u64));
+            metrics.count_events(state.events());
             metrics.events.set(gauge(state.events().last()));
         }
         let now = clock::now();

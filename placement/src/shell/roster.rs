@@ -4,6 +4,8 @@
 //! before its first snapshot, except those that it was told of when it asked: they are only used
 //! to find them.
 
+use std::collections::BTreeSet;
+
 use parking_lot::RwLock;
 use quorate_consensus::node::Addresses;
 use quorate_proto::NodeId;
@@ -16,6 +18,8 @@ pub(crate) struct Roster {
     members: RwLock<Vec<Member>>,
     /// Those that were told of.
     told: Vec<Member>,
+    /// Those that lag and do not move, as seen by the leader that this member is.
+    stalled: RwLock<BTreeSet<NodeId>>,
     /// Set once this member was taken out of the group.
     left: watch::Sender<bool>,
 }
@@ -23,7 +27,8 @@ pub(crate) struct Roster {
 impl Roster {
     /// The members as applied, and those that this process was told of.
     pub(crate) fn new(members: Vec<Member>, told: Vec<Member>) -> Self {
-        Self { members: RwLock::new(members), told, left: watch::Sender::new(false) }
+        let (members, stalled) = (RwLock::new(members), RwLock::default());
+        Self { members, told, stalled, left: watch::Sender::new(false) }
     }
 
     /// Those who are in the group; before the first snapshot, those that were told of.
@@ -41,6 +46,16 @@ impl Roster {
     /// The members from now on.
     pub(crate) fn set(&self, members: Vec<Member>) {
         *self.members.write() = members;
+    }
+
+    /// Those that lag and do not move, from now on.
+    pub(crate) fn set_stalled(&self, stalled: BTreeSet<NodeId>) {
+        *self.stalled.write() = stalled;
+    }
+
+    /// Whether that one does not move.
+    pub(crate) fn is_stalled(&self, id: NodeId) -> bool {
+        self.stalled.read().contains(&id)
     }
 
     /// This member was taken out.

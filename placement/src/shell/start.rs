@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quorate_consensus::engine::Engine;
+use quorate_consensus::node::listen;
 use quorate_proto::wire::placement::JoinPlacementRequest;
 use quorate_proto::{NodeId, Role};
 
 use super::disk::{self, Applied, Identity, Joined, Opened};
+use super::founding::{self, Folders, Sockets};
 use super::joining;
 use crate::config::PlacementConfig;
 use crate::core::command::Member;
@@ -30,9 +32,12 @@ pub(crate) struct Start {
     pub(crate) told: Vec<Member>,
     /// Of its folder; 0 of a founding member.
     pub(crate) data_id: u64,
+    /// The folders that its group was founded with, where that is known.
+    pub(crate) folders: Folders,
 }
 
-/// Finds out; joins where that is wanted, for as long as it takes.
+/// Finds out; joins where that is wanted, or waits for the others at the first start of a group,
+/// for as long as it takes.
 ///
 /// # Errors
 /// The folder is another member's, damaged, or not what the settings say; the group refuses.
@@ -40,6 +45,7 @@ pub(crate) async fn start(
     config: &PlacementConfig,
     engine: &Arc<dyn Engine>,
     bound: SocketAddr,
+    sockets: &Sockets,
 ) -> Result<Start, PlacementError> {
     let known = disk::identity(engine.as_ref(), &config.data)?;
     match known {
@@ -59,12 +65,19 @@ pub(crate) async fn start(
                 data_id: rand::random::<u64>().max(1),
                 fingerprint: 0,
                 name: config.name.clone(),
-                address: advertised(config, bound)?,
+                address: listen::advertised(&config.advertise, bound)?,
             };
             disk::begin_joining(engine.as_ref(), &config.data, &joined)?;
             join(config, engine, joined).await
         }
-        Some(Identity { joined: None, .. }) | None => founding(config, engine, bound),
+        Some(Identity { joined: None, .. }) => founding_member(config, engine, bound),
+        None => {
+            let group = group_of(config, engine.as_ref(), bound)?;
+            if group.len() > 1 {
+                founding::found(config, engine, &group, sockets).await?;
+            }
+            founding_member(config, engine, bound)
+        }
     }
 }
 
@@ -122,7 +135,8 @@ fn joined_before(
         None => return Err(left(config, member)),
     };
     let Joined { data_id, fingerprint, .. } = joined;
-    Ok(Start { me, applied, state, fingerprint, told, data_id })
+    let folders = Folders::new();
+    Ok(Start { me, applied, state, fingerprint, told, data_id, folders })
 }
 
 fn check_joined(
@@ -137,32 +151,37 @@ fn check_joined(
         let (found, configured) = (member.0, config.id);
         return Err(PlacementError::OtherMember { folder, found, configured });
     }
-    let now = advertised(config, bound)?;
+    let now = listen::advertised(&config.advertise, bound)?;
     if now != joined.address {
         return Err(PlacementError::AddressMoved { joined: joined.address.clone(), now });
     }
     Ok(())
 }
 
-fn founding(
+fn founding_member(
     config: &PlacementConfig,
     engine: &Arc<dyn Engine>,
     bound: SocketAddr,
 ) -> Result<Start, PlacementError> {
     let id = NodeId(config.id);
-    let group = group_of(config, engine.as_ref(), &bound.to_string())?;
+    let group = group_of(config, engine.as_ref(), bound)?;
     let Opened { applied, state, first } = disk::open(engine, &config.data, id, &group)?;
     let me = applied.members.iter().find(|member| member.id == id).cloned();
     let me = me.ok_or_else(|| left(config, id))?;
+    if !config.advertise.is_empty() && config.advertise != me.address {
+        let (joined, now) = (me.address, config.advertise.clone());
+        return Err(PlacementError::AddressMoved { joined, now });
+    }
     let fingerprint = disk::fingerprint(&first);
-    Ok(Start { me, applied, state, fingerprint, told: Vec::new(), data_id: 0 })
+    let folders = disk::folders(engine.as_ref(), &config.data)?;
+    Ok(Start { me, applied, state, fingerprint, told: Vec::new(), data_id: 0, folders })
 }
 
 /// The group that a founding member belongs to: as configured, as first started, or itself alone.
 fn group_of(
     config: &PlacementConfig,
     engine: &dyn Engine,
-    bound: &str,
+    bound: SocketAddr,
 ) -> Result<Vec<Member>, PlacementError> {
     let configured = config.group().map_err(PlacementError::Config)?;
     if !configured.is_empty() {
@@ -174,26 +193,9 @@ fn group_of(
     Ok(vec![Member {
         id: NodeId(config.id),
         name: config.effective_name(),
-        address: bound.to_owned(),
+        address: listen::advertised(&config.advertise, bound)?,
         role: Role::Voter,
     }])
-}
-
-/// The address that the others are told.
-fn advertised(config: &PlacementConfig, bound: SocketAddr) -> Result<String, PlacementError> {
-    if !config.advertise.is_empty() {
-        return Ok(config.advertise.clone());
-    }
-    if bound.ip().is_unspecified() {
-        return Err(PlacementError::BadAddress {
-            what: "listen",
-            address: bound.to_string(),
-            reason: "it means every address of this machine, which others cannot dial; set \
-                     advertise to HOST:PORT"
-                .to_owned(),
-        });
-    }
-    Ok(bound.to_string())
 }
 
 fn left(config: &PlacementConfig, member: NodeId) -> PlacementError {

@@ -45,6 +45,9 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<wire::StatusResponse, St
                 regions: counts.regions,
                 under_replicated: counts.under_replicated,
                 leaderless: counts.leaderless,
+                unreported: counts.unreported,
+                reported_stores: counts.reported_stores,
+                reporting_stores: counts.reporting_stores,
                 replicas: about.map_or(0, |about| about.replicas),
                 operators: u32::try_from(leader.operators().iter().count()).unwrap_or(u32::MAX),
                 missing_stores: state.missing_stores(),
@@ -67,12 +70,13 @@ async fn member_status(cluster: &Cluster, member: &Member) -> wire::MemberStatus
         address: member.address.clone(),
         leader,
         learner: !member.votes(),
-        healthy: leader || is_healthy(&member.address).await,
+        healthy: leader
+            || (!cluster.roster.is_stalled(member.id) && is_healthy(&member.address).await),
     }
 }
 
 /// Asks a member whether it is well.
-async fn is_healthy(address: &str) -> bool {
+pub(super) async fn is_healthy(address: &str) -> bool {
     let ask = async {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
         let channel = endpoint.connect_timeout(PATIENCE).connect().await.ok()?;

@@ -114,6 +114,9 @@ pub fn report(store: u64, full: bool, regions: Vec<RegionInfo>) -> Report {
         full,
         sequence: 1,
         refusals: Vec::new(),
+        unled: Vec::new(),
+        hosted: Vec::new(),
+        unheard: Vec::new(),
     }
 }
 

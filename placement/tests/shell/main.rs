@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod clients;
+mod founding;
 mod group;
 mod grow;
 mod merges;

@@ -55,8 +55,11 @@ async fn a_merge_on_request_is_followed_until_it_is_done() {
     assert!(busy.message().contains("is busy with operator"), "{busy}");
     assert!(matches!(store.obey().await, wire::order::Step::PrepareMerge(_)));
     let explain = wire::ExplainRegionRequest { region_id: right };
-    let said = admin.explain_region(explain).await.unwrap().into_inner();
-    assert_eq!(said.state, format!("stopped, to be taken in by r{left}"));
+    let stopped = format!("stopped, to be taken in by r{left}");
+    eventually("the region is known to be stopped", async || {
+        admin.explain_region(explain).await.unwrap().into_inner().state == stopped
+    })
+    .await;
     assert!(matches!(store.obey().await, wire::order::Step::CommitMerge(_)));
     eventually("the operator has ended", async || {
         let told = admin.operators(ask).await.unwrap().into_inner().operators;

@@ -77,6 +77,11 @@ impl Member {
         tokio::time::timeout(PATIENCE, self.running).await.unwrap().unwrap().unwrap();
     }
 
+    /// How it ends by itself.
+    pub async fn ended(self) -> Result<(), PlacementError> {
+        self.running.await.unwrap()
+    }
+
     pub fn pd(&self) -> PdClient<Channel> {
         PdClient::new(channel(&self.address))
     }

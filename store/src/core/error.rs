@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorate_consensus::view::LostQuorum;
 use quorate_proto::wire::{errorpb, metapb};
 use quorate_proto::{Peer, PeerId, Region, RegionId, StoreId, key};
 use thiserror::Error;
@@ -53,6 +54,20 @@ pub enum RegionError {
         region: RegionId,
         /// Who leads it, where known.
         leader: Option<Peer>,
+    },
+    /// No majority of the voters can be heard: nothing is written until one more is back.
+    #[error(
+        "{region} has lost its quorum: {} of its {voters} voters are silent ({}); start those \
+         stores again, or wait until one is back; stale reads go on",
+        silent.len(), stores(silent)
+    )]
+    NoQuorum {
+        /// The region.
+        region: RegionId,
+        /// How many voters there are.
+        voters: usize,
+        /// The stores of those that are silent.
+        silent: Vec<StoreId>,
     },
     /// The client saw a term that is long past.
     #[error("the term of the request is long past: send it again")]
@@ -138,7 +153,20 @@ fn hint(leader: &Option<Peer>) -> String {
     }
 }
 
+fn stores(stores: &[StoreId]) -> String {
+    stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// How long another client than ours waits before it asks a region without a quorum again.
+const NO_QUORUM_BACKOFF_MS: u64 = 1_000;
+
 impl RegionError {
+    /// The refusal of a region that has lost its quorum.
+    pub fn no_quorum(region: RegionId, lost: &LostQuorum) -> Self {
+        let silent = lost.silent.iter().copied().map(StoreId::from).collect();
+        Self::NoQuorum { region, voters: lost.voters, silent }
+    }
+
     /// As TiKV's clients read it. What they show to their user without a retry goes as
     /// `raft_entry_too_large`, since nothing else is both shown and not retried by all of them.
     pub fn to_wire(&self) -> errorpb::Error {
@@ -179,6 +207,16 @@ impl RegionError {
                 error.not_leader = Some(errorpb::NotLeader {
                     region_id: region.0,
                     leader: leader.map(metapb::Peer::from),
+                });
+            }
+            RegionError::NoQuorum { region, silent, .. } => {
+                error.server_is_busy = Some(errorpb::ServerIsBusy {
+                    reason: error.message.clone(),
+                    backoff_ms: NO_QUORUM_BACKOFF_MS,
+                });
+                error.no_quorum = Some(errorpb::NoQuorum {
+                    region_id: region.0,
+                    silent_store_ids: silent.iter().map(|store| store.0).collect(),
                 });
             }
             RegionError::StaleCommand => error.stale_command = Some(errorpb::StaleCommand {}),

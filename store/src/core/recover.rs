@@ -149,6 +149,7 @@ impl Applier {
                     | EngineError::Newer { .. }
                     | EngineError::LostWrites { .. }
                     | EngineError::Closed
+                    | EngineError::Incomplete
                     | EngineError::Unordered { .. }
                     | EngineError::BadStaged { .. }) => error,
                 })?;

@@ -1,7 +1,8 @@
 //! The stream to placement: reports up, orders down, for as long as the process lives.
 //!
 //! A report goes out at a steady pace with what changed, and at once for a region that was split,
-//! changed its replicas or is led from here now, and for an order that was refused ([`Nudge`]). When the stream breaks, because placement has another
+//! changed its replicas or is led from here now, for one that placement does not know, and for an
+//! order that was refused ([`Nudge`]). When the stream breaks, because placement has another
 //! leader or cannot be reached, a new one begins with everything. Serving goes on meanwhile.
 
 use std::collections::BTreeSet;
@@ -10,25 +11,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use prost::Message;
 use quorate_client::PlacementClient;
 use quorate_consensus::node::clock;
 use quorate_proto::RegionId;
+use quorate_proto::limits::MAX_FRAME_BYTES;
 use quorate_proto::wire::placement::{OrderRefusal, RegionReport, StoreOrders, StoreReport};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::sample::{Sample, Sampler};
 use super::{Joiner, Orders, Patience};
-use crate::core::{Directory, LocalRegion, Reporter};
+use crate::core::{Directory, LocalRegion, Regions, Reporter, add_snapshots, unled};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::pages::count;
 use crate::placement_time::PlacementTime;
-use crate::process;
+use crate::process::cpu_us;
 
-/// Most regions in one message.
+/// Most regions in one message, and most bytes of them: keys may be long, and placement takes no
+/// message beyond [`MAX_FRAME_BYTES`], which leaves room for all else.
 const REGIONS_A_MESSAGE: usize = 4_096;
+const BYTES_A_MESSAGE: usize = MAX_FRAME_BYTES / 2;
 /// Messages that may wait for the network; with more, the stream counts as stuck.
 const OUTBOX: usize = 64;
 /// How long placement may take to open the stream, or to answer on it.
@@ -41,6 +47,9 @@ const GATHERING: Duration = Duration::from_millis(20);
 /// Refusals kept for the next report; beyond, placement finds out by its deadlines.
 const REFUSALS: usize = 1_024;
 
+/// Most stores named that are not heard.
+const UNHEARD: usize = 64;
+
 /// What placement should hear of at once.
 #[derive(Debug, Default)]
 pub(crate) struct Nudge {
@@ -51,7 +60,8 @@ pub(crate) struct Nudge {
 }
 
 impl Nudge {
-    /// This region was split, changed its replicas, or is led from here now. Never blocks for long.
+    /// This region was split, changed its replicas, or is led from here now; or placement does not
+    /// know it. Never blocks for long.
     pub(crate) fn add(&self, region: RegionId) {
         let first = {
             let mut regions = self.regions.lock();
@@ -93,11 +103,31 @@ impl Nudge {
     }
 }
 
-/// The region is stopped for a merge, is led from here, and not all of its replicas are known to have its log.
+/// The region is stopped for a merge, is led from here, and not all of its replicas are known to have
+/// its log.
 fn waits_for_everybody(local: &LocalRegion) -> bool {
     let view = local.view();
     let waits = |frozen| view.is_leader() && view.everywhere() < frozen;
     local.merging().is_some_and(|(_, merging)| waits(merging.frozen))
+}
+
+/// One stream's way out.
+struct Outbox<'a> {
+    outbox: mpsc::Sender<StoreReport>,
+    sample: &'a watch::Receiver<Sample>,
+    /// Of the last report.
+    sequence: u64,
+}
+
+/// How many of the reports fit into one message; at least one, where there is one.
+fn fitting(reports: &[RegionReport]) -> usize {
+    let mut bytes = 0;
+    let fits = reports.iter().take(REGIONS_A_MESSAGE).take_while(|report| {
+        // With its tag and its length.
+        bytes += report.encoded_len() + 8;
+        bytes <= BYTES_A_MESSAGE
+    });
+    fits.count().max(1).min(reports.len())
 }
 
 /// What the stream needs.
@@ -116,7 +146,17 @@ pub(crate) struct Heartbeats {
 impl Heartbeats {
     /// Keeps a stream to placement. Ends only where placement refuses this store, or the engine
     /// failed; then `fatal` knows.
-    pub(crate) async fn run(mut self, client: PlacementClient) {
+    pub(crate) async fn run(self, client: PlacementClient) {
+        let sampler = Sampler::new(Arc::clone(&self.joiner.engine), self.joiner.folder.clone());
+        sampler.take().await;
+        let sample = sampler.last();
+        tokio::select! {
+            () = self.keep_stream(client, sample) => {}
+            () = sampler.run() => {}
+        }
+    }
+
+    async fn keep_stream(mut self, client: PlacementClient, sample: watch::Receiver<Sample>) {
         let mut patience = Patience::new();
         let mut reporter = Reporter::new();
         loop {
@@ -127,7 +167,7 @@ impl Heartbeats {
             }
             reporter.restart();
             let opened = Instant::now();
-            let why = self.stream(&client, &mut reporter).await;
+            let why = self.stream(&client, &mut reporter, &sample).await;
             self.metrics.report_streams_lost.fetch_add(1, Ordering::Relaxed);
             if opened.elapsed() > SILENCE {
                 patience.reset();
@@ -137,11 +177,16 @@ impl Heartbeats {
     }
 
     /// Runs one stream to its end; returns why it ended.
-    async fn stream(&self, client: &PlacementClient, reporter: &mut Reporter) -> String {
+    async fn stream(
+        &self,
+        client: &PlacementClient,
+        reporter: &mut Reporter,
+        sample: &watch::Receiver<Sample>,
+    ) -> String {
         let (outbox, reports) = mpsc::channel(OUTBOX);
-        let mut sequence = 0;
+        let mut outbox = Outbox { outbox, sample, sequence: 0 };
         // The first report goes ahead of the answer to the call.
-        if let Err(why) = self.report(&outbox, reporter, &mut sequence) {
+        if let Err(why) = self.report(&mut outbox, reporter) {
             return why;
         }
         let call = client.heartbeat(ReceiverStream::new(reports));
@@ -161,7 +206,7 @@ impl Heartbeats {
                 message = orders.message() => match message {
                     Ok(Some(orders)) => {
                         heard = Instant::now();
-                        self.obey(orders).await;
+                        self.obey(orders, client.known_members()).await;
                         Ok(())
                     }
                     Ok(None) => return "placement closed it".to_owned(),
@@ -174,13 +219,13 @@ impl Heartbeats {
                 () = sleep_until(due.unwrap_or(next)), if due.is_some() => {
                     due = None;
                     next = tokio::time::Instant::now() + GATHERING;
-                    self.report_some(&outbox, reporter, &mut sequence)
+                    self.report_some(&mut outbox, reporter)
                 }
                 _ = tick.tick() => {
                     if heard.elapsed() > SILENCE.max(self.interval * 5) {
                         return format!("nothing heard for {:?}", heard.elapsed());
                     }
-                    self.report(&outbox, reporter, &mut sequence)
+                    self.report(&mut outbox, reporter)
                 }
             };
             if let Err(why) = sent {
@@ -190,34 +235,26 @@ impl Heartbeats {
     }
 
     /// Everything that changed, in as many messages as it takes; at least one.
-    fn report(
-        &self,
-        outbox: &mpsc::Sender<StoreReport>,
-        reporter: &mut Reporter,
-        sequence: &mut u64,
-    ) -> Result<(), String> {
-        let regions = reporter.report(&self.directory, clock::now());
-        let mut full = regions.full;
-        let mut rest = regions.reports;
+    fn report(&self, outbox: &mut Outbox<'_>, reporter: &mut Reporter) -> Result<(), String> {
+        self.send_all(outbox, reporter.report(&self.directory, clock::now()))
+    }
+
+    /// In as many messages as it takes; at least one.
+    fn send_all(&self, outbox: &mut Outbox<'_>, mut regions: Regions) -> Result<(), String> {
         loop {
-            let more = rest.split_off(rest.len().min(REGIONS_A_MESSAGE));
-            self.send(outbox, rest, full, sequence)?;
+            let more = regions.reports.split_off(fitting(&regions.reports));
+            self.send(outbox, regions)?;
             if more.is_empty() {
                 return Ok(());
             }
-            (rest, full) = (more, false);
+            regions = Regions { reports: more, ..Regions::default() };
         }
     }
 
     /// The regions that were nudged.
-    fn report_some(
-        &self,
-        outbox: &mpsc::Sender<StoreReport>,
-        reporter: &mut Reporter,
-        sequence: &mut u64,
-    ) -> Result<(), String> {
+    fn report_some(&self, outbox: &mut Outbox<'_>, reporter: &mut Reporter) -> Result<(), String> {
         let now = clock::now();
-        let mut reports: Vec<RegionReport> = Vec::new();
+        let mut regions = Regions::default();
         for local in self.nudge.take().into_iter().filter_map(|id| self.directory.get(id)) {
             if waits_for_everybody(&local) {
                 // Placement should hear at once when the last replica is there.
@@ -226,63 +263,68 @@ impl Heartbeats {
                     continue;
                 }
             }
-            reports.extend(reporter.report_one(&local, now));
+            regions.reports.extend(reporter.report_one(&local, now));
+            regions.unled.extend(unled(&local));
         }
         let refused = !self.nudge.refusals.lock().is_empty();
-        if reports.is_empty() && !refused && !self.nudge.is_stopping() {
+        let is_empty = regions == Regions::default();
+        if is_empty && !refused && !self.nudge.is_stopping() {
             return Ok(());
         }
-        self.send(outbox, reports, false, sequence)
+        self.send_all(outbox, regions)
     }
 
-    fn send(
-        &self,
-        outbox: &mpsc::Sender<StoreReport>,
-        regions: Vec<RegionReport>,
-        full: bool,
-        sequence: &mut u64,
-    ) -> Result<(), String> {
-        *sequence += 1;
+    fn send(&self, outbox: &mut Outbox<'_>, regions: Regions) -> Result<(), String> {
+        outbox.sequence += 1;
+        let sequence = outbox.sequence;
+        let Regions { mut reports, full, unled, hosted } = regions;
         let (region_count, leader_count, _) = count(&self.directory);
-        let disk = process::disk(&self.joiner.folder).unwrap_or_default();
-        let stats = self.joiner.engine.stats();
+        let Sample { disk, used } = *outbox.sample.borrow();
         let snapshots = self.orders.raft.snapshots();
+        add_snapshots(&mut reports, &snapshots);
         let on_their_way = |sending| {
             snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
         };
+        let unheard = self.orders.raft.unheard().into_iter().map(|node| node.0);
+        let (log_truncations, log_truncated_entries) = self.orders.raft.truncated();
         let report = StoreReport {
             cluster_id: self.identity.cluster_id,
             store_id: self.identity.store.0,
             incarnation: self.joiner.incarnation,
             capacity_bytes: disk.capacity,
             available_bytes: disk.available,
-            used_bytes: stats.sst_bytes + stats.wal_bytes,
+            used_bytes: used,
             region_count: region_count as u32,
             leader_count: leader_count as u32,
             operations: self.metrics.operations(),
-            regions,
+            regions: reports,
             full,
-            sequence: *sequence,
+            sequence,
             stopping: self.nudge.is_stopping(),
             snapshots_sending: on_their_way(true),
             snapshots_receiving: on_their_way(false),
-            cpu_us: process::cpu_us(),
+            unheard_store_ids: unheard.take(UNHEARD).collect(),
+            log_truncations,
+            log_truncated_entries,
+            cpu_us: cpu_us(),
             refusals: self.nudge.refusals(),
+            unled,
+            hosted,
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
-        self.time.ask(*sequence, clock::now());
-        outbox.try_send(report).map_err(|_| "placement does not take reports".to_owned())
+        self.time.ask(sequence, clock::now());
+        outbox.outbox.try_send(report).map_err(|_| "placement does not take reports".to_owned())
     }
 
     /// Takes over what placement says and carries out its orders.
-    async fn obey(&self, orders: StoreOrders) {
+    async fn obey(&self, orders: StoreOrders, members: Vec<String>) {
         if orders.time_ms > 0 {
             self.time.learn(orders.sequence, orders.time_ms, clock::now());
         }
-        if !orders.stores.is_empty() {
-            let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
-            let learned = tokio::task::spawn_blocking(move || book.learn(stores)).await;
-            if let Ok(Err(error)) = learned {
+        let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
+        if !stores.is_empty() || members != book.placement() {
+            let learn = move || book.learn(stores).and_then(|()| book.learn_placement(members));
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(learn).await {
                 self.fatal.engine(&error);
             }
         }
@@ -291,3 +333,7 @@ impl Heartbeats {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

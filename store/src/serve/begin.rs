@@ -1,6 +1,7 @@
 //! The first step of every request: checked, and answered, or made ready for the log.
 //!
-//! In the network thread, so everything here is quick: a scan for many pairs is only prepared.
+//! In the network thread, so everything here is quick: a scan for many pairs is only prepared, and
+//! one that meets too much that is deleted is given up, to be read elsewhere.
 
 use bytes::Bytes;
 use quorate_consensus::time::Instant;
@@ -13,7 +14,7 @@ use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Respo
 use super::Serving;
 use super::read::{Attempt, Finished, Read, What};
 use crate::core::command::{self, CommandError, Stamp};
-use crate::core::{Admitted, RegionError, Scan};
+use crate::core::{Admitted, Effort, RegionError, Scan};
 use crate::kind::Kind;
 
 /// What the first step came to.
@@ -163,9 +164,10 @@ impl Serving {
         if self.is_large(&read) {
             return Begun::Elsewhere(Box::new(read));
         }
-        match self.attempt(&read, now) {
+        match self.attempt(&read, now, Effort::Brief) {
             Attempt::Finished(finished) => Begun::Finished(Some(kind), finished),
             Attempt::NeedsIndex => Begun::Index(Box::new(read)),
+            Attempt::TooLong => Begun::Elsewhere(Box::new(read)),
         }
     }
 }

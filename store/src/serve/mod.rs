@@ -108,7 +108,7 @@ impl Serving {
             reads: ReadPath::new(Arc::clone(&directory), engine),
             directory,
             raft,
-            budget: Budget::new(limits.requests, limits.write_bytes),
+            budget: Budget::new(limits.requests, limits.write_bytes, limits.answer_bytes),
             metrics,
             time,
             fatal,
@@ -167,7 +167,10 @@ impl Serving {
                     let took = finished.at.map(|at| at.since(since));
                     self.metrics.ended(kind, finished.outcome, took);
                 }
-                return finished.response;
+                return match kind {
+                    Some(kind) => self.charge(kind, finished).response,
+                    None => finished.response,
+                };
             }
             // A call always asks for something.
             Begun::Nothing => return Response::Empty(Default::default()),
@@ -184,7 +187,8 @@ impl Serving {
             }
             Begun::Elsewhere(read) => {
                 let (kind, region) = (read.kind(), read.region());
-                self.wait(kind, region, 0, |token| self.read_elsewhere(read, false, token)).await
+                self.wait(kind, region, 0, |token| self.read_elsewhere(read, false, token, None))
+                    .await
             }
         };
         let (kind, finished) = finished;
@@ -209,11 +213,11 @@ impl Serving {
         send(token);
         let mut verdict = until(deadline, answer).await;
         if let Verdict::Ready(read) = verdict {
-            if !self.is_large(&read) {
-                return (kind, self.read_at_index(&read));
+            if let Some(finished) = self.read_briefly_at_index(&read) {
+                return (kind, self.charge(kind, finished));
             }
             let (token, answer) = Token::for_call(self.budget.take(0));
-            self.read_elsewhere(read, true, token);
+            self.read_elsewhere(read, true, token, None);
             verdict = until(deadline, answer).await;
         }
         (kind, self.conclude(kind, region, verdict))
@@ -250,6 +254,7 @@ impl Serving {
                 RegionError::NotLeader { region, leader }
             }
             Refusal::NoGroup => RegionError::RegionNotFound(region),
+            Refusal::NoQuorum(lost) => RegionError::no_quorum(region, &lost),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
             // No client asks for it.
@@ -283,4 +288,8 @@ fn undetermined(region: RegionId) -> errorpb::Error {
 }
 
 #[cfg(test)]
+mod brief_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unread_tests;

@@ -5,18 +5,31 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_consensus::engine::EngineError;
 use quorate_consensus::node::clock;
+use quorate_consensus::shard::Refusal;
 use quorate_consensus::time::Instant;
 use quorate_proto::RegionId;
 use quorate_proto::wire::kvrpcpb::{Context, KvPair};
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
 
+use tokio::sync::Semaphore;
+
 use super::token::{Token, Verdict};
 use super::{Serving, reply, undetermined};
+use crate::budget::Room;
 use crate::core::command;
-use crate::core::{Pass, ReadAdmission, ReadError, RegionError, Scan, StaleClock, Unconfirmed};
+use crate::core::{
+    Effort, Pass, ReadAdmission, ReadError, RegionError, Scan, StaleClock, Unconfirmed,
+};
 use crate::kind::Kind;
 use crate::metrics::Outcome;
+
+/// Answers of calls are counted from this many bytes on.
+const CHARGED: usize = 16 << 10;
+/// Why there is no room for an answer.
+const UNREAD_WORDS: &str = "answers to other clients fill this store's memory for them";
+const UNREAD: Refusal = Refusal::Busy { reason: UNREAD_WORDS };
 
 /// A read that could not be answered at once.
 #[derive(Debug)]
@@ -105,9 +118,10 @@ impl Finished {
             | RegionError::NotLeader { .. }
             | RegionError::DataIsNotReady { .. }
             | RegionError::StaleCommand => Outcome::Rerouted,
-            RegionError::Busy(_) | RegionError::ReadNotReady(_) | RegionError::Merging(_) => {
-                Outcome::Busy
-            }
+            RegionError::Busy(_)
+            | RegionError::NoQuorum { .. }
+            | RegionError::ReadNotReady(_)
+            | RegionError::Merging(_) => Outcome::Busy,
             RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
@@ -132,6 +146,8 @@ pub(super) enum Attempt {
     Finished(Finished),
     /// No lease: a read index is needed.
     NeedsIndex,
+    /// Too much for this thread.
+    TooLong,
 }
 
 impl Serving {
@@ -141,27 +157,29 @@ impl Serving {
     }
 
     /// Reads under the lease, if there is one at `now`.
-    pub(super) fn attempt(&self, read: &Read, now: Instant) -> Attempt {
+    pub(super) fn attempt(&self, read: &Read, now: Instant, effort: Effort) -> Attempt {
         match self.reads.admit(&read.context, now) {
             Ok(ReadAdmission::Lease(pass)) => {
                 if pass.renew() {
                     self.raft.renew_lease(pass.region());
                 }
-                match self.look(read, &pass) {
+                match self.look(read, &pass, effort) {
                     Attempt::NeedsIndex if read.context.stale_read => {
-                        self.stale(read, clock::now())
+                        self.stale(read, clock::now(), effort)
                     }
                     attempt => attempt,
                 }
             }
-            Ok(ReadAdmission::NeedsIndex(_)) if read.context.stale_read => self.stale(read, now),
+            Ok(ReadAdmission::NeedsIndex(_)) if read.context.stale_read => {
+                self.stale(read, now, effort)
+            }
             Ok(ReadAdmission::NeedsIndex(_)) => Attempt::NeedsIndex,
             Err(error) => Attempt::Finished(Finished::region_error(read.kind, &error)),
         }
     }
 
     /// Reads what this replica has, if that is fresh enough.
-    fn stale(&self, read: &Read, now: Instant) -> Attempt {
+    fn stale(&self, read: &Read, now: Instant, effort: Effort) -> Attempt {
         let bound = match read.context.stale_ms {
             0 => self.limits.stale_read_ms,
             asked => asked,
@@ -173,7 +191,7 @@ impl Serving {
         match self.reads.admit_stale(&read.context, bound, &clock) {
             Ok(pass) => {
                 self.metrics.stale_reads.fetch_add(1, Ordering::Relaxed);
-                self.look(read, &pass)
+                self.look(read, &pass, effort)
             }
             Err(error) => {
                 if let RegionError::DataIsNotReady { .. } = &error {
@@ -186,42 +204,105 @@ impl Serving {
 
     /// Reads after the state machine has reached the read index.
     pub(super) fn read_at_index(&self, read: &Read) -> Finished {
-        let attempt = match self.reads.admit_at_index(&read.context) {
-            Ok(pass) => self.look(read, &pass),
-            Err(error) => Attempt::Finished(Finished::region_error(read.kind, &error)),
-        };
-        match attempt {
+        match self.look_at_index(read, Effort::Whole) {
             Attempt::Finished(finished) => finished,
-            // A pass that was given for an index does not lapse with a lease.
-            Attempt::NeedsIndex => {
+            // A pass that was given for an index does not lapse with a lease, and the read takes
+            // its time.
+            Attempt::NeedsIndex | Attempt::TooLong => {
                 Finished::region_error(read.kind, &RegionError::ReadNotReady(read.region()))
             }
         }
     }
 
-    /// Reads on a blocking thread; the token brings the answer.
-    pub(super) fn read_elsewhere(self: &Arc<Self>, read: Box<Read>, at_index: bool, token: Token) {
-        let serving = Arc::clone(self);
-        self.blocking.spawn_blocking(move || {
-            let attempt = match at_index {
-                true => Attempt::Finished(serving.read_at_index(&read)),
-                false => serving.attempt(&read, clock::now()),
-            };
-            match attempt {
-                Attempt::Finished(finished) => token.answer(Verdict::Read(Box::new(finished))),
-                Attempt::NeedsIndex => serving.read_index(read.region(), token.with_read(read)),
+    /// [`Serving::read_at_index`] in the network thread; `None` where that would take too long.
+    pub(super) fn read_briefly_at_index(&self, read: &Read) -> Option<Finished> {
+        if self.is_large(read) {
+            return None;
+        }
+        match self.look_at_index(read, Effort::Brief) {
+            Attempt::Finished(finished) => Some(finished),
+            Attempt::NeedsIndex | Attempt::TooLong => None,
+        }
+    }
+
+    fn look_at_index(&self, read: &Read, effort: Effort) -> Attempt {
+        match self.reads.admit_at_index(&read.context) {
+            Ok(pass) => self.look(read, &pass, effort),
+            Err(error) => Attempt::Finished(Finished::region_error(read.kind, &error)),
+        }
+    }
+
+    /// Reads on a blocking thread, once there is room for the answer; the token brings it. `line`
+    /// bounds what one stream may have of those.
+    pub(super) fn read_elsewhere(
+        self: &Arc<Self>,
+        read: Box<Read>,
+        at_index: bool,
+        token: Token,
+        line: Option<&Arc<Semaphore>>,
+    ) {
+        if let Some(room) = self.budget.try_room(line) {
+            return self.read_into(room, read, at_index, token);
+        }
+        let (serving, line) = (Arc::clone(self), line.cloned());
+        self.blocking.spawn(async move {
+            // Half of the request's time: the refusal says more than the deadline would.
+            let patience = serving.request_timeout / 2;
+            match tokio::time::timeout(patience, serving.budget.room(line)).await {
+                Ok(Some(room)) => serving.read_into(room, read, at_index, token),
+                Ok(None) | Err(_) => token.answer(Verdict::Refused(UNREAD)),
             }
         });
     }
 
-    fn look(&self, read: &Read, pass: &Pass) -> Attempt {
+    fn read_into(self: &Arc<Self>, room: Room, read: Box<Read>, at_index: bool, token: Token) {
+        let serving = Arc::clone(self);
+        self.blocking.spawn_blocking(move || {
+            let attempt = match at_index {
+                true => Attempt::Finished(serving.read_at_index(&read)),
+                false => serving.attempt(&read, clock::now(), Effort::Whole),
+            };
+            match attempt {
+                Attempt::Finished(mut finished) => {
+                    reply::hold(&mut finished.response, room);
+                    token.answer(Verdict::Read(Box::new(finished)));
+                }
+                // Room for the answer is taken again when it can be read.
+                Attempt::NeedsIndex | Attempt::TooLong => {
+                    serving.read_index(read.region(), token.with_read(read))
+                }
+            }
+        });
+    }
+
+    /// Counts the answer to a call of its own until the transport has it; refuses what does not
+    /// fit. Streams need that only for what is read elsewhere: they are asked for one message at a
+    /// time.
+    pub(super) fn charge(&self, kind: Kind, mut finished: Finished) -> Finished {
+        let bytes = reply::weight(&finished.response);
+        if bytes < CHARGED {
+            return finished;
+        }
+        match self.budget.room_for(bytes) {
+            Some(room) => {
+                reply::hold(&mut finished.response, room);
+                finished
+            }
+            None => Finished::region_error(kind, &RegionError::Busy(UNREAD_WORDS)),
+        }
+    }
+
+    fn look(&self, read: &Read, pass: &Pass, effort: Effort) -> Attempt {
         let pairs = |pairs: Vec<KvPair>| reply::pairs(read.kind, pairs);
         let response = match &read.what {
             What::Get(key) => self.reads.get(pass, key).map(reply::value),
             What::BatchGet(keys) => self.reads.batch_get(pass, keys).map(pairs),
-            What::Scan(scan) => self.reads.scan(pass, scan).map(pairs),
-            What::BatchScan(scans) => self.reads.batch_scan(pass, scans).map(pairs),
+            What::Scan(scan) => self.reads.scan(pass, scan, effort).map(pairs),
+            What::BatchScan(scans) => self.reads.batch_scan(pass, scans, effort).map(pairs),
         };
+        if let Err(ReadError::Engine(EngineError::Incomplete)) = &response {
+            return Attempt::TooLong;
+        }
         let now = clock::now();
         match self.reads.confirm(pass, now) {
             Ok(()) => {}

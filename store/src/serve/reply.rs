@@ -9,6 +9,7 @@ use prost::Message;
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
 use quorate_proto::wire::{errorpb, kvrpcpb};
 
+use crate::budget::Room;
 use crate::kind::Kind;
 
 /// Bytes that an answer takes beside its keys and values; generous.
@@ -116,6 +117,44 @@ fn wire_pairs(
         | Kind::DeleteRange => {
             Response::RawScan(kvrpcpb::RawScanResponse { region_error, kvs: pairs })
         }
+    }
+}
+
+/// Lets the answer's own bytes keep `room`: it is free again when the transport has encoded the
+/// answer, or when nobody wants it any more. An answer without keys and values needs none.
+pub(super) fn hold(response: &mut Response, mut room: Room) {
+    room.shrink(weight(response));
+    let first = match response {
+        Response::RawGet(answer) => Some(&mut answer.value),
+        Response::RawBatchGet(answer) => first_key(&mut answer.pairs),
+        Response::RawScan(answer) => first_key(&mut answer.kvs),
+        Response::RawBatchScan(answer) => first_key(&mut answer.kvs),
+        Response::RawPut(_)
+        | Response::RawBatchPut(_)
+        | Response::RawDelete(_)
+        | Response::RawBatchDelete(_)
+        | Response::RawDeleteRange(_)
+        | Response::Empty(_) => None,
+    };
+    if let Some(bytes) = first {
+        let data = std::mem::take(bytes);
+        *bytes = Bytes::from_owner(Held { data, _room: room });
+    }
+}
+
+fn first_key(pairs: &mut [kvrpcpb::KvPair]) -> Option<&mut Bytes> {
+    pairs.first_mut().map(|pair| &mut pair.key)
+}
+
+/// Bytes of an answer, with the room for all of it.
+struct Held {
+    data: Bytes,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
     }
 }
 

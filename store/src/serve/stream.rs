@@ -9,7 +9,9 @@
 //!
 //! Bounds: while too much is under way ([`Budget`](crate::budget::Budget)) the stream is not read,
 //! which the client feels through HTTP/2 flow control; a message out takes at most
-//! [`SOFT_BYTES`] plus one answer, and never more than clients decode.
+//! [`SOFT_BYTES`] plus one answer, and never more than clients decode; of the large answers that
+//! are read elsewhere, a stream has [`LARGE_ANSWERS`] at a time, so that a client that does not read
+//! cannot pile them up.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -26,9 +28,11 @@ use quorate_proto::wire::tikvpb::batch_commands_request::Request;
 use quorate_proto::wire::tikvpb::batch_commands_response::Response as WireResponse;
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
 use quorate_proto::wire::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::begin::Begun;
+use super::read::Finished;
 use super::reply;
 use super::slots::{Slots, Waiting};
 use super::token::{Inbox, Place, Token, Verdict};
@@ -38,6 +42,9 @@ use super::{Ending, Serving};
 const SOFT_BYTES: usize = 256 * 1024;
 /// Answers after which a message is sent before more is done.
 const SOFT_ANSWERS: usize = 1_024;
+
+/// Large answers that one stream may have at a time, being read or not yet sent.
+pub(super) const LARGE_ANSWERS: usize = 4;
 
 /// How long a client must be quiet for its stream to end while the store stops.
 const LINGER: Duration = Duration::from_millis(100);
@@ -54,6 +61,8 @@ pub(crate) struct BatchStream {
     slots: Slots,
     inbox: Arc<Inbox>,
     verdicts: VecDeque<(Place, Verdict)>,
+    /// Places for large answers of this stream.
+    line: Arc<Semaphore>,
     /// Answers that did not fit into the last message: no more than there are slots.
     spilled: VecDeque<(u64, Response)>,
     deadline: Pin<Box<tokio::time::Sleep>>,
@@ -80,6 +89,7 @@ impl BatchStream {
             slots: Slots::default(),
             inbox,
             verdicts: VecDeque::new(),
+            line: Arc::new(Semaphore::new(LARGE_ANSWERS)),
             spilled: VecDeque::new(),
             deadline: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
@@ -96,21 +106,25 @@ impl BatchStream {
             let Some((place, verdict)) = self.verdicts.pop_front() else { return };
             let Some(waiting) = self.slots.remove(place) else { continue };
             match verdict {
-                Verdict::Ready(read) if self.serving.is_large(&read) => {
-                    let token = self.park(waiting);
-                    self.serving.read_elsewhere(read, true, token);
+                Verdict::Ready(read) => match self.serving.read_briefly_at_index(&read) {
+                    Some(finished) => self.finish(waiting, finished, out),
+                    None => {
+                        let token = self.park(waiting);
+                        self.serving.read_elsewhere(read, true, token, Some(&self.line));
+                    }
+                },
+                verdict => {
+                    let finished = self.serving.conclude(waiting.kind, waiting.region, verdict);
+                    self.finish(waiting, finished, out);
                 }
-                verdict => self.conclude(waiting, verdict, out),
             }
         }
     }
 
-    fn conclude(&mut self, waiting: Waiting, verdict: Verdict, out: &mut Outgoing) {
-        let Waiting { request_id, kind, region, since } = waiting;
-        let finished = self.serving.conclude(kind, region, verdict);
-        let took = clock::now().since(since);
-        self.serving.metrics.ended(kind, finished.outcome, Some(took));
-        self.put(out, request_id, finished.response);
+    fn finish(&mut self, waiting: Waiting, finished: Finished, out: &mut Outgoing) {
+        let took = clock::now().since(waiting.since);
+        self.serving.metrics.ended(waiting.kind, finished.outcome, Some(took));
+        self.put(out, waiting.request_id, finished.response);
     }
 
     /// Adds an answer, or keeps it for the next message where it does not fit.
@@ -166,7 +180,7 @@ impl BatchStream {
             }
             Begun::Elsewhere(read) => {
                 let token = self.park(waiting(read.kind(), read.region()));
-                self.serving.read_elsewhere(read, false, token);
+                self.serving.read_elsewhere(read, false, token, Some(&self.line));
             }
         }
     }

@@ -45,6 +45,7 @@ fn task(id: u64, log: &[Bytes], from: usize) -> ApplyTask<u64> {
         term: Term(6),
         data: data.clone(),
         tokens: vec![index],
+        changes_members: false,
     };
     let entries = (6u64..).zip(log).skip(from).map(entry).collect();
     ApplyTask { group: RegionId(id), entries }

@@ -9,7 +9,7 @@ use quorate_proto::wire::kvrpcpb::{Context, KeyRange, KvPair, RawBatchScanReques
 use quorate_proto::{PeerId, RegionId, Term};
 use quorate_store::core::command::put_all;
 use quorate_store::core::{
-    Pass, ReadAdmission, ReadError, ReadPath, RegionError, Scan, Unconfirmed,
+    Effort, Pass, ReadAdmission, ReadError, ReadPath, RegionError, Scan, Unconfirmed,
 };
 
 use super::world::{World, child, context, peer, region, stamp};
@@ -184,7 +184,7 @@ fn reverse(start: &str, end: &str, limit: u32) -> Scan {
 
 fn scan(world: &World, id: u64, scan: &Scan) -> Result<Vec<String>, RegionError> {
     let pass = lease(world, id);
-    match reads(world).scan(&pass, scan) {
+    match reads(world).scan(&pass, scan, Effort::Whole) {
         Ok(pairs) => Ok(shown(&pairs)),
         Err(ReadError::Region(error)) => Err(error),
         Err(ReadError::Engine(error)) => panic!("{error}"),
@@ -271,19 +271,21 @@ fn a_batch_of_scans_reads_one_behind_the_other() {
     let each_limit = 2;
     let request = RawBatchScanRequest { ranges, each_limit, ..RawBatchScanRequest::default() };
     let scans = Scan::batch(&request);
-    let pairs = reads(&world).batch_scan(&lease(&world, 1), &scans).unwrap();
+    let pairs = reads(&world).batch_scan(&lease(&world, 1), &scans, Effort::Whole).unwrap();
     assert_eq!(shown(&pairs), ["c=ccc", "d=ddd", "a=aaa", "b=bbb", "c=ccc"]);
     // A range that starts behind is no end.
     let ranges = vec![range("c", ""), range("a", "b")];
     let request = RawBatchScanRequest { ranges, each_limit, ..RawBatchScanRequest::default() };
-    let pairs = reads(&world).batch_scan(&lease(&world, 1), &Scan::batch(&request)).unwrap();
+    let pairs =
+        reads(&world).batch_scan(&lease(&world, 1), &Scan::batch(&request), Effort::Whole).unwrap();
     assert_eq!(shown(&pairs), ["c=ccc", "d=ddd", "a=aaa"]);
     let ranges = vec![range("d", ""), range("b", "")];
     let mut request = RawBatchScanRequest { ranges, each_limit: 9, ..request };
     request.reverse = true;
-    let pairs = reads(&world).batch_scan(&lease(&world, 1), &Scan::batch(&request)).unwrap();
+    let pairs =
+        reads(&world).batch_scan(&lease(&world, 1), &Scan::batch(&request), Effort::Whole).unwrap();
     assert_eq!(shown(&pairs), ["c=ccc", "b=bbb", "a=aaa"]);
     let many = vec![forward("a", "b", 1); 10_241];
-    let refused = refusal(reads(&world).batch_scan(&lease(&world, 1), &many));
+    let refused = refusal(reads(&world).batch_scan(&lease(&world, 1), &many, Effort::Whole));
     assert!(matches!(refused, RegionError::TooManyItems { .. }));
 }

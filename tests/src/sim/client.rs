@@ -285,6 +285,13 @@ impl Client {
         };
         let id = attempt.region.id;
         match refused {
+            // Another store may hear more, and lead.
+            RegionError::NoQuorum { .. } => {
+                if let Some(route) = self.routes.get_mut(&id) {
+                    route.leader = None;
+                }
+                self.again(25 * MS, cx);
+            }
             RegionError::NotLeader { leader, .. } => {
                 if let Some(route) = self.routes.get_mut(&id) {
                     route.leader = leader.filter(|leader| leader.id != attempt.peer.id);

@@ -68,6 +68,8 @@ pub(crate) struct Knobs {
     pub(crate) planned: bool,
     /// Part of the removed replicas whose store is told.
     pub(crate) destroy_orders: f64,
+    /// A store may be lost for good while a voter elsewhere has no data yet.
+    pub(crate) hollow: bool,
     /// Part of the steps of a read after which its process stands still.
     pub(crate) pause_in_read: f64,
 }
@@ -189,6 +191,7 @@ impl Knobs {
             },
             planned: of("planned").random_bool(0.5),
             destroy_orders: pick(&mut of("destroy orders"), &[0.0, 0.5, 1.0]),
+            hollow: of("hollow").random_bool(0.5),
             pause_in_read: if calm {
                 0.0
             } else {

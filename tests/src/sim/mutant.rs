@@ -58,11 +58,15 @@ pub enum Mutant {
     SourceStaysHosted,
     /// Nobody is told that a region is gone.
     MergedUntold,
+    /// Placement is told of the replicas that a store leads, and of no others.
+    HostedUntold,
+    /// Placement is not told of regions that it does not know.
+    UnknownUntold,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -89,5 +93,7 @@ impl Mutant {
         Mutant::ServedWhileStopped,
         Mutant::SourceStaysHosted,
         Mutant::MergedUntold,
+        Mutant::HostedUntold,
+        Mutant::UnknownUntold,
     ];
 }

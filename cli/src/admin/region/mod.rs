@@ -15,8 +15,8 @@ use quorate_proto::wire::placement::{ChangeReplicaRequest, SplitRegionRequest};
 use quorate_proto::{RegionId, Role, StoreId, key};
 use serde_json::{Value, json};
 
+use super::common::Common;
 use super::id::{region_id, store_id};
-use crate::cluster::find::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::kv::written;
 use crate::output::{self, Format, Table};
@@ -130,15 +130,6 @@ pub(crate) enum RegionCommand {
         #[command(flatten)]
         common: Common,
     },
-}
-
-/// What all of them take.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Common {
-    #[command(flatten)]
-    shape: output::Shape,
-    #[command(flatten)]
-    connection: Connection,
 }
 
 /// Runs the command.

@@ -30,7 +30,8 @@ use crate::core::rule::RuleRole;
 use crate::core::tree::{RegionInfo, RegionTree};
 use crate::core::view::ClusterView;
 
-const BY: &str = "merge-checker";
+/// As people know it.
+pub const NAME: &str = "merge-checker";
 /// Both together hold at most so many times what a source may hold: with the defaults 60 MiB and
 /// 600,000 keys, where regions are split at 96 MiB and 960,000 keys.
 pub const RESULT: u64 = 3;
@@ -81,7 +82,7 @@ pub fn check(around: Surroundings<'_>, source: &RegionInfo) -> Verdict {
 
 /// True for a draft of this checker that moves a replica of the source towards the target.
 pub fn moves_closer(draft: &Draft) -> bool {
-    draft.by == BY && draft.goal.changes_members()
+    draft.by == NAME && draft.goal.changes_members()
 }
 
 /// The better neighbour has the smaller one.
@@ -151,7 +152,7 @@ fn judge(
     if elsewhere {
         let (from, to) = step_closer(around, source, target)?;
         let reason = format!("{into}, which is to take it in, is on {to} and not on {from}");
-        return Ok(Draft { region, epoch, goal: Goal::MoveReplica { from, to }, by: BY, reason });
+        return Ok(Draft { region, epoch, goal: Goal::MoveReplica { from, to }, by: NAME, reason });
     }
     let reason = format!(
         "it has {} KiB and {} keys, {into} has {} KiB",
@@ -160,7 +161,7 @@ fn judge(
         target.stats.bytes / 1024
     );
     let goal = Goal::MergeInto { target: into, start: source.region.range.start.clone() };
-    Ok(Draft { region, epoch, goal, by: BY, reason })
+    Ok(Draft { region, epoch, goal, by: NAME, reason })
 }
 
 fn is_above(load: Load, hot: &HotSettings, part: f64) -> bool {

@@ -176,12 +176,7 @@ pub(crate) fn lifecycle_from_wire(
 }
 
 fn record_to_wire(record: &Record) -> wire::Lifecycle {
-    let number = |node: Option<NodeId>| node.map_or(0, NodeId::get);
-    let (aim, aim_node) = match record.aim {
-        Aim::Vote { replacing } => (wire::LifecycleAim::Vote, number(replacing)),
-        Aim::Learn => (wire::LifecycleAim::Learn, 0),
-        Aim::Leave { replaced_by } => (wire::LifecycleAim::Leave, number(replaced_by)),
-    };
+    let (aim, aim_node) = aim_to_wire(record.aim);
     let (state, ready_ms, deadline_ms) = match record.state {
         State::Joining { deadline_ms } => (wire::LifecycleState::StateJoining, 0, deadline_ms),
         State::Syncing => (wire::LifecycleState::Syncing, 0, 0),
@@ -210,17 +205,37 @@ fn record_to_wire(record: &Record) -> wire::Lifecycle {
         reason: record.reason.clone(),
         operator_id: record.operator,
         seen_conf_ver: record.seen,
+        stale: record.stale,
+        former: record.former.map(|former| {
+            let (aim, node_id) = aim_to_wire(former);
+            wire::FormerAim { aim: aim.into(), node_id }
+        }),
     }
 }
 
-fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
-    let other = (wire.aim_node != 0).then_some(NodeId(wire.aim_node));
+fn aim_to_wire(aim: Aim) -> (wire::LifecycleAim, u64) {
+    let number = |node: Option<NodeId>| node.map_or(0, NodeId::get);
+    match aim {
+        Aim::Vote { replacing } => (wire::LifecycleAim::Vote, number(replacing)),
+        Aim::Learn => (wire::LifecycleAim::Learn, 0),
+        Aim::Leave { replaced_by } => (wire::LifecycleAim::Leave, number(replaced_by)),
+    }
+}
+
+fn aim_from_wire(aim: i32, node: u64) -> Result<Aim, BadCommand> {
+    let other = (node != 0).then_some(NodeId(node));
     let bad = |_| BadCommand::Bound("a lifecycle's aim or state");
-    let aim = match wire::LifecycleAim::try_from(wire.aim).map_err(bad)? {
+    Ok(match wire::LifecycleAim::try_from(aim).map_err(bad)? {
         wire::LifecycleAim::Vote => Aim::Vote { replacing: other },
         wire::LifecycleAim::Learn => Aim::Learn,
         wire::LifecycleAim::Leave => Aim::Leave { replaced_by: other },
-    };
+    })
+}
+
+fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
+    let bad = |_| BadCommand::Bound("a lifecycle's aim or state");
+    let aim = aim_from_wire(wire.aim, wire.aim_node)?;
+    let former = wire.former.map(|former| aim_from_wire(former.aim, former.node_id)).transpose()?;
     let (ready_ms, deadline_ms) = (wire.ready_ms, wire.deadline_ms);
     let state = match wire::LifecycleState::try_from(wire.state).map_err(bad)? {
         wire::LifecycleState::StateJoining => State::Joining { deadline_ms },
@@ -241,6 +256,8 @@ fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
         state,
         since_ms: wire.since_ms,
         joined_ms: wire.joined_ms,
+        former,
+        stale: wire.stale,
         held: wire.held,
         reason: wire.reason,
         operator: wire.operator_id,

@@ -7,14 +7,16 @@
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `look`
-//! describes.
+//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `found` what
+//! nobody here had heard of, `look` describes, `around` tells what changed.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
 //! leader has reached ([`Leader::time_ms`]).
 
 mod advance;
+mod around;
+mod found;
 mod look;
 mod merge;
 mod outcome;
@@ -30,8 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Epoch, PeerId, RegionId, Role, StoreId, Term};
+use quorate_proto::{Epoch, PeerId, RegionId, StoreId, Term};
 
+use super::checker::Checkers;
 use super::command::{Command, SavedRegion};
 use super::events::{News, Severity};
 use super::history::History;
@@ -42,6 +45,7 @@ use super::members::Members;
 use super::merge::ages::Ages;
 use super::operators::{Operators, Order};
 use super::oracle::CEILING_AHEAD_MS;
+use super::partition::Partitions;
 use super::policy::Policy;
 use super::schedule::Schedulers;
 use super::settings::Settings;
@@ -73,7 +77,9 @@ pub struct Leader {
     journal: Journal,
     history: History,
     watch: Watch,
+    partitions: Partitions,
     schedulers: Schedulers,
+    checkers: Checkers,
     loads: Loads,
     ages: Ages,
     limits: Limits,
@@ -81,6 +87,8 @@ pub struct Leader {
     /// What policy and limits were made from.
     settled: Option<(Settings, u32)>,
     unsaved: BTreeSet<RegionId>,
+    /// Regions that others have taken the place of, until the next tick.
+    evicted: BTreeSet<RegionId>,
     /// Regions to be looked at with the next tick.
     touched: BTreeSet<RegionId>,
     /// Replicas whose stores were told to destroy what is left, and the epoch without them.
@@ -112,15 +120,18 @@ impl Leader {
             operators: Operators::new(term, state.operators().values(), now_ms),
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
-            history: History::default(),
-            watch: Watch::default(),
+            history: History::of_former(state),
+            watch: Watch::new(state),
+            partitions: Partitions::default(),
             schedulers: Schedulers::default(),
+            checkers: Checkers::default(),
             loads: Loads::default(),
             ages: Ages::default(),
             limits: Limits::new(LimitRates::default()),
             policy: Arc::new(Policy::of_replicas(3).expect("three is odd")),
             settled: None,
             unsaved: BTreeSet::new(),
+            evicted: BTreeSet::new(),
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
             own_waits: String::new(),
@@ -158,6 +169,10 @@ impl Leader {
     pub fn schedulers(&self) -> &Schedulers {
         &self.schedulers
     }
+    /// The checkers, and what they found.
+    pub fn checkers(&self) -> &Checkers {
+        &self.checkers
+    }
     /// What work the regions make.
     pub fn loads(&self) -> &Loads {
         &self.loads
@@ -186,7 +201,10 @@ impl Leader {
     /// Returns the stores that have orders waiting.
     pub fn tick(&mut self, state: &State, now: Instant) -> BTreeSet<StoreId> {
         let now_ms = self.time_ms(now);
-        self.operators.expire(&self.tree, now_ms);
+        let regions = self.operators.iter().map(|operator| operator.region);
+        let gone: BTreeSet<RegionId> =
+            regions.filter(|region| self.is_gone(state, *region, now)).collect();
+        self.operators.expire(|region| gone.contains(&region), now_ms);
         let mut due = std::mem::take(&mut self.touched);
         let plans = now >= self.next_plan;
         if plans {
@@ -240,32 +258,8 @@ impl Leader {
             // The name is its own.
             let _ = self.schedulers.set_paused(name, paused.contains(name));
         }
+        self.checkers.set_paused(|name| paused.contains(name));
         self.settled = Some((settings.clone(), replicas));
-    }
-
-    /// Tells what changed with stores, leaders and quorums.
-    fn look_around(&mut self, state: &State, now: Instant) {
-        let now_ms = self.time_ms(now);
-        for store in state.stores().values() {
-            let doing = self.stores.state(store, now);
-            let news = self.watch.store(store.id, doing, now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
-        let serving = self.serving(state, now);
-        for info in self.tree.iter() {
-            let is_alive = |peer: &&quorate_proto::Peer| {
-                serving.contains(&peer.store) && !info.down.contains(&peer.id)
-            };
-            let voters = info.region.peers.iter().filter(|peer| match peer.role {
-                Role::Voter | Role::IncomingVoter => true,
-                Role::Learner | Role::DemotingVoter => false,
-            });
-            let alive = voters.clone().filter(is_alive).count();
-            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
-            self.watch.stopped(info.region.id, info.merging.is_some(), now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
     }
 
     fn tell(&mut self, severity: Severity, kind: &str, text: String, region: RegionId, at_ms: u64) {

@@ -97,9 +97,7 @@ fn arrived(role: Option<Role>, record: Option<&Record>, next: &Next) -> Outcome 
             | Next::Nothing
             | Next::Wait(_) => Some(Ok(())),
         },
-        State::StandbyLearner if record.reason.starts_with("no progress") => {
-            Some(Err(record.reason.clone()))
-        }
+        State::StandbyLearner if record.stale => Some(Err(record.reason.clone())),
         State::Pairing { .. } | State::StandbyLearner | State::KeepAsLearner | State::Active => {
             Some(Ok(()))
         }

@@ -26,7 +26,9 @@ impl Leader {
     pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
         let now_ms = self.time_ms(now);
         self.loads.report(&report, now);
-        let Report { incarnation, stats, regions, full, refusals, .. } = report;
+        let Report { incarnation, stats, regions, full, refusals, unled, hosted, unheard, .. } =
+            report;
+        self.partitions.reported(store.id, &unheard, now);
         let mut reported =
             Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
         self.stores.heard(store.id, incarnation, stats, full, now);
@@ -55,6 +57,7 @@ impl Leader {
                         self.history.forget(evicted);
                         self.ages.forget(evicted);
                         self.touched.insert(evicted);
+                        self.evicted.insert(evicted);
                     }
                     if offered.routes {
                         reported.routes = true;
@@ -63,11 +66,8 @@ impl Leader {
                     if let Some(info) = self.tree.get(id) {
                         self.ages.seen(info, now_ms);
                         self.operators.observe(info, now_ms);
-                        let news = info.leader.and_then(|leader| {
-                            self.watch.leader(id, leader.store, info.term, now_ms)
-                        });
-                        if let Some(news) = news {
-                            self.journal.tell(news);
+                        if let Some(leader) = info.leader {
+                            self.watch.leader(id, leader.store, info.term);
                         }
                     }
                     self.touched.insert(id);
@@ -76,6 +76,8 @@ impl Leader {
                 Err(_) => reported.stale += 1,
             }
         }
+        reported.routes |= self.found(store.id, unled, now_ms);
+        self.weed_out(store.id, &hosted);
         for refusal in refusals {
             self.refused(&refusal, store.id, now_ms);
         }

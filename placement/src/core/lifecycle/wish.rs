@@ -135,6 +135,31 @@ pub fn wish(
     Ok(work.records)
 }
 
+/// Who goes, or stops to vote, together with those that the wish names. Nothing is changed.
+///
+/// # Errors
+/// Why the wish cannot be.
+pub fn partners(
+    group: &Group,
+    records: &[Record],
+    wanted: &Wish,
+    limits: &Limits,
+    now_ms: u64,
+) -> Result<Vec<NodeId>, CannotBe> {
+    let named = match wanted {
+        Wish::Remove { node, .. } => vec![*node],
+        Wish::Demote { nodes, .. } => nodes.clone(),
+        // These name everybody.
+        Wish::Add { .. } | Wish::Move { .. } | Wish::Promote { .. } => return Ok(Vec::new()),
+    };
+    let after = wish(group, records, wanted, 0, limits, now_ms)?;
+    let goes = |record: &&Record| {
+        let before = records.iter().find(|before| before.node == record.node);
+        before.map(|before| before.aim) != Some(record.aim) && !named.contains(&record.node)
+    };
+    Ok(after.iter().filter(goes).map(|record| record.node).collect())
+}
+
 struct Work<'a> {
     group: &'a Group,
     records: Vec<Record>,
@@ -312,8 +337,11 @@ impl Work<'_> {
         for node in nodes {
             let member = self.member(*node)?.clone();
             let (now_ms, aim) = (self.now_ms, Aim::Vote { replacing: None });
+            let operator = self.operator;
             match self.record(*node) {
                 Some(record) => {
+                    record.former = Some(record.aim);
+                    record.operator = operator;
                     record.aim = aim;
                     record.held = false;
                     if record.state == State::KeepAsLearner || record.state == State::StandbyLearner
@@ -322,7 +350,11 @@ impl Work<'_> {
                         record.pace.restart(now_ms);
                     }
                 }
-                None => self.put(Record::found(self.group, &member, aim, State::Syncing, now_ms)),
+                None => {
+                    let found = Record::found(self.group, &member, aim, State::Syncing, now_ms);
+                    // Nobody knows what it was for. It is not removed because of that.
+                    self.put(Record { former: Some(Aim::Learn), ..found });
+                }
             }
         }
         Ok(())

@@ -130,6 +130,22 @@ impl Goal {
         !self.changes_members() && self.merges_with().is_none()
     }
 
+    /// True where something is done to a replica on that store.
+    pub fn concerns(&self, store: StoreId) -> bool {
+        match self {
+            Goal::TransferLeader { from, to } | Goal::MoveReplica { from, to } => {
+                [from, to].contains(&&store)
+            }
+            Goal::AddReplica { to, .. } => *to == store,
+            Goal::RemoveReplica { from } => *from == store,
+            Goal::Promote { stores } | Goal::Demote { stores } => stores.contains(&store),
+            Goal::Split { .. }
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => false,
+        }
+    }
+
     /// How long it may take without getting on, in milliseconds.
     pub fn time_ms(&self) -> u64 {
         let time = match self {

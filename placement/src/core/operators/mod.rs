@@ -11,15 +11,17 @@
 //! [`merge`](super::merge), some of whose steps go to the leader of the other region
 //! ([`Operators::direct_to`]).
 //!
-//! Bounded: one operator a region, to which the target of a merge counts too, [`MAX_OPERATORS`] in all; a region whose operator failed is
-//! left alone for [`REST_AFTER_FAILURE`]. The last [`REMEMBERED`] that ended are kept with what
-//! became of them.
+//! Bounded: one operator a region, to which the target of a merge counts too, [`MAX_OPERATORS`] in
+//! all; a region whose operator failed is left alone for [`REST_AFTER_FAILURE`], and the store that
+//! did not get its replica for longer each time. The last [`REMEMBERED`] that ended are kept with
+//! what became of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use quorate_proto::{Epoch, RegionId, StoreId, Term};
 
+mod failures;
 mod goal;
 mod order;
 mod pairs;
@@ -28,7 +30,8 @@ mod sending;
 mod story;
 mod under_way;
 
-use super::tree::{RegionInfo, RegionTree};
+use super::tree::RegionInfo;
+use failures::Failures;
 pub use goal::{Draft, Goal, ReplicaRole};
 pub use order::{Order, Step};
 use pairs::Pairs;
@@ -49,6 +52,9 @@ pub const MERGE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the roll-back of a merge takes at most while the leaders of both regions are well;
 /// it goes on beyond, loudly.
 pub const ROLL_BACK_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a change of replicas may take in all, however well it gets on: what a large region
+/// needs behind a long queue of snapshots. A learner that is slower than the writes never arrives.
+pub const CHANGE_AT_MOST: Duration = Duration::from_secs(2 * 3_600);
 /// How long a region is left alone after an operator of its own failed.
 pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// Time after which an order that has shown no effect is sent again.
@@ -86,6 +92,7 @@ pub struct Operators {
     under_way: BTreeMap<RegionId, UnderWay>,
     pairs: Pairs,
     resting: BTreeMap<RegionId, u64>,
+    failures: Failures,
     ended: VecDeque<Ended>,
     ends: BTreeMap<&'static str, u64>,
     destroys: Vec<(StoreId, Order)>,
@@ -98,9 +105,8 @@ impl Operators {
         let mut pairs = Pairs::default();
         let again = |operator: &Operator| {
             pairs.add(operator);
-            let time = operator.deadline_ms.saturating_sub(operator.began_ms);
             let mut operator = operator.clone();
-            operator.deadline_ms = operator.deadline_ms.max(now_ms + time);
+            operator.deadline_ms = operator.deadline_ms.max(now_ms + operator.goal.time_ms());
             (operator.region, UnderWay { ordered: true, ..UnderWay::new(operator) })
         };
         Self {
@@ -108,6 +114,7 @@ impl Operators {
             under_way: begun.into_iter().map(again).collect(),
             pairs,
             resting: BTreeMap::new(),
+            failures: Failures::default(),
             ended: VecDeque::new(),
             ends: BTreeMap::new(),
             destroys: Vec::new(),
@@ -229,9 +236,9 @@ impl Operators {
 
     /// Ends transfers and splits whose deadline has passed, and all whose region is gone, but
     /// merges, of which that is the end.
-    pub fn expire(&mut self, tree: &RegionTree, now_ms: u64) {
+    pub fn expire(&mut self, gone: impl Fn(RegionId) -> bool, now_ms: u64) {
         let over = |operator: &Operator| {
-            if tree.get(operator.region).is_none() && operator.goal.merges_with().is_none() {
+            if gone(operator.region) && operator.goal.merges_with().is_none() {
                 return Some(End::Overtaken);
             }
             let late = now_ms >= operator.deadline_ms && operator.goal.is_one_step();
@@ -257,6 +264,7 @@ impl Operators {
                 self.resting.insert(region, now_ms + millis(REST_AFTER_FAILURE));
             }
         }
+        self.failures.ended(&operator, &end, now_ms);
         *self.ends.entry(end.name()).or_default() += 1;
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
@@ -317,12 +325,16 @@ impl Operators {
         true
     }
 
-    /// The region's operator gets on: it has all its time again.
-    pub fn extend(&mut self, region: RegionId, now_ms: u64) {
-        if let Some(under_way) = self.under_way.get_mut(&region) {
-            let time = under_way.operator.goal.time_ms();
-            under_way.operator.deadline_ms = now_ms + time;
-        }
+    /// The region's operator gets on: it has all its time again, up to [`CHANGE_AT_MOST`] since it
+    /// began. False where that leaves it no more than it has.
+    pub fn extend(&mut self, region: RegionId, now_ms: u64) -> bool {
+        let Some(under_way) = self.under_way.get_mut(&region) else { return false };
+        let operator = &mut under_way.operator;
+        let latest_ms = operator.began_ms + millis(CHANGE_AT_MOST);
+        let deadline_ms = (now_ms + operator.goal.time_ms()).min(latest_ms);
+        let is_later = deadline_ms > operator.deadline_ms;
+        operator.deadline_ms = operator.deadline_ms.max(deadline_ms);
+        is_later
     }
 
     /// The region's operator.
@@ -339,6 +351,19 @@ impl Operators {
     /// Regions with a merge, or its roll-back, that waits for what `target` does.
     pub fn sources_of(&self, target: RegionId) -> impl Iterator<Item = RegionId> {
         self.pairs.sources(target)
+    }
+
+    /// True where an order to enter a joint configuration may lie in the region's log.
+    pub fn may_be_entering(&self, region: RegionId) -> bool {
+        self.under_way.get(&region).is_some_and(UnderWay::may_be_entering)
+    }
+
+    /// Regions whose leadership is about to go to that store.
+    pub fn transfers_to(&self, store: StoreId) -> impl Iterator<Item = RegionId> {
+        let step = Step::TransferLeader { to: store };
+        let goes =
+            move |under_way: &&UnderWay| under_way.step.as_ref().is_some_and(|(is, _)| *is == step);
+        self.under_way.values().filter(goes).map(|under_way| under_way.operator.region)
     }
 
     /// All under way, in order of their regions.
@@ -366,6 +391,12 @@ impl Operators {
         let resting = self.resting.iter().filter(|(_, until_ms)| now_ms < **until_ms);
         let own = self.under_way.keys().chain(resting.map(|(region, _)| region)).copied();
         own.chain(self.pairs.targets().filter(|target| self.takes_in(*target).is_some())).collect()
+    }
+
+    /// Stores that could not take a replica of a region and are not tried again yet: how often in
+    /// a row, and for how many milliseconds more.
+    pub fn failed(&self, now_ms: u64) -> BTreeMap<(RegionId, StoreId), (u32, u64)> {
+        self.failures.resting(now_ms)
     }
 
     /// True for a region whose operator has just failed.

@@ -35,6 +35,21 @@ pub enum Refused {
     /// Nothing to cancel.
     #[error("{0} has no operator under way")]
     Idle(RegionId),
+    /// The region is busy with others of its replicas.
+    #[error(
+        "operator {operator} of {region} ({what}) is not about {store}; cancel it with `quorate \
+         operator cancel {operator}`"
+    )]
+    NotAbout {
+        /// The region.
+        region: RegionId,
+        /// The one that was named.
+        store: StoreId,
+        /// What the region is busy with.
+        operator: u64,
+        /// What that is for.
+        what: String,
+    },
     /// A rule stands in the way.
     #[error(transparent)]
     Rule(#[from] CannotBe),

@@ -26,6 +26,7 @@ impl Operators {
             return None;
         }
         under_way.refusals += 1;
+        under_way.is_refused();
         under_way.waits_for = format!("the store refused: {reason}");
         if goal.merges_with().is_some() {
             // Once a region is stopped, what is refused is asked for again.
@@ -36,13 +37,22 @@ impl Operators {
             self.end(region, End::Refused(reason.to_owned()), now_ms);
             return None;
         }
-        (under_way.refusals >= MAX_REFUSALS).then_some(region)
+        // It only goes forward from a joint configuration, and that may be about to begin: then the
+        // deadline decides.
+        let forward = tree.get(region).is_some_and(|info| info.is_joint());
+        let stays = forward || under_way.may_be_entering();
+        (under_way.refusals >= MAX_REFUSALS && !stays).then_some(region)
     }
 
     /// What is left of a removed replica is to be destroyed. Sent once; a store that misses it
-    /// finds out by asking.
+    /// finds out by asking, or tells of the replica when its turn comes.
     pub fn destroy(&mut self, store: StoreId, order: Order) {
-        self.destroys.push((store, order));
+        let same = |(to, waits): &(StoreId, Order)| {
+            *to == store && waits.region == order.region && waits.step == order.step
+        };
+        if !self.destroys.iter().any(same) {
+            self.destroys.push((store, order));
+        }
     }
 
     /// The stores that have orders waiting.
@@ -71,8 +81,7 @@ impl Operators {
                 break;
             }
             if under_way.is_due(store, now_ms) && leads(under_way.at) {
-                under_way.sent = Some((store, now_ms));
-                under_way.ordered = true;
+                under_way.sends(store, now_ms);
                 orders.extend(under_way.order());
             }
         }

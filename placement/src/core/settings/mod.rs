@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use super::lifecycle::Limits;
+use super::lifecycle::{Limits, MAX_LAG};
 
 mod build;
 mod table;
@@ -206,7 +206,7 @@ impl Settings {
             stall_ms: self.number("lifecycle.stall_ms"),
             zombie_ms: self.number("lifecycle.zombie_ms"),
             catch_up_ms: self.number("lifecycle.catch_up_ms"),
-            max_lag: self.number("lifecycle.max_lag"),
+            max_lag: self.number("lifecycle.max_lag").min(MAX_LAG),
             contact_ms: self.number("lifecycle.contact_ms"),
             stable_ms: self.number("lifecycle.stable_ms"),
         }

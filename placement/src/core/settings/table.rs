@@ -59,9 +59,9 @@ pub const KNOWN: &[Known] = &[
     ),
     known(
         "lifecycle.max_lag",
-        "4096",
+        "1024",
         Kind::Number(0, 10_000_000),
-        "log entries that a ready learner may lack at most",
+        "log entries that a ready learner may lack; more count as 1024, beyond which stores promote none",
     ),
     known(
         "lifecycle.contact_ms",
@@ -186,5 +186,10 @@ pub const KNOWN: &[Known] = &[
         Kind::Number(0, 64),
         "merges under way, from which on no more are begun",
     ),
-    known(PAUSED, "", Kind::Text(256), "schedulers that are paused, by name, with commas between"),
+    known(
+        PAUSED,
+        "",
+        Kind::Text(256),
+        "schedulers and checkers that are paused, by name, with commas between",
+    ),
 ];

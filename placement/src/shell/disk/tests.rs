@@ -46,7 +46,8 @@ impl Replica {
     fn apply(&mut self, commands: &[Command]) -> Vec<Answer> {
         let (tokens, mut ends): (Vec<_>, Vec<_>) = commands.iter().map(|_| Token::new()).unzip();
         let data = commands.iter().flat_map(Command::encode).collect();
-        let entry = Committed { index: self.next, term: Term(6), data, tokens };
+        let (index, changes_members) = (self.next, false);
+        let entry = Committed { index, term: Term(6), data, changes_members, tokens };
         let task = ApplyTask { group: GROUP, entries: vec![entry] };
         let outcome = self.machine.apply(vec![task]).unwrap();
         assert_eq!(outcome.progress[0].index, self.next);
@@ -154,8 +155,8 @@ fn a_command_of_a_newer_version_stops_the_member() {
     let newer =
         wire::Command { version: CLUSTER_VERSION + 1, kind: None }.encode_length_delimited_to_vec();
     let (token, mut end) = Token::new();
-    let entry =
-        Committed { index: replica.next, term: Term(6), data: newer.into(), tokens: vec![token] };
+    let (index, data, changes_members) = (replica.next, newer.into(), false);
+    let entry = Committed { index, term: Term(6), data, changes_members, tokens: vec![token] };
     let task = ApplyTask { group: GROUP, entries: vec![entry] };
     let error = replica.machine.apply(vec![task]).unwrap_err();
     assert!(error.is_fatal());

@@ -3,7 +3,9 @@
 
 mod balance;
 mod chaos;
+mod events;
 mod failover;
+mod lasting;
 mod merges;
 mod model;
 mod moves;
@@ -60,12 +62,23 @@ pub struct Behaviour {
     pub dead: bool,
     /// It refuses all changes of members, for this reason.
     pub refuses: Option<String>,
+    /// It hears no order to change members.
+    pub deaf: bool,
+    /// The first order to enter a joint configuration lies in its log, and further ones are refused.
+    pub holds: bool,
+    pub entering: Option<Order>,
     /// Its learners take nothing in.
     pub stuck: bool,
     /// Orders to stop for a merge wait here, where there is such a place.
     pub held: Option<Vec<Order>>,
     /// All orders wait there.
     pub holds_all: bool,
+    /// Stores that it does not hear.
+    pub unheard: Vec<StoreId>,
+    /// Its learners take in half of what is written.
+    pub slow: bool,
+    /// Its disk is.
+    pub full: bool,
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -198,9 +211,13 @@ impl Cluster {
             }
             hosted.last += 10;
             for peer in hosted.region.peers.iter().filter(lives) {
-                if !self.stores[&peer.store.0].stuck {
-                    hosted.matched.insert(peer.id, hosted.last);
-                }
+                let (behaviour, known) = (&self.stores[&peer.store.0], hosted.matched[&peer.id]);
+                let matched = match (behaviour.stuck, behaviour.slow) {
+                    (true, _) => known,
+                    (false, true) => known + 5,
+                    (false, false) => hosted.last,
+                };
+                hosted.matched.insert(peer.id, matched);
             }
         }
         self.report_all(false);
@@ -228,8 +245,11 @@ impl Cluster {
         let Some(known) = self.machine.state.stores().get(&StoreId(store)).cloned() else { return };
         let regions = led.iter().map(|id| model::info(&self.regions[id], &self.dead())).collect();
         let hosted = |one: &&Hosted| one.region.peer_on(StoreId(store)).is_some();
+        let capacity_bytes = if self.stores[&store].full { 1 << 30 } else { 0 };
         let stats = StoreStats {
             regions: self.regions.values().filter(hosted).count() as u32,
+            capacity_bytes,
+            available_bytes: 1 << 20,
             ..StoreStats::default()
         };
         let report = Report {
@@ -240,6 +260,9 @@ impl Cluster {
             full,
             sequence: 1,
             refusals,
+            unled: Vec::new(),
+            hosted: Vec::new(),
+            unheard: self.stores[&store].unheard.clone(),
         };
         self.leader.report(&known, report, self.now);
     }

@@ -34,6 +34,15 @@ impl Cluster {
             held.push(order);
             return;
         }
+        if behaviour.swallows(&order) {
+            return;
+        }
+        self.carry_out(store, order);
+    }
+
+    /// What an order does to its region, or why nothing.
+    pub fn carry_out(&mut self, store: StoreId, order: Order) {
+        let behaviour = &self.stores[&store.0];
         // It was taken in meanwhile.
         let Some(hosted) = self.regions.get(&order.region) else { return };
         let refused = if hosted.region.epoch != order.epoch {
@@ -44,14 +53,13 @@ impl Cluster {
             let stops =
                 hosted.merging.is_some() && !matches!(order.step, Step::RollbackMerge { .. });
             let stopped = stops.then(|| "stopped".to_owned());
-            let refuses = |step: &Step| matches!(step, Step::Change(_) | Step::PrepareMerge { .. });
-            stopped.or_else(|| behaviour.refuses.clone().filter(|_| refuses(&order.step)))
+            stopped.or_else(|| behaviour.refusal(&order.step))
         };
         if let Some(reason) = refused {
             let refusal = OrderRefusal { operator: order.operator, region: order.region, reason };
             return self.report(store.0, &[], false, vec![refusal]);
         }
-        self.carry_out(order.clone());
+        self.take_effect(order.clone());
         let leader = self.regions[&order.region].leader.0;
         self.report(leader, &[order.region], false, Vec::new());
     }
@@ -61,12 +69,12 @@ impl Cluster {
         let (operator, reason) = (0, String::new());
         let epoch = self.regions[&source].region.epoch;
         let step = Step::PrepareMerge { target, target_epoch };
-        self.carry_out(Order { operator, region: source, epoch, reason, step });
+        self.take_effect(Order { operator, region: source, epoch, reason, step });
         self.done.clear();
         self.report_all(false);
     }
 
-    fn carry_out(&mut self, Order { region, step, .. }: Order) {
+    fn take_effect(&mut self, Order { region, step, .. }: Order) {
         let hosted = self.regions.get_mut(&region).unwrap();
         let epoch = &mut hosted.region.epoch;
         let said = match step {
@@ -183,6 +191,7 @@ pub fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
         peer: peer.id,
         matched: LogIndex(hosted.matched[&peer.id]),
         snapshot: None,
+        queue: 0,
         silent: Duration::from_millis(if dead.contains(&peer.store.0) { 60_000 } else { 50 }),
     });
     let down = hosted.region.peers.iter().filter(|peer| dead.contains(&peer.store.0));

@@ -36,7 +36,11 @@ impl<T> Work<T> {
                 // all that was refused since.
                 slot.time_ms = slot.time_ms.max(command.time_ms);
             }
-            let answer = match self.command(slot, applier, command, written, outcome)? {
+            let answer = match check_kind(&slot.region, &command, entry.changes_members) {
+                Ok(()) => self.command(slot, applier, command, written, outcome)?,
+                Err(refused) => Err(refused),
+            };
+            let answer = match answer {
                 Ok(()) => Answer::Done,
                 Err(refused) => Answer::Refused(refused),
             };
@@ -115,4 +119,19 @@ fn check_writes(region: &Arc<Region>, writes: &[Write]) -> Result<(), RegionErro
         Some(write) => Err(outside(region, &write.key)),
         None => Ok(()),
     }
+}
+
+/// Raft and the state machine change members together or not at all: a change comes in an entry of
+/// its own kind, and nothing else does.
+fn check_kind(
+    region: &Region,
+    command: &Command,
+    changes_members: bool,
+) -> Result<(), RegionError> {
+    let reason = match (command.change_peers.is_some(), changes_members) {
+        (true, true) | (false, false) => return Ok(()),
+        (true, false) => "it came in an entry that raft takes for a write",
+        (false, true) => "raft takes its entry for a change of members, and it is none",
+    };
+    Err(RegionError::BadPeers { region: region.id, reason: reason.to_owned() })
 }

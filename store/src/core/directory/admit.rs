@@ -186,9 +186,17 @@ impl Admitted {
     /// Whether the local replica leads.
     ///
     /// # Errors
-    /// [`RegionError::NotLeader`] with the leader, where known.
+    /// [`RegionError::NotLeader`] with the leader, where known; [`RegionError::NoQuorum`] where there
+    /// can be none.
     pub fn check_leader(&self) -> Result<(), RegionError> {
-        if self.local.view().is_leader() { Ok(()) } else { Err(self.not_leader(self.leader())) }
+        let view = self.local.view();
+        if view.is_leader() {
+            return Ok(());
+        }
+        Err(match view.lost_quorum() {
+            Some(lost) => RegionError::no_quorum(self.region.id, &lost),
+            None => self.not_leader(self.leader()),
+        })
     }
     /// Who leads the region, where known.
     pub fn leader(&self) -> Option<Peer> {

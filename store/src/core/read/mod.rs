@@ -48,6 +48,16 @@ pub struct ReadPath {
     engine: Arc<dyn Engine>,
 }
 
+/// How much a scan may take upon itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// In a thread that others wait for: `EngineError::Incomplete` rather than a long pass over
+    /// what is deleted.
+    Brief,
+    /// As long as it takes.
+    Whole,
+}
+
 /// How a read may go on.
 #[derive(Debug)]
 pub enum ReadAdmission {
@@ -210,9 +220,9 @@ impl ReadPath {
     /// # Errors
     /// The scan does not begin inside the region, too high a limit or too large an answer, or the
     /// engine.
-    pub fn scan(&self, pass: &Pass, scan: &Scan) -> Result<Vec<KvPair>, ReadError> {
+    pub fn scan(&self, pass: &Pass, scan: &Scan, effort: Effort) -> Result<Vec<KvPair>, ReadError> {
         let mut collector = Collector::new(pass.region());
-        scan.run(self.engine.as_ref(), &pass.admitted, &mut collector)?;
+        scan.run(self.engine.as_ref(), &pass.admitted, &mut collector, effort)?;
         self.collected(pass, collector)
     }
 
@@ -220,7 +230,12 @@ impl ReadPath {
     ///
     /// # Errors
     /// As [`ReadPath::scan`], or too many ranges.
-    pub fn batch_scan(&self, pass: &Pass, scans: &[Scan]) -> Result<Vec<KvPair>, ReadError> {
+    pub fn batch_scan(
+        &self,
+        pass: &Pass,
+        scans: &[Scan],
+        effort: Effort,
+    ) -> Result<Vec<KvPair>, ReadError> {
         let region = pass.region();
         if scans.len() > MAX_BATCH_ITEMS {
             let (items, limit) = (scans.len(), MAX_BATCH_ITEMS);
@@ -229,7 +244,7 @@ impl ReadPath {
         let snapshot = self.engine.snapshot();
         let mut collector = Collector::new(region);
         for scan in scans {
-            scan.run(snapshot.as_ref(), &pass.admitted, &mut collector)?;
+            scan.run(snapshot.as_ref(), &pass.admitted, &mut collector, effort)?;
         }
         self.collected(pass, collector)
     }

@@ -8,7 +8,7 @@ use quorate_proto::limits::MAX_SCAN_LIMIT;
 use quorate_proto::wire::kvrpcpb::{KeyRange, RawBatchScanRequest, RawScanRequest};
 
 use super::collect::Collector;
-use super::{Admitted, ReadError};
+use super::{Admitted, Effort, ReadError};
 use crate::core::error::RegionError;
 use crate::core::keys;
 
@@ -73,6 +73,7 @@ impl Scan {
         reader: &dyn Reader,
         admitted: &Admitted,
         collector: &mut Collector,
+        effort: Effort,
     ) -> Result<(), ReadError> {
         let region = &admitted.region;
         if self.limit > MAX_SCAN_LIMIT {
@@ -85,14 +86,18 @@ impl Scan {
         }
         let mut left = self.limit;
         let mut failed: Option<ReadError> = None;
-        reader.scan(Cf::Data, low, high, direction, &mut |key, stored| {
+        let mut visit = |key: &[u8], stored: &[u8]| {
             if let Err(error) = self.row(key, stored, collector) {
                 failed = Some(error);
                 return ControlFlow::Break(());
             }
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        };
+        match effort {
+            Effort::Brief => reader.scan_briefly(Cf::Data, low, high, direction, &mut visit)?,
+            Effort::Whole => reader.scan(Cf::Data, low, high, direction, &mut visit)?,
+        }
         failed.map_or(Ok(()), Err)
     }
 

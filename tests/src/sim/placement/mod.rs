@@ -255,6 +255,7 @@ impl MemberRole {
                     Refusal::Undetermined => Told::Undetermined,
                     Refusal::NotLeader { .. }
                     | Refusal::NoGroup
+                    | Refusal::NoQuorum(_)
                     | Refusal::Busy { .. }
                     | Refusal::TooLarge { .. }
                     | Refusal::Members(_)

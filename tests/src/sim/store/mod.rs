@@ -57,6 +57,8 @@ pub(crate) struct StoreRole {
     pub(crate) reporter: Reporter,
     /// Placement should hear something at once.
     pub(crate) nudged: bool,
+    /// Regions without leader that placement said it does not know.
+    pub(crate) unknown: BTreeSet<RegionId>,
     pub(crate) sequence: u64,
     pub(crate) duties: u64,
     /// The member of placement that is asked, by number.
@@ -100,6 +102,7 @@ impl StoreRole {
             incarnation,
             reporter: Reporter::new(),
             nudged: false,
+            unknown: BTreeSet::new(),
             sequence: 0,
             duties: 0,
             placement: 1,

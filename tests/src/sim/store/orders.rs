@@ -169,7 +169,7 @@ impl StoreRole {
         for local in self.directory.hosted() {
             if local.view().silent_since().is_some_and(lost) {
                 let id = local.id();
-                self.ask(Ask::RegionById(id), Purpose::Lost, host);
+                self.ask(Ask::RegionById(id), Purpose::Lost(id), host);
             }
         }
     }

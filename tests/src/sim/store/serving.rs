@@ -7,7 +7,7 @@ use quorate_consensus::engine::{Cf, Reader};
 use quorate_consensus::shard::{self, Refusal, Reply};
 use quorate_proto::{NodeId, RegionId};
 use quorate_store::core::{
-    Pass, ReadAdmission, ReadError, RegionError, Scan, Unconfirmed, command, keys,
+    Effort, Pass, ReadAdmission, ReadError, RegionError, Scan, Unconfirmed, command, keys,
 };
 
 use super::StoreRole;
@@ -212,7 +212,7 @@ impl StoreRole {
                     key_only: false,
                     reverse: false,
                 };
-                let pairs = self.reads.scan(pass, &scan)?;
+                let pairs = self.reads.scan(pass, &scan, Effort::Whole)?;
                 let pairs = pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
                 let region = self.directory.get(pass.region()).and_then(|local| local.region());
                 let end = region.map(|region| region.range.end.clone()).unwrap_or_default();
@@ -261,6 +261,7 @@ impl StoreRole {
                 RegionError::NotLeader { region, leader }
             }
             Refusal::NoGroup => RegionError::RegionNotFound(region),
+            Refusal::NoQuorum(lost) => RegionError::no_quorum(region, &lost),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
             Refusal::Members(_) => RegionError::Busy("the replicas of the region are changing"),

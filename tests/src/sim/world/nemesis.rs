@@ -191,9 +191,9 @@ impl World {
             let voters = region.peers.iter().filter(|peer| peer.role != Role::Learner);
             voters.count() < 3 || region.peers.iter().any(|peer| lost.contains(&peer.store))
         };
-        // One at a time, and never the last majority of a region. A voter without data does not
-        // count: where it has missed the split that made the region, and placement has not heard of
-        // the region yet, only those that have it can tell it that it exists.
+        // One at a time, and never the last majority of a region. A voter without data counts only
+        // where that is wanted: it may have missed the split that made the region, and placement may
+        // not have heard of the region yet.
         let is_whole = |it: &Arc<Region>| !is_hurt(it) && self.is_everywhere(it);
         if self.joining.is_some() || !self.cx.checks.regions().all(is_whole) {
             return;
@@ -208,13 +208,14 @@ impl World {
         self.perform(Deed::JoinStore);
     }
 
-    /// All replicas of a region are up and have its data.
+    /// All replicas of a region are up, and have its data or, where that is wanted, may lack it.
     fn is_everywhere(&self, region: &Region) -> bool {
         region.peers.iter().all(|peer| {
             let process = self.processes.get(&NodeId::from(peer.store));
             let store = process.and_then(|process| process.up.as_ref()?.role.store());
             let local = store.and_then(|store| store.directory.get(region.id));
-            local.is_some_and(|local| local.region().is_some())
+            let has_data = local.is_some_and(|local| local.region().is_some());
+            has_data || (self.cx.knobs.hollow && store.is_some())
         })
     }
 

@@ -22,6 +22,7 @@ fn an_advertised_address_names_one_place() {
     ] {
         let refusal = advertised(bad, bound).unwrap_err().to_string();
         assert!(refusal.contains(word), "{refusal} does not say {word:?}");
+        assert!(refusal.contains("advertise"), "{refusal} does not name the knob");
     }
     let everywhere = "0.0.0.0:20160".parse().unwrap();
     let refusal = advertised("", everywhere).unwrap_err().to_string();
@@ -30,8 +31,8 @@ fn an_advertised_address_names_one_place() {
 
 #[test]
 fn a_port_in_use_is_said_to_be() {
-    let first = bind("listen", "127.0.0.1:0").unwrap();
-    let address = first.local_addr().unwrap().to_string();
+    let (_first, bound) = bind("listen", "127.0.0.1:0").unwrap();
+    let address = bound.to_string();
     let refusal = bind("listen", &address).unwrap_err().to_string();
     assert!(refusal.contains(&format!("{address} is taken by another process")), "{refusal}");
     let refusal = bind("listen", "nowhere").unwrap_err().to_string();
