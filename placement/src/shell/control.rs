@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::cluster::{Cluster, Session};
-use super::{explain, membership};
+use super::{explain, follow, membership};
 use crate::core::command::{Answer, Command};
 use crate::core::leader::{MemberAction, OWN};
 use crate::core::operators::{Goal, Refused, ReplicaRole};
@@ -24,8 +24,6 @@ use crate::core::state::State;
 const GLANCE: Duration = Duration::from_millis(20);
 /// How long an answer waits for its operator to be replicated.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Pause between two looks at events for those who follow them.
-const FOLLOW: Duration = Duration::from_millis(100);
 /// Events that wait for a slow reader; it is waited for.
 const EVENTS: usize = 256;
 
@@ -338,7 +336,7 @@ impl admin_server::Admin for AdminService {
         let (sender, receiver) = mpsc::channel(EVENTS);
         let cluster = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let ended = send_events(&cluster, kept, after, follow, &sender).await;
+            let ended = follow::send_events(&cluster, kept, after, follow, &sender).await;
             if let Err(status) = ended {
                 // Nobody may be listening any more.
                 let _ = sender.send(Err(status)).await;
@@ -367,39 +365,5 @@ impl admin_server::Admin for AdminService {
         self.change_settings_to(changes).await?;
         let settings = self.0.read(|_, state| explain::settings(state)).await?;
         Ok(Response::new(wire::SettingsResponse { settings }))
-    }
-}
-
-/// Sends the kept events, then new ones as they are replicated. Ends with this leadership, so that
-/// the reader goes on at the next leader, after the last number it has.
-async fn send_events(
-    cluster: &Cluster,
-    mut events: Vec<crate::core::events::Event>,
-    mut after: u64,
-    follow: bool,
-    sender: &mpsc::Sender<Result<wire::Event, Status>>,
-) -> Result<(), Status> {
-    let term = *cluster.leading().borrow();
-    loop {
-        for event in events.drain(..) {
-            after = event.sequence;
-            if sender.send(Ok(explain::event(event))).await.is_err() {
-                return Ok(());
-            }
-        }
-        if !follow {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(FOLLOW) => {}
-            () = sender.closed() => return Ok(()),
-        }
-        if *cluster.leading().borrow() != term || *cluster.stopping.borrow() {
-            return Err(cluster.not_leader());
-        }
-        let state = cluster.state.read();
-        if state.events().last() > after {
-            events = state.events().after(after, 0);
-        }
     }
 }

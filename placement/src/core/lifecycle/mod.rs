@@ -40,6 +40,7 @@ mod group;
 mod limits;
 mod next;
 mod pace;
+mod partners;
 mod proof;
 mod step;
 mod wish;
@@ -54,9 +55,10 @@ pub use change::{Change, Next, Severity, Stepped, Transition};
 pub use group::{Group, Member, name, title};
 pub use limits::{Limits, MAX_LAG};
 pub use pace::Pace;
+pub use partners::partners;
 pub use proof::{NoProof, proof};
 pub use step::step;
-pub use wish::{CannotBe, Wish, partners, wish};
+pub use wish::{CannotBe, Wish, wish};
 
 /// What a member is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -112,6 +112,9 @@ pub enum Conflict {
     },
 }
 
+/// A replica whose place a snapshot of another region takes: what it was, and into what it went.
+pub(super) type Replaced = (Arc<LocalRegion>, Arc<Region>, Gone);
+
 impl Directory {
     /// The empty directory of a store.
     pub fn new(store: StoreId) -> Self {
@@ -229,7 +232,7 @@ impl Directory {
         local: &Arc<LocalRegion>,
         region: &Arc<Region>,
         taken_in: &[RegionId],
-    ) -> Result<Vec<(Arc<LocalRegion>, Arc<Region>, Gone)>, Conflict> {
+    ) -> Result<Vec<Replaced>, Conflict> {
         let mut order = self.order.write();
         let needless = order.check_snapshot(local, region, taken_in)?;
         let mut replaced = Vec::with_capacity(needless.len());
