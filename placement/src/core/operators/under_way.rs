@@ -118,7 +118,7 @@ impl UnderWay {
                 | Step::PrepareMerge { .. }
                 | Step::CommitMerge { .. }
                 | Step::RollbackMerge { .. }
-                | Step::RefuseMerge { .. },
+                | Step::RefuseMerge,
                 _,
             ))
             | None => None,

@@ -61,6 +61,9 @@ pub(super) struct Tombstone {
     pub(super) gone: Option<Gone>,
 }
 
+/// A replica whose place a snapshot takes, what it was, and what is remembered of it.
+pub(super) type Replaced = (Arc<LocalRegion>, Arc<Region>, Gone);
+
 /// Why a region cannot be taken in.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Conflict {
@@ -229,7 +232,7 @@ impl Directory {
         local: &Arc<LocalRegion>,
         region: &Arc<Region>,
         taken_in: &[RegionId],
-    ) -> Result<Vec<(Arc<LocalRegion>, Arc<Region>, Gone)>, Conflict> {
+    ) -> Result<Vec<Replaced>, Conflict> {
         let mut order = self.order.write();
         let needless = order.check_snapshot(local, region, taken_in)?;
         let mut replaced = Vec::with_capacity(needless.len());
