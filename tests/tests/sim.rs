@@ -162,7 +162,7 @@ fn noticed(mutant: Mutant, seed: u64) -> Option<String> {
 }
 
 /// Bugs that need more seeds than a test may take, or that nothing notices yet. The score has them.
-const RARELY_NOTICED: [Mutant; 11] = [
+const RARELY_NOTICED: [Mutant; 13] = [
     // Only a loss of power within the milliseconds of a slow sync shows it.
     Mutant::PersistedBeforeSync,
     // A read that was admitted under the lease may see what was there when it was admitted; only
@@ -179,6 +179,10 @@ const RARELY_NOTICED: [Mutant; 11] = [
     // Two losses have to meet. A pinned case shows each.
     Mutant::HostedUntold,
     Mutant::UnknownUntold,
+    // Between the merge and its own stop a store must be asked for a key that was written meanwhile.
+    Mutant::ServedWhileStopped,
+    // The target's log, or a snapshot of it that names the source, says so as well.
+    Mutant::MergedUntold,
 ];
 
 #[test]

@@ -61,6 +61,9 @@ pub(super) struct Tombstone {
     pub(super) gone: Option<Gone>,
 }
 
+/// A replica whose place a snapshot takes, what it was, and what is remembered of it.
+pub(super) type Replaced = (Arc<LocalRegion>, Arc<Region>, Gone);
+
 /// Why a region cannot be taken in.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Conflict {
