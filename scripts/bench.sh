@@ -16,6 +16,7 @@ set -euo pipefail
 rounds=3 seconds=10 clients="1 64 256" workloads="put get" csv=""
 keys=100000 value_size=256 regions=100
 while [ $# -gt 0 ]; do
+    case "$1" in --quick | -h | --help) ;; --*) needs_value "$1" $# ;; esac
     case "$1" in
     --rounds) rounds="$2"; shift 2 ;;
     --seconds) seconds="$2"; shift 2 ;;
@@ -28,9 +29,26 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+# Debian's etcd, unpacked beside the build folder: installed, it would run as a service.
+fetch_etcd() {
+    local folder
+    folder="$(dirname "$CARGO_TARGET_DIR")/etcd"
+    if [ ! -x "$folder/usr/bin/etcd" ]; then
+        command -v apt-get >/dev/null || fail "etcd is missing: put etcd 3.4 or newer into the PATH"
+        say "fetching Debian's etcd-server into $folder"
+        mkdir -p "$folder"
+        if ! (cd "$folder" && apt-get download etcd-server >/dev/null 2>&1); then
+            as_root apt-get update >&2
+            (cd "$folder" && apt-get download etcd-server >&2) || fail "etcd-server cannot be fetched"
+        fi
+        dpkg-deb -x "$folder"/etcd-server_*.deb "$folder"
+    fi
+    PATH="$folder/usr/bin:$PATH"
+}
+
 set_up
 if ! command -v etcd >/dev/null; then
-    install_packages "etcd" etcd-server
+    fetch_etcd
 fi
 build
 

@@ -64,5 +64,7 @@ apt-cache dumpavail | LC_ALL=C awk -v fields="$fields" '
     END {
         finish()
         printf "%d records\n", lines > "/dev/stderr"
+        if (lines == 0) exit 1
     }
-'
+' || fail "no package has a field of $fields"
+

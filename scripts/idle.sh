@@ -11,6 +11,7 @@ set -euo pipefail
 
 regions=1000 seconds=60 keys=100000
 while [ $# -gt 0 ]; do
+    case "$1" in --quick | -h | --help) ;; --*) needs_value "$1" $# ;; esac
     case "$1" in
     --regions) regions="$2"; shift 2 ;;
     --seconds) seconds="$2"; shift 2 ;;

@@ -4,8 +4,18 @@
 
 QUORATE_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/quorate/target}"
+# As cargo takes it, but wherever it is asked from.
+case "$CARGO_TARGET_DIR" in
+/*) ;;
+*) CARGO_TARGET_DIR="$PWD/$CARGO_TARGET_DIR" ;;
+esac
 # The program as this checkout calls it: a link into the build folder.
 QUORATE="$QUORATE_ROOT/quorate"
+
+# The value of an option. $1: the option, $2: how many arguments are left, with it.
+needs_value() {
+    [ "$2" -ge 2 ] || fail "$1 needs a value: see --help"
+}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -42,10 +52,17 @@ install_packages() {
     fi
 }
 
-# libclang itself: libclang-cpp, which comes with LLVM, is another library.
+# libclang itself (libclang-cpp, which comes with LLVM, is another library), and its own headers:
+# the bare library, as other programs bring it, cannot read a single C++ file.
 have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    local folder
+    local folder headers=""
+    for folder in /usr/lib/llvm-*/lib/clang /usr/lib/clang /usr/lib64/clang \
+        /opt/homebrew/opt/llvm/lib/clang /usr/local/opt/llvm/lib/clang \
+        /Library/Developer/CommandLineTools/usr/lib/clang; do
+        compgen -G "$folder/*/include/stddef.h" >/dev/null && headers=yes
+    done
+    [ -n "$headers" ] || return 1
     for folder in /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib64/llvm*/lib /usr/lib \
         /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib; do
         compgen -G "$folder/libclang.so*" >/dev/null && return 0

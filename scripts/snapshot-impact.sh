@@ -2,7 +2,7 @@
 # What snapshots under way cost those who write: p99 of writes while a store that was away gets
 # every region as a snapshot, against before. Prints each round, and the median of the ratios.
 #   --rounds N          rounds (default 5)
-#   --seconds N         length of the window before (default 20)
+#   --seconds N         length of the window before (default 60)
 #   --mib N             data (default 256)
 #   --rate N            writes a second (default 500)
 #   --store-flag FLAG   a further flag of every store, such as --snapshot-send-mib-per-sec=0

@@ -7,6 +7,10 @@ set -euo pipefail
 
 set_up
 cd "$QUORATE_ROOT"
+for part in fmt clippy; do
+    cargo "$part" --version >/dev/null 2>&1 ||
+        fail "cargo $part is missing: rustup component add rustfmt clippy"
+done
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
 # The process tests run the program itself.

@@ -19,7 +19,7 @@ enum Remote {
     /// Read and write keys
     #[command(subcommand)]
     Kv(kv::Kv),
-    /// One line of health, then who is there; exit code 0 healthy, 2 degraded, 3 unavailable
+    /// One line of health, then who is there; exit code 0 healthy, 2 degraded or not known yet, 3 unavailable
     Status(admin::StatusArgs),
     /// Restart every process of the local cluster, one after the other, while it serves
     RollingRestart(cluster::RestartArgs),
@@ -73,7 +73,7 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A sharded, replicated key-value database that speaks TiKV's raw protocol")
         .after_help(
-            "Exit codes: 0 healthy or done, 1 error, 2 degraded, 3 unavailable.\n\
+            "Exit codes: 0 healthy or done, 1 error, 2 degraded or not known yet, 3 unavailable.\n\
              Keys and values are UTF-8 with \\xNN for other bytes.",
         )
         .subcommand_required(true)
@@ -219,6 +219,8 @@ mod tests {
             "store replace s3 --with s5",
             "region add-replica r7 s4 --learner",
             "region move-replica 7 1 4",
+            "region merge r7 --into 8 --no-wait",
+            "region merge 7 --cancel",
             "operator list --ended",
             "scheduler pause balance-region",
             "member watch r7",
@@ -236,6 +238,8 @@ mod tests {
             "store remove 2 --cancel --watch",
             "member promote r7",
             "region add-replica s7 4",
+            "region merge",
+            "region merge r7 --into r8 --cancel",
             "settings set replicas",
             "demo nothing",
         ] {

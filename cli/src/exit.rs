@@ -1,7 +1,7 @@
 //! How a command ends: exit codes and the one sentence on stderr.
 //!
 //! 0 healthy or done, 1 error, 2 degraded (it works, with less than it should
-//! have), 3 unavailable (nobody answers). Usage errors are errors: 1.
+//! have) or not known yet (placement has a new leader), 3 unavailable (nobody answers). Usage errors are errors: 1.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ pub(crate) enum Code {
     Done,
     /// Something was wrong: input, environment, a refused request.
     Error,
-    /// It works, with less than it should have.
+    /// It works, with less than it should have, or nobody can say yet.
     Degraded,
     /// Nobody answers.
     Unavailable,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quorate_proto::{Peer, Region, key};
+use quorate_proto::{Peer, Region, StoreId, key};
 
 use crate::{
     Error, Result,
@@ -21,6 +21,10 @@ use crate::{
     router::{Advice, Route},
 };
 
+/// How long placement may take to say who leads a region that has lost its quorum…
+const QUORUM_LOOK: Duration = Duration::from_millis(500);
+/// …and how long one waits before the second look, which is the last.
+const QUORUM_PAUSE: Duration = Duration::from_millis(300);
 /// Regions asked for at once where one is missing.
 const PREFETCH: usize = 64;
 
@@ -91,6 +95,9 @@ impl Inner {
                 self.router.write().invalidate(&route.region)
             }
             Refusal::Busy(floor) => return attempt.pause(Pace::Ordinary, floor).await,
+            Refusal::NoQuorum { reason, silent } => {
+                return self.without_quorum(attempt, route, (peer, ask), reason, &silent).await;
+            }
             Refusal::NotReady(_) | Refusal::Stale => {
                 attempt.replicas_tried += usize::from(ask != Ask::Leader);
                 Advice::Pause
@@ -104,6 +111,41 @@ impl Inner {
             }
         };
         self.follow(attempt, advice, &route.region).await
+    }
+
+    /// A store says that the region has lost its quorum. It may be the one that is cut off: so
+    /// placement is asked once who leads, and where that is nobody else, or it says the same, the
+    /// operation ends.
+    async fn without_quorum(
+        &self,
+        attempt: &mut Attempt,
+        route: &Route,
+        (peer, ask): (Peer, Ask),
+        reason: String,
+        silent: &[StoreId],
+    ) -> Result<()> {
+        attempt.without_quorum += 1;
+        attempt.replicas_tried += usize::from(attempt.is_stale_read() || ask != Ask::Leader);
+        if attempt.is_stale_read() && attempt.replicas_tried <= route.region.peers.len() + 1 {
+            // A replica may be fresh enough; those that have not been asked yet are.
+            return self.follow(attempt, Advice::Now, &route.region).await;
+        }
+        if attempt.without_quorum > 1 {
+            return Err(Error::NoQuorum { operation: attempt.operation, reason });
+        }
+        let until = attempt.deadline.min(Instant::now() + QUORUM_LOOK);
+        self.refresh(&route.region, until).await;
+        {
+            let mut router = self.router.write();
+            let leader = router.by_id(route.region.id).and_then(|route| route.known_leader());
+            let elsewhere = |leader: &Peer| leader.id != peer.id && !silent.contains(&leader.store);
+            if !leader.is_some_and(|leader| elsewhere(&leader)) {
+                // Nobody is sent to a store that is known to be silent: there, a write might be
+                // lost on its way and its outcome with it.
+                router.ask_first(route.region.id, peer.store);
+            }
+        }
+        attempt.pause(Pace::Ordinary, QUORUM_PAUSE).await
     }
 
     /// Decides about a request that got no answer.

@@ -56,6 +56,15 @@ pub enum Error {
         /// The cluster id that was answered.
         found: u64,
     },
+    /// The region of the key has lost its quorum: nothing can be written to it, and nothing but stale
+    /// reads be answered, until one of its stores is back. Nothing was applied.
+    #[error("{operation} refused: {reason}")]
+    NoQuorum {
+        /// The operation, as the caller knows it.
+        operation: &'static str,
+        /// In the words of a store that holds the region: which stores are silent, and what to do.
+        reason: String,
+    },
     /// The cluster refused for a reason that trying again does not change soon; nothing was applied.
     #[error("{operation} refused: {reason}")]
     Refused {
@@ -91,6 +100,7 @@ impl Error {
             | Self::InvalidArgument(_)
             | Self::Unavailable { .. }
             | Self::WrongCluster { .. }
+            | Self::NoQuorum { .. }
             | Self::Refused { .. } => false,
         }
     }
@@ -98,7 +108,7 @@ impl Error {
     /// True where nothing was applied by what failed and the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::Unavailable { .. } => true,
+            Self::Timeout { .. } | Self::Unavailable { .. } | Self::NoQuorum { .. } => true,
             Self::Partial { first, .. } => first.is_retryable(),
             Self::Undetermined { .. }
             | Self::InvalidArgument(_)

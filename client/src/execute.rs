@@ -56,6 +56,9 @@ pub(crate) enum Place {
     Below(Bytes),
 }
 
+/// As good as for ever: a clock cannot show a later time than it has numbers for.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// One operation as a whole: its deadline and its memory over all attempts.
 pub(crate) struct Attempt {
     pub(crate) operation: &'static str,
@@ -68,6 +71,8 @@ pub(crate) struct Attempt {
     pub(crate) replicas_tried: usize,
     /// Moves without a pause since the last one.
     pub(crate) hops: u32,
+    /// Answers that the region has lost its quorum.
+    pub(crate) without_quorum: usize,
     /// Why the last attempt failed.
     pub(crate) last: String,
 }
@@ -80,11 +85,12 @@ impl Attempt {
         Self {
             operation,
             kind,
-            deadline: Instant::now() + allowed,
+            deadline: Instant::now() + allowed.min(LONGEST),
             allowed,
             backoff: None,
             replicas_tried: 0,
             hops: 0,
+            without_quorum: 0,
             last: String::new(),
         }
     }
@@ -99,6 +105,7 @@ impl Attempt {
             backoff: None,
             replicas_tried: 0,
             hops: 0,
+            without_quorum: 0,
             last: String::new(),
         }
     }
@@ -125,6 +132,15 @@ impl Attempt {
         }
         tokio::time::sleep(wait).await;
         Ok(())
+    }
+
+    pub(crate) fn is_stale_read(&self) -> bool {
+        match self.kind {
+            Kind::Read(ReadFrom::Stale(_)) => true,
+            Kind::Read(ReadFrom::Leader | ReadFrom::Follower | ReadFrom::Learner) | Kind::Write => {
+                false
+            }
+        }
     }
 
     pub(crate) fn is_read(&self) -> bool {

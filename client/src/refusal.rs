@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_proto::{Peer, Region, wire::errorpb};
+use quorate_proto::{Peer, Region, StoreId, wire::errorpb};
 
 /// A region error, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,13 @@ pub(crate) enum Refusal {
     WrongStore,
     /// Overloaded; come back after this long.
     Busy(Duration),
+    /// The region has lost its quorum: nothing is written until one of these stores is back.
+    NoQuorum {
+        /// In the store's words, which say what to do.
+        reason: String,
+        /// Stores that it cannot hear.
+        silent: Vec<StoreId>,
+    },
     /// Not ready yet: a lease, a merge, an initial state; soon.
     NotReady(&'static str),
     /// The replica is older than a stale read allows: its leader is not.
@@ -41,6 +48,7 @@ impl Refusal {
             | Self::WrongRegion(_)
             | Self::WrongStore
             | Self::Busy(_)
+            | Self::NoQuorum { .. }
             | Self::NotReady(_)
             | Self::TooOld
             | Self::TooLarge(_)
@@ -61,7 +69,10 @@ impl Refusal {
             Self::WrongStore => "another store answers at that address".to_owned(),
             Self::Busy(_) => "the store is busy".to_owned(),
             Self::Stale => "the command was dropped after it was proposed".to_owned(),
-            Self::TooLarge(why) | Self::Hopeless(why) | Self::Unknown(why) => why.clone(),
+            Self::NoQuorum { reason: why, .. }
+            | Self::TooLarge(why)
+            | Self::Hopeless(why)
+            | Self::Unknown(why) => why.clone(),
         }
     }
 }
@@ -87,6 +98,11 @@ impl From<errorpb::Error> for Refusal {
         }
         if wire.store_not_match.is_some() {
             return Self::WrongStore;
+        }
+        // Before `server_is_busy`, which says the same to other clients.
+        if let Some(lost) = wire.no_quorum {
+            let silent = lost.silent_store_ids.into_iter().map(StoreId).collect();
+            return Self::NoQuorum { reason: wire.message, silent };
         }
         if let Some(busy) = wire.server_is_busy {
             return Self::Busy(Duration::from_millis(busy.backoff_ms));

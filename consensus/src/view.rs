@@ -1,7 +1,7 @@
 //! What a group's worker publishes for other threads: leadership, lease, progress.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
@@ -25,10 +25,14 @@ pub struct GroupView {
     committed: AtomicU64,
     applied: AtomicU64,
     asleep: AtomicU64,
+    everywhere: AtomicU64,
+    kept_awake: AtomicBool,
     /// Locked for a claim that counts, about ten times a second, and for a stale read.
     age: Mutex<(Fresh, Slept)>,
     /// Since when its leader is silent; 0: it is not.
     silent_since: AtomicU64,
+    /// Looked at only where a request is refused anyway.
+    lost_quorum: Mutex<Option<Arc<LostQuorum>>>,
     /// Taken about once a tick, by the worker; readers look at it now and then.
     replication: Mutex<Option<Box<Replication>>>,
 }
@@ -53,6 +57,16 @@ pub struct PeerProgress {
     pub snapshot: bool,
     /// Since when nothing was heard of it, or of its process; within about a second.
     pub silent_since: Option<Instant>,
+}
+
+/// Why nothing can be committed in a group: too many of its voters' processes are silent, and have
+/// been for longer than any election takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostQuorum {
+    /// Voters on the side of the configuration that lacks a majority.
+    pub voters: usize,
+    /// The processes of those that are silent.
+    pub silent: Vec<NodeId>,
 }
 
 /// Up to which moment a replica has everything.
@@ -106,8 +120,11 @@ impl GroupView {
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             asleep: AtomicU64::new(0),
+            everywhere: AtomicU64::new(0),
+            kept_awake: AtomicBool::new(false),
             age: Mutex::default(),
             silent_since: AtomicU64::new(0),
+            lost_quorum: Mutex::new(None),
             replication: Mutex::new(None),
         })
     }
@@ -146,6 +163,22 @@ impl GroupView {
     pub fn is_asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed) != 0
     }
+    /// Up to where every member, learners included, durably has the log, as of the last tick; only
+    /// of a leader that has applied an entry of its own term, otherwise 0. To compare it with an
+    /// entry, find out first that the entry is applied here: what was published before may count
+    /// entries that others have replaced.
+    pub fn everywhere(&self) -> LogIndex {
+        LogIndex(self.everywhere.load(Ordering::Acquire))
+    }
+    /// True where the group must not fall asleep.
+    pub fn is_kept_awake(&self) -> bool {
+        self.kept_awake.load(Ordering::Acquire)
+    }
+    /// The state machine wants the group kept awake from now on, or does not any more: it has
+    /// something to hear of the others, or to say to them. One that sleeps is not woken.
+    pub fn keep_awake(&self, awake: bool) {
+        self.kept_awake.store(awake, Ordering::Release);
+    }
     /// Up to which moment the local peer has all that was acknowledged, as far as its leader told.
     pub fn fresh(&self) -> Fresh {
         self.age.lock().0
@@ -161,6 +194,12 @@ impl GroupView {
             0 => None,
             since => Some(Instant(since)),
         }
+    }
+    /// Why nothing can be committed, where that is known: the local peer has heard of no leader for
+    /// some two seconds, and the processes that it can hear are no majority. `None` while an election
+    /// is merely under way.
+    pub fn lost_quorum(&self) -> Option<Arc<LostQuorum>> {
+        self.lost_quorum.lock().clone()
     }
     /// How far the other members are, as of the last tick. Only where the local peer leads, and
     /// not all of them are settled: there is a learner, a joint configuration is in force, or some
@@ -215,9 +254,17 @@ impl GroupView {
     pub fn set_applied(&self, index: LogIndex) {
         self.applied.store(index.0, Ordering::Release);
     }
+    /// Owner only: up to where every member has the log.
+    pub fn set_everywhere(&self, index: LogIndex) {
+        self.everywhere.store(index.0, Ordering::Release);
+    }
     /// Owner only: since when the leader is silent.
     pub fn set_silent_since(&self, since: Option<Instant>) {
         self.silent_since.store(since.map_or(0, |since| since.0.max(1)), Ordering::Relaxed);
+    }
+    /// Owner only: whether the quorum is lost.
+    pub fn set_lost_quorum(&self, lost: Option<LostQuorum>) {
+        *self.lost_quorum.lock() = lost.map(Arc::new);
     }
     /// Owner only: how far the others are.
     pub fn set_replication(&self, replication: Option<Replication>) {

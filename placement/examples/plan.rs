@@ -180,6 +180,7 @@ fn region(number: u64, of: u64, stores: u64) -> RegionInfo {
         pending: Vec::new(),
         progress: Vec::new(),
         last_index: Default::default(),
+        merging: None,
         stats: RegionStats {
             bytes: 50 * 1024 * 1024 + number % 97 * 1024 * 512,
             written_keys: number % 13 * 10,
@@ -200,5 +201,8 @@ fn report(store: StoreId, tree: &RegionTree) -> Report {
         full: true,
         sequence: 1,
         refusals: Vec::new(),
+        unled: Vec::new(),
+        hosted: Vec::new(),
+        unheard: Vec::new(),
     }
 }

@@ -130,8 +130,8 @@ pub enum PlacementError {
     },
     /// What the folder holds cannot be read.
     #[error(
-        "the data folder {folder} is damaged: {what}; put the folder aside and start this member \
-         from a copy of the folder, or restore the group from a backup"
+        "the data folder {folder} is damaged: {what}; put the folder aside and replace this member \
+         (`quorate member replace`): an older copy of the folder has forgotten what it promised"
     )]
     Damaged {
         /// The folder.

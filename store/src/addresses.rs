@@ -1,5 +1,6 @@
-//! Where the other stores are: told by placement, kept in the engine, so that a store that starts
-//! while placement is away finds the others.
+//! Where the other stores and the members of placement are: told by placement, kept in the engine,
+//! so that a store that starts while placement is away finds the others, and one that starts after
+//! all members it was told of have been replaced finds placement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,11 +14,14 @@ use quorate_proto::wire::{metapb, pdpb};
 
 /// Where the list lies in [`Cf::Meta`]: a letter of its own beside those of the cores' `keys`.
 const STORES: &[u8] = b"s";
+/// Where the members of placement lie.
+const PLACEMENT: &[u8] = b"p";
 
 /// The stores of the cluster by id.
 pub(crate) struct AddressBook {
     engine: Arc<dyn Engine>,
     stores: RwLock<BTreeMap<NodeId, metapb::Store>>,
+    placement: RwLock<Vec<String>>,
 }
 
 impl AddressBook {
@@ -34,7 +38,49 @@ impl AddressBook {
             }),
             None => pdpb::GetAllStoresResponse::default(),
         };
-        Ok(Arc::new(Self { engine, stores: RwLock::new(by_id(stored.stores)) }))
+        let members = match engine.get(Cf::Meta, PLACEMENT)? {
+            Some(bytes) => pdpb::GetMembersResponse::decode(bytes).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the list of placement members cannot be read");
+                pdpb::GetMembersResponse::default()
+            }),
+            None => pdpb::GetMembersResponse::default(),
+        };
+        let placement = members.members.into_iter().flat_map(|member| member.client_urls);
+        Ok(Arc::new(Self {
+            engine,
+            stores: RwLock::new(by_id(stored.stores)),
+            placement: RwLock::new(placement.collect()),
+        }))
+    }
+
+    /// The members of placement as they were last named: `HOST:PORT` each.
+    pub(crate) fn placement(&self) -> Vec<String> {
+        self.placement.read().clone()
+    }
+
+    /// Takes over who the members of placement are, and keeps it. Blocks on the engine where
+    /// something is new.
+    ///
+    /// # Errors
+    /// The engine cannot be written: the process must stop.
+    pub(crate) fn learn_placement(&self, members: Vec<String>) -> Result<(), EngineError> {
+        if members.is_empty() || *self.placement.read() == members {
+            return Ok(());
+        }
+        let member = |url: &String| pdpb::Member {
+            client_urls: vec![url.clone()],
+            ..pdpb::Member::default()
+        };
+        let list = pdpb::GetMembersResponse {
+            members: members.iter().map(member).collect(),
+            ..pdpb::GetMembersResponse::default()
+        };
+        tracing::info!(members = members.join(","), "keeps the placement members");
+        *self.placement.write() = members;
+        let mut batch = WriteBatch::default();
+        batch.put(Cf::Meta, PLACEMENT, list.encode_to_vec());
+        // Unsynced: losing it costs another answer.
+        self.engine.write(batch)
     }
 
     /// Takes over what placement says, and keeps it. Blocks on the engine where something is new.
@@ -102,5 +148,21 @@ mod tests {
         book.learn(vec![store(1, "a:9", "")]).unwrap();
         assert_eq!(book.address(NodeId(1)).as_deref(), Some("a:9"));
         assert_eq!(book.address(NodeId(2)), None, "it has left");
+    }
+
+    #[test]
+    fn the_members_of_placement_survive_a_restart() {
+        let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+        let book = AddressBook::open(Arc::clone(&engine)).unwrap();
+        assert_eq!(book.placement(), [""; 0]);
+        book.learn_placement(vec!["a:1".to_owned(), "b:1".to_owned()]).unwrap();
+        book.learn_placement(Vec::new()).unwrap();
+        book.learn(vec![store(1, "c:1", "")]).unwrap();
+
+        let book = AddressBook::open(Arc::clone(&engine)).unwrap();
+        assert_eq!(book.placement(), ["a:1", "b:1"]);
+        assert_eq!(book.address(NodeId(1)).as_deref(), Some("c:1"));
+        book.learn_placement(vec!["b:1".to_owned()]).unwrap();
+        assert_eq!(AddressBook::open(engine).unwrap().placement(), ["b:1"], "one has left");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_consensus::node::Replies;
-use quorate_consensus::shard::{LeaderChange, Reply, Stranger};
+use quorate_consensus::shard::{LeaderChange, Outgoing, Reply, Stranger};
 use quorate_consensus::time::Instant;
 use quorate_proto::RegionId;
 use quorate_proto::wire::peer::Envelope;
@@ -34,13 +34,17 @@ impl Replies<Token> for Answering {
         }
     }
 
-    fn reconfigured(&self, region: RegionId) {
+    fn changed(&self, region: RegionId) {
         self.nudge.add(region);
     }
 
-    fn stranger(&self, stranger: Stranger) {
+    fn stranger(&self, stranger: Stranger) -> Option<Outgoing> {
+        if let Some(gone) = self.directory.taken_in(stranger.group) {
+            return Some(stranger.answer_merged(gone.into, gone.region.as_ref().into()));
+        }
         // Where the queue is full, it will be called a stranger again.
         let _ = self.strangers.try_send(stranger);
+        None
     }
 
     fn placement_ms(&self, now: Instant) -> u64 {

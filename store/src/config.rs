@@ -168,6 +168,9 @@ impl Default for EngineConfig {
     }
 }
 
+/// Threads of one kind, at most: more only wait for each other.
+const MAX_THREADS: u64 = 1_024;
+
 /// What each key means, with its unit.
 pub const HELP: &[(&str, &str)] = &[
     ("listen", "HOST:PORT to listen on for clients and other stores"),
@@ -245,7 +248,7 @@ impl StoreConfig {
     /// # Errors
     /// A knob that is zero where zero means "never", or out of its range.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 12] = [
+        let positive: [(&str, u64); 13] = [
             ("shutdown_secs", self.shutdown_secs),
             ("report_interval_ms", self.report_interval_ms),
             ("split.region_bytes", self.split.region_bytes),
@@ -258,9 +261,26 @@ impl StoreConfig {
             ("limits.request_timeout_ms", self.limits.request_timeout_ms),
             ("limits.concurrent_scans", self.limits.concurrent_scans as u64),
             ("engine.memtable_mib", self.engine.memtable_mib),
+            // RocksDB does not run without one.
+            ("engine.block_cache_mib", self.engine.block_cache_mib),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} is 0; set it to 1 or more"));
+        }
+        let (hour, day, tebibyte) = (3_600, 24 * 3_600_000, 1 << 20);
+        let bounded: [(&str, u64, u64); 9] = [
+            ("network_threads", self.network_threads as u64, MAX_THREADS),
+            ("raft_workers", self.raft_workers as u64, MAX_THREADS),
+            ("engine.background_jobs", u64::from(self.engine.background_jobs), MAX_THREADS),
+            ("shutdown_secs", self.shutdown_secs, hour),
+            ("report_interval_ms", self.report_interval_ms, day),
+            ("split.check_interval_ms", self.split.check_interval_ms, day),
+            ("limits.request_timeout_ms", self.limits.request_timeout_ms, day),
+            ("engine.block_cache_mib", self.engine.block_cache_mib, tebibyte),
+            ("engine.memtable_mib", self.engine.memtable_mib, tebibyte),
+        ];
+        if let Some((key, value, most)) = bounded.iter().find(|(_, value, most)| value > most) {
+            return Err(format!("{key} is {value}; set it to {most} or less"));
         }
         if self.limits.answer_bytes < LEAST_ANSWER_BYTES {
             return Err(format!(
@@ -356,6 +376,18 @@ mod tests {
         let mut config = StoreConfig::default();
         config.split.concurrent = 0;
         assert!(config.check().unwrap_err().contains("split.concurrent"));
+        let set: [fn(&mut StoreConfig); 5] = [
+            |config| config.shutdown_secs = u64::MAX,
+            |config| config.network_threads = 1_000_000,
+            |config| config.raft.tick_ms = u64::MAX,
+            |config| config.raft.lease_ms = u64::MAX,
+            |config| config.engine.block_cache_mib = u64::MAX,
+        ];
+        for set in set {
+            let mut config = StoreConfig::default();
+            set(&mut config);
+            assert!(config.check().unwrap_err().contains("or less"));
+        }
         let mut config = StoreConfig::default();
         config.limits.answer_bytes = 1 << 20;
         assert!(config.check().unwrap_err().contains("limits.answer_bytes"));

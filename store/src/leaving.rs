@@ -77,7 +77,7 @@ fn targets(directory: &Directory, round: usize) -> Vec<(RegionId, NodeId)> {
     let mut load: BTreeMap<StoreId, usize> = BTreeMap::new();
     let mut chosen = Vec::new();
     for local in directory.all().iter().filter(|local| local.view().is_leader()) {
-        let Some(region) = local.region() else { continue };
+        let Some(region) = local.replicated() else { continue };
         let mut others: Vec<StoreId> = region
             .peers
             .iter()

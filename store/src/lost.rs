@@ -3,7 +3,11 @@
 //! A replica that was away while its region went on without it never hears of its removal from the
 //! others: they have forgotten it. After a long silence of its leader it asks placement; where the
 //! region has a newer configuration without it, it is removed. Peer ids are never used again, so
-//! what was removed once never comes back.
+//! what was removed once never comes back. Where placement does not know the region, it is told: its
+//! leader may have been lost before it ever reported (docs/adr/0041-replicas-tell-of-themselves.md).
+//!
+//! A replica that sleeps hears no silence; it is told to placement in its turn
+//! ([`Reporter`](crate::core::Reporter)).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +20,7 @@ use quorate_proto::RegionId;
 use tokio::time::MissedTickBehavior;
 
 use crate::core::{Directory, LocalRegion, peers};
+use crate::placement::Nudge;
 use crate::raft::Raft;
 
 /// How long a leader must be silent.
@@ -32,6 +37,7 @@ pub(crate) async fn watch(
     placement: PlacementClient,
     directory: Arc<Directory>,
     raft: Arc<dyn Raft>,
+    nudge: Arc<Nudge>,
 ) {
     let mut asked = BTreeMap::new();
     let mut tick = tokio::time::interval(LOOK);
@@ -46,7 +52,11 @@ pub(crate) async fn watch(
                     tracing::info!(region = %id, %peer, ?epoch, "the region goes on without us");
                     raft.destroy(id, peer);
                 }
-                Ok(_) => {}
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    tracing::debug!(region = %id, "placement does not know a region without leader");
+                    nudge.add(id);
+                }
                 Err(error) => {
                     tracing::debug!(region = %id, %error, "cannot look up a region without leader");
                     break;

@@ -92,10 +92,9 @@ impl Metrics {
         for kind in Kind::ALL {
             for outcome in Outcome::ALL {
                 let count = self.requests[kind.index()][outcome as usize].load(Ordering::Relaxed);
-                if count > 0 {
-                    let labels = [("kind", kind.name()), ("outcome", outcome.name())];
-                    to.sample("quorate_store_requests_total", &labels, count);
-                }
+                // Zeros, too: the growth from none to the first is what an alert looks for.
+                let labels = [("kind", kind.name()), ("outcome", outcome.name())];
+                to.sample("quorate_store_requests_total", &labels, count);
             }
         }
         let name = "quorate_store_request_seconds";

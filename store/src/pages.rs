@@ -179,6 +179,9 @@ fn region(local: &LocalRegion) -> Value {
         });
         shown["peers"] = peers.collect();
     }
+    if let Some((_, merging)) = local.merging() {
+        shown["merging_into"] = json!(merging.target.0);
+    }
     shown
 }
 
@@ -186,10 +189,13 @@ fn write_running(page: &mut Exposition, running: &Running) {
     let (regions, leaders, asleep) = count(running.serving.directory());
     let budget = running.serving.budget();
     let connections = running.connections.load(Ordering::Relaxed);
-    let gauges: [(&str, &str, u64); 7] = [
+    let all = running.serving.directory().all();
+    let stopped = all.iter().filter(|local| local.merging().is_some()).count();
+    let gauges: [(&str, &str, u64); 8] = [
         ("quorate_store_regions", "Regions with data on this store.", regions),
         ("quorate_store_leaders", "Regions that this store leads.", leaders),
         ("quorate_store_regions_asleep", "Regions whose group sleeps.", asleep),
+        ("quorate_store_regions_merging", "Regions stopped for a merge.", stopped as u64),
         ("quorate_store_connections", "Open connections.", connections as u64),
         ("quorate_store_requests_waiting", "Requests without an answer.", budget.requests() as u64),
         ("quorate_store_write_bytes_waiting", "Bytes of writes without an answer.", budget.bytes()),

@@ -5,11 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::metrics::Exposition;
+use quorate_consensus::node::usage;
 
-/// Clock ticks a second and bytes a page, as all of Linux's common platforms have them.
-const TICKS_PER_SECOND: f64 = 100.0;
-const PAGE_BYTES: u64 = 4096;
+use crate::metrics::Exposition;
 
 /// Writes CPU time, memory and uptime under Prometheus's usual names.
 pub(crate) fn write(page: &mut Exposition, uptime: Duration) {
@@ -19,16 +17,6 @@ pub(crate) fn write(page: &mut Exposition, uptime: Duration) {
     }
     let help = "Seconds since the start.";
     page.single("process_uptime_seconds", "gauge", help, uptime.as_secs());
-}
-
-/// CPU seconds and resident bytes.
-fn usage() -> Option<(f64, u64)> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program's name in parentheses; it may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    let ticks = number(11)? + number(12)?;
-    Some((ticks as f64 / TICKS_PER_SECOND, number(21)? * PAGE_BYTES))
 }
 
 /// Processor time since the start, in microseconds; 0 where the system does not say.

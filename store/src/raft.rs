@@ -1,5 +1,7 @@
 //! What the shell asks of the Raft node, so that tests can stand in for it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use quorate_consensus::node::{Counter, Node, SnapshotProgress};
 use quorate_consensus::shard::Member;
@@ -24,6 +26,10 @@ pub(crate) trait Raft: Send + Sync + 'static {
     fn snapshots(&self) -> Vec<SnapshotProgress>;
     /// What beats say of a group that slept here then (see [`Node::vouched`]).
     fn vouched(&self, slept: Slept) -> Option<Vouched>;
+    /// Processes that are not heard though they share a region with this one.
+    fn unheard(&self) -> BTreeSet<NodeId>;
+    /// Logs truncated since the start, and entries in them.
+    fn truncated(&self) -> (u64, u64);
     /// Changes who replicates a region: `members` are all of them afterwards.
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token);
     /// Removes a replica that is here, for good.
@@ -49,6 +55,13 @@ impl Raft for Node<Token> {
     fn vouched(&self, slept: Slept) -> Option<Vouched> {
         Node::vouched(self, slept)
     }
+    fn unheard(&self) -> BTreeSet<NodeId> {
+        Node::unheard(self)
+    }
+    fn truncated(&self) -> (u64, u64) {
+        let counters = self.counters();
+        (counters.log_truncations.get(), counters.log_truncated_entries.get())
+    }
     fn change_members(&self, region: RegionId, members: Vec<Member>, command: Bytes, token: Token) {
         Node::change_members(self, region, members, command, token);
     }
@@ -60,7 +73,7 @@ impl Raft for Node<Token> {
 /// Writes the counters of the node.
 pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
     let counters = node.counters();
-    let totals: [(&str, &str, &Counter); 25] = [
+    let totals: [(&str, &str, &Counter); 27] = [
         ("proposals", "Commands handed to raft.", &counters.proposals),
         ("read_indexes", "Reads that needed the leader's word.", &counters.read_indexes),
         ("log_writes", "Write batches of the log.", &counters.log_writes),
@@ -109,6 +122,12 @@ pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
         ),
         ("snapshots_received", "Snapshots received whole.", &counters.snapshots_received),
         ("snapshots_installed", "Snapshots installed.", &counters.snapshots_installed),
+        ("log_truncations", "Times that a log was truncated.", &counters.log_truncations),
+        (
+            "log_truncated_entries",
+            "Entries that were truncated away.",
+            &counters.log_truncated_entries,
+        ),
         ("leader_changes", "Changes of leadership seen.", &counters.leader_changes),
     ];
     for (name, help, counter) in totals {

@@ -236,7 +236,8 @@ impl Store {
                 return Ok((None, applier, groups));
             }
         }
-        let client = placement::connect(&self.config.placement).await;
+        let learnt = self.joiner.addresses.placement();
+        let client = placement::connect(&self.config.placement, &learnt).await;
         let pages = Arc::clone(&self.pages);
         let waiting = |missing_stores| pages.set_phase(Phase::Waiting { missing_stores });
         let joined = self.joiner.join(&client, &mut self.identity, waiting).await?;
@@ -379,14 +380,16 @@ impl Store {
             concurrent: self.config.split.concurrent,
         };
         let members = self.config.placement.clone();
+        let nudge = Arc::clone(&service.nudge);
+        let learnt = self.joiner.addresses.placement();
         tokio::spawn(async move {
             let client = match client {
                 Some(client) => client,
-                None => placement::connect(&members).await,
+                None => placement::connect(&members, &learnt).await,
             };
             tokio::spawn(splitter.run(client.clone(), requests));
             let raft = Arc::clone(&node) as Arc<dyn Raft>;
-            tokio::spawn(lost::watch(client.clone(), Arc::clone(&directory), raft));
+            tokio::spawn(lost::watch(client.clone(), Arc::clone(&directory), raft, nudge));
             tokio::spawn(strangers::welcome(strangers, client.clone(), directory, node));
             heartbeats.run(client).await;
         });

@@ -29,7 +29,7 @@ pub(crate) async fn welcome(
     directory: Arc<Directory>,
     node: Arc<Node<Token>>,
 ) {
-    while let Some(Stranger { group: id, peer }) = strangers.recv().await {
+    while let Some(Stranger { group: id, peer, .. }) = strangers.recv().await {
         let region = match placement.get_region_by_id(id).await {
             Ok(Some(info)) => info.region,
             Ok(None) => {
@@ -69,10 +69,12 @@ pub(crate) async fn welcome(
 /// Why not, for the sender, who tries again.
 pub(crate) fn admit_snapshot(directory: &Directory, message: &Envelope) -> Result<(), String> {
     let state = message.snapshot.as_ref().map(|meta| meta.state.clone()).unwrap_or_default();
-    let (region, _) = parse_state(state).map_err(|error| error.to_string())?;
+    let described = parse_state(state).map_err(|error| error.to_string())?;
+    let region = described.region;
     if region.id.0 != message.group {
         return Err(format!("the snapshot describes {}, not r{}", region.id, message.group));
     }
-    let admitted = directory.admit_snapshot(Arc::new(region), PeerId(message.to_peer));
+    let to = PeerId(message.to_peer);
+    let admitted = directory.admit_snapshot(Arc::new(region), &described.taken_in, to);
     admitted.map_err(|conflict| conflict.to_string())
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,12 +16,14 @@ use quorate_consensus::shard::{ApplyTask, Committed, Member, Refusal, Reply};
 use quorate_consensus::view::Slept;
 use quorate_consensus::vigil::Vouched;
 use quorate_proto::limits::INITIAL_INDEX;
+use quorate_proto::wire::command::Command;
 use quorate_proto::wire::{kvrpcpb, metapb};
 use quorate_proto::{
     Epoch, KeyRange, LogIndex, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId, Term,
 };
 
 use crate::config::LimitsConfig;
+use crate::core::command::Commands;
 use crate::core::{Applier, Directory, StoreMachine};
 use crate::fatal::Fatal;
 use crate::metrics::Metrics;
@@ -80,7 +82,11 @@ impl FakeRaft {
                     *index += 1;
                     LogIndex(*index)
                 };
-                let entry = Committed { index, term: TERM, data, tokens: vec![token] };
+                let change = |command: Command| command.change_peers.is_some();
+                let changes_members =
+                    Commands::new(data.clone()).any(|command| command.is_ok_and(change));
+                let tokens = vec![token];
+                let entry = Committed { index, term: TERM, data, changes_members, tokens };
                 let task = ApplyTask { group: region, entries: vec![entry] };
                 self.machine.lock().apply(vec![task]).unwrap();
             }
@@ -122,6 +128,12 @@ impl Raft for FakeRaft {
     }
     fn vouched(&self, _slept: Slept) -> Option<Vouched> {
         None
+    }
+    fn unheard(&self) -> BTreeSet<NodeId> {
+        BTreeSet::new()
+    }
+    fn truncated(&self) -> (u64, u64) {
+        (0, 0)
     }
     fn change_members(
         &self,

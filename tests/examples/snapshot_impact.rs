@@ -1,10 +1,10 @@
 //! What snapshots under way cost those who write: p99 of writes during a transfer against before.
 //!
 //! A cluster of real processes, one region a letter. Writes come at a fixed rate (open loop, and
-//! each latency counts from when the write was due, so nothing is omitted). In each round they are
-//! measured with all stores up; then one store is killed, everything is overwritten so that the
-//! logs forget what it lacks, and it is started again: now every region is sent to it as a
-//! snapshot, and writes are measured until the last one is installed.
+//! each latency counts from when the write was due, so nothing is omitted). In each round one store
+//! is killed, everything is overwritten so that the logs forget what it lacks, and the disks come to
+//! rest; then writes are measured for a while. The store is started again: now every region is sent
+//! to it as a snapshot, and writes are measured until the last one is installed.
 //!
 //! ```text
 //! cargo run -p quorate-tests --example snapshot_impact -- [--rounds N] [--seconds N] [--mib N]
@@ -40,7 +40,7 @@ struct Arguments {
 }
 
 fn arguments() -> Arguments {
-    let (rounds, seconds, mib, rate) = (5, 20, 256, 500);
+    let (rounds, seconds, mib, rate) = (5, 60, 256, 500);
     let mut found = Arguments { rounds, seconds, mib, rate, store_flags: Vec::new() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -169,6 +169,29 @@ fn mean_sync(from: (f64, f64), to: (f64, f64)) -> f64 {
     (to.0 - from.0) / (to.1 - from.1).max(1.0) / 1_000.0
 }
 
+/// Bytes that processes have had written to the disk.
+fn written(nodes: &[Node]) -> u64 {
+    let of = |node: &Node| {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", node.pid()?)).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok())
+    };
+    nodes.iter().filter_map(of).sum()
+}
+
+/// Waits until what was written before is flushed and compacted: three seconds in which no more
+/// than half as much again is written as `usual` bytes a second.
+async fn rest(nodes: &[Node], usual: u64) {
+    const SPAN: u64 = 3;
+    for _ in 0..PATIENCE.as_secs() / SPAN {
+        let before = written(nodes);
+        tokio::time::sleep(Duration::from_secs(SPAN)).await;
+        if written(nodes) - before <= usual * SPAN * 3 / 2 {
+            return;
+        }
+    }
+    panic!("the disks do not come to rest");
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let arguments = arguments();
@@ -189,19 +212,22 @@ async fn main() {
     fill(&client, keys).await;
     let writers = Writers::start(&client, arguments.rate, keys);
     let mut ratios = Vec::new();
+    let away = 2;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (read, window) = (written(&cluster.stores[..away]), 5);
+    tokio::time::sleep(Duration::from_secs(window)).await;
+    let usual = (written(&cluster.stores[..away]) - read) / window;
     for round in 1..=arguments.rounds {
         cluster.healthy().await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.stores[away].kill();
+        fill(&client, keys).await;
+        rest(&cluster.stores[..away], usual).await;
         writers.take();
-        let away = 2;
         let read = syncs(&cluster.stores[..away]);
         tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
         let before = writers.take();
         let sync_before = mean_sync(read, syncs(&cluster.stores[..away]));
 
-        cluster.stores[away].kill();
-        fill(&client, keys).await;
-        tokio::time::sleep(Duration::from_secs(3)).await;
         cluster.stores[away].start();
         let node = &cluster.stores[away];
         let deadline = Instant::now() + PATIENCE;

@@ -27,14 +27,22 @@ mod import;
 mod kills;
 #[path = "process/membership.rs"]
 mod membership;
+#[path = "process/merges.rs"]
+mod merges;
 #[path = "process/pages.rs"]
 mod pages;
 #[path = "process/placement.rs"]
 mod placement;
+#[path = "process/quorum.rs"]
+mod quorum;
+#[path = "process/snapshots.rs"]
+mod snapshots;
 #[path = "process/splits.rs"]
 mod splits;
 #[path = "process/stale.rs"]
 mod stale;
+#[path = "process/steps.rs"]
+mod steps;
 #[path = "process/trouble.rs"]
 mod trouble;
 #[path = "process/wire.rs"]

@@ -14,6 +14,9 @@ pub(crate) enum Level {
     Healthy,
     /// All keys are served, with less safety than there should be.
     Degraded,
+    /// Placement has a new leader, which not all stores have reported to yet. Nothing is known to be
+    /// wrong with any key, nor that all is well: ask again in a second.
+    Unknown,
     /// Some keys are not served.
     Unavailable,
 }
@@ -23,7 +26,7 @@ impl Level {
     pub(crate) fn code(self) -> Code {
         match self {
             Self::Healthy => Code::Done,
-            Self::Degraded => Code::Degraded,
+            Self::Degraded | Self::Unknown => Code::Degraded,
             Self::Unavailable => Code::Unavailable,
         }
     }
@@ -34,6 +37,7 @@ impl fmt::Display for Level {
         f.write_str(match self {
             Self::Healthy => "HEALTHY",
             Self::Degraded => "DEGRADED",
+            Self::Unknown => "UNKNOWN",
             Self::Unavailable => "UNAVAILABLE",
         })
     }
@@ -46,7 +50,7 @@ pub(crate) struct Health {
     pub(crate) level: Level,
     /// What is wrong, gravest first.
     pub(crate) troubles: Vec<String>,
-    /// Stores that may fail now without any key becoming unavailable.
+    /// Stores that may fail now without any key becoming unavailable, as far as is known.
     pub(crate) survives: u64,
     /// Regions, with the sentinel.
     pub(crate) regions: u64,
@@ -93,6 +97,7 @@ impl fmt::Display for Health {
 /// Judges what placement says.
 pub(crate) fn judge(status: &StatusResponse) -> Health {
     let mut grave = Vec::new();
+    let mut unknown = Vec::new();
     let mut mild = Vec::new();
     if !status.bootstrapped {
         grave.push(match status.missing_stores {
@@ -103,6 +108,14 @@ pub(crate) fn judge(status: &StatusResponse) -> Health {
     }
     if status.leaderless > 0 {
         grave.push(format!("{} regions without a leader", status.leaderless));
+    }
+    if status.stopped > 0 {
+        grave.push(format!("{} regions stopped by a merge for long", status.stopped));
+    }
+    // Placement of an older form tells neither number: then they are equal.
+    if status.reported_stores < status.reporting_stores {
+        let (told, of) = (status.reported_stores, status.reporting_stores);
+        unknown.push(format!("recent: {told} of {of} stores have reported to the new leader"));
     }
     let counted = status.stores.iter().filter(|store| store.state != "Left");
     let away: Vec<&StoreStatus> = counted.filter(|store| !is_serving(store)).collect();
@@ -117,17 +130,22 @@ pub(crate) fn judge(status: &StatusResponse) -> Health {
     if status.under_replicated > 0 && away.is_empty() {
         mild.push("replicas are missing".to_owned());
     }
-    let level = match (grave.is_empty(), mild.is_empty()) {
-        (false, _) => Level::Unavailable,
-        (true, false) => Level::Degraded,
-        (true, true) => Level::Healthy,
+    let level = match (grave.is_empty(), unknown.is_empty(), mild.is_empty()) {
+        (false, _, _) => Level::Unavailable,
+        (true, false, _) => Level::Unknown,
+        (true, true, false) => Level::Degraded,
+        (true, true, true) => Level::Healthy,
     };
+    grave.extend(unknown);
     grave.extend(mild);
     let tolerated = u64::from(status.replicas.saturating_sub(1) / 2);
+    // One that has yet to report may be away.
+    let unheard = status.reporting_stores.saturating_sub(status.reported_stores);
+    let missing = away.len() as u64 + u64::from(unheard);
     Health {
         level,
         troubles: grave,
-        survives: tolerated.saturating_sub(away.len() as u64),
+        survives: tolerated.saturating_sub(missing),
         regions: status.regions,
         under_replicated: status.under_replicated,
         moving: status.operators,
@@ -217,6 +235,34 @@ mod tests {
         let health = judge(&status);
         assert_eq!(health.level.code(), Code::Unavailable);
         assert_eq!(health.troubles, ["2 regions without a leader", "placement-1 is away"]);
+    }
+
+    #[test]
+    fn a_region_that_a_merge_has_stopped_for_long_is_unavailable() {
+        let mut status = status();
+        status.stopped = 1;
+        let health = judge(&status);
+        assert_eq!(health.level, Level::Unavailable);
+        assert_eq!(health.troubles, ["1 regions stopped by a merge for long"]);
+    }
+
+    #[test]
+    fn what_a_new_leader_of_placement_was_not_told_yet_is_not_known() {
+        let mut status = status();
+        (status.reported_stores, status.reporting_stores, status.unreported) = (1, 3, 20);
+        let health = judge(&status);
+        assert_eq!((health.level, health.level.code()), (Level::Unknown, Code::Degraded));
+        let line = health.to_string();
+        let told = "UNKNOWN · recent: 1 of 3 stores have reported to the new leader · survives no";
+        assert!(line.starts_with(told), "{line}");
+        // What is amiss for sure is said with it, and what is grave comes first.
+        status.stores[1] = store(2, "Suspect");
+        assert_eq!(judge(&status).level, Level::Unknown);
+        assert_eq!(judge(&status).troubles.len(), 2);
+        status.leaderless = 4;
+        assert_eq!(judge(&status).level, Level::Unavailable);
+        (status.reported_stores, status.leaderless, status.unreported) = (3, 0, 0);
+        assert_eq!(judge(&status).level, Level::Degraded);
     }
 
     #[test]

@@ -130,8 +130,14 @@ pub(crate) async fn member(command: MemberCommand) -> Outcome {
         action: action.into(),
         with_node_id: with,
         force: change.force,
+        preview: false,
     };
-    let operator = change.connection.placement_client().await?.change_member(request).await?;
+    let placement = change.connection.placement_client().await?;
+    let along = placement.member_partners(request).await?;
+    if !along.is_empty() {
+        output::note(&go_along(region_id, &change.member, &along));
+    }
+    let operator = placement.change_member(request).await?;
     let words = match action {
         Action::Promote => "is promoted once it is ready",
         Action::Demote => "becomes a learner",
@@ -150,6 +156,16 @@ pub(crate) async fn member(command: MemberCommand) -> Outcome {
         operator,
         &format!("{} {words}", change.member),
         change.shape.format(),
+    )
+}
+
+/// Who else is touched, said before it is.
+fn go_along(region_id: u64, member: &Target, along: &[u64]) -> String {
+    let names: Vec<String> =
+        along.iter().map(|node| Target::of(region_id, *node).to_string()).collect();
+    format!(
+        "{member} takes {} along: voters go in pairs, so that their number stays odd",
+        names.join(" and ")
     )
 }
 
@@ -222,6 +238,14 @@ mod tests {
             "r7/s4\tp19\tPairing\tstandard\t1200\t50\t3.00 s ago\t-\tvoters 3, target 5\n\
              placement/4\tp19\tPairing\tstandard\t1200\t50\t3.00 s ago\theld\tvoters 3, target 5\n"
         );
+    }
+
+    #[test]
+    fn whoever_goes_along_is_named() {
+        let words = go_along(7, &Target::of(7, 4), &[5]);
+        assert!(words.starts_with("r7/s4 takes r7/s5 along"), "{words}");
+        let words = go_along(0, &Target::of(0, 4), &[5]);
+        assert!(words.starts_with("placement/4 takes placement/5 along"), "{words}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What an operator asks: is it healthy, where is what, why, and requests to change it.
 
+mod common;
 pub(crate) mod events;
 pub(crate) mod health;
 mod id;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use quorate_proto::wire::placement::OperatorStatus;
 use serde_json::{Value, json};
 
+use super::common::Common;
 use crate::cluster::find::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, Format, Table};
@@ -35,15 +36,6 @@ pub(crate) enum OperatorCommand {
         #[command(flatten)]
         connection: Connection,
     },
-}
-
-/// What they take.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Common {
-    #[command(flatten)]
-    shape: output::Shape,
-    #[command(flatten)]
-    connection: Connection,
 }
 
 /// Runs the command.

@@ -6,7 +6,7 @@
 use quorate_proto::wire::placement::Setting;
 use serde_json::json;
 
-use crate::cluster::find::Connection;
+use super::common::Common;
 use crate::exit::Outcome;
 use crate::output::{self, Table};
 
@@ -26,15 +26,6 @@ pub(crate) enum SettingsCommand {
         #[command(flatten)]
         common: Common,
     },
-}
-
-/// What both take.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Common {
-    #[command(flatten)]
-    shape: output::Shape,
-    #[command(flatten)]
-    connection: Connection,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

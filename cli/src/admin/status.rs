@@ -9,7 +9,8 @@ use crate::cluster::find::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, Format, Table};
 
-/// How the cluster is; exit code 0 healthy, 2 degraded, 3 unavailable.
+/// How the cluster is; exit code 0 healthy, 2 degraded or not known yet, 3
+/// unavailable.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
@@ -28,7 +29,9 @@ pub(crate) async fn status(args: &StatusArgs) -> Outcome {
     output::emit(&render(&status, &health, args.shape.format()))?;
     match health.level {
         Level::Healthy => Ok(()),
-        Level::Degraded | Level::Unavailable => Err(Failure::quiet(health.level.code())),
+        Level::Degraded | Level::Unknown | Level::Unavailable => {
+            Err(Failure::quiet(health.level.code()))
+        }
     }
 }
 
@@ -55,6 +58,10 @@ fn render(status: &StatusResponse, health: &Health, format: Format) -> String {
                 "replicas": status.replicas,
                 "under_replicated": status.under_replicated,
                 "leaderless": status.leaderless,
+                "stopped": status.stopped,
+                "unreported": status.unreported,
+                "reported_stores": status.reported_stores,
+                "reporting_stores": status.reporting_stores,
                 "moving": status.operators,
                 "fullest_store_percent": health.fullest_percent,
                 "operations_per_second": status.operations_per_second,

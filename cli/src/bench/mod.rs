@@ -92,7 +92,7 @@ pub(crate) struct BenchArgs {
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
     /// Split the keys into this many regions first
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     regions: Option<u64>,
     /// Write every key once first
     #[arg(long)]

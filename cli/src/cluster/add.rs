@@ -22,7 +22,8 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Seconds to wait until it has joined
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: u64,
 }
 

@@ -75,7 +75,7 @@ impl From<quorate_client::Error> for Failure {
     fn from(error: quorate_client::Error) -> Self {
         use quorate_client::Error;
         match &error {
-            Error::Unavailable { .. } | Error::Timeout { .. } => {
+            Error::Unavailable { .. } | Error::Timeout { .. } | Error::NoQuorum { .. } => {
                 Self::unavailable(error.to_string())
             }
             Error::Undetermined { .. }

@@ -113,7 +113,7 @@ impl Local {
     ///
     /// # Errors
     /// Placement does not answer, or the folder cannot be written.
-    pub(super) async fn forget_left(&mut self, deadline: Instant) -> Outcome {
+    pub(crate) async fn forget_left(&mut self, deadline: Instant) -> Outcome {
         let status = self.status(deadline).await?;
         let has = |member: &Member, left: bool| {
             status.stores.iter().any(|entry| {

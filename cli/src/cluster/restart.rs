@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_client::{PlacementClient, PlacementOptions};
+use quorate_proto::wire::placement::ReplicaStatus;
 
 use super::description::Role;
 use super::end;
@@ -39,7 +40,8 @@ pub(crate) struct RestartArgs {
     #[arg(long, value_name = "ROLE")]
     only: Option<Only>,
     /// Seconds to wait for each process until the cluster is whole again
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: u64,
 }
 
@@ -176,13 +178,32 @@ async fn behind(local: &Local, deadline: Instant) -> Outcome<Option<String>> {
             Err(quorate_client::Error::Refused { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        let lagging = told.replicas.iter().find(|replica| {
-            replica.snapshot_total_bytes > 0
-                || (replica.match_index > 0 && replica.match_index + BEHIND < told.last_index)
-        });
+        let lagging = told.replicas.iter().find(|replica| lags(replica, told.last_index));
         if let Some(peer) = lagging.and_then(|replica| replica.peer) {
             return Ok(Some(format!("{} has not caught up on s{}", info.region.id, peer.store_id)));
         }
     }
     Ok(None)
+}
+
+/// Nothing is reported of one that has caught up. One that needs a snapshot has no match either,
+/// after a change of the leader: it is pending.
+fn lags(replica: &ReplicaStatus, last_index: u64) -> bool {
+    let match_index = replica.match_index;
+    replica.pending || (match_index > 0 && match_index + BEHIND < last_index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_needs_a_snapshot_has_not_caught_up() {
+        let caught_up = ReplicaStatus::default();
+        assert!(!lags(&caught_up, 50_000));
+        let near = ReplicaStatus { match_index: 49_500, ..caught_up.clone() };
+        assert!(!lags(&near, 50_000));
+        assert!(lags(&ReplicaStatus { match_index: 40_000, ..caught_up.clone() }, 50_000));
+        assert!(lags(&ReplicaStatus { pending: true, ..caught_up }, 50_000), "its match is 0");
+    }
 }

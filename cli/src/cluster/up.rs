@@ -42,7 +42,8 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FILE")]
     store_config: Option<PathBuf>,
     /// Seconds to wait until everything is healthy
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: u64,
     /// Stay in this login session (the scheduler shares processors by session, so that what is
     /// compared with each other must run in one)
@@ -83,9 +84,26 @@ pub(crate) async fn up(args: UpArgs) -> Outcome {
     let deadline = Instant::now() + Duration::from_secs(args.wait);
     let bond = if args.same_session { Bond::ThisSession } else { Bond::None };
     let mut local = Local::new(folder, cluster, bond, lock);
-    local.start_missing(deadline).await?;
-    local.ready(|_| true, deadline)?;
-    let status = local.healthy(deadline).await?;
+    let started = async {
+        local.start_missing(deadline).await?;
+        local.ready(|_| true, deadline)?;
+        local.healthy(deadline).await
+    }
+    .await;
+    let status = match started {
+        Ok(status) => status,
+        Err(mut failure) => {
+            let runs = local.cluster().members.iter().filter(|one| one.running().is_some()).count();
+            if runs > 0 {
+                let runs = output::plural(runs as u64, "process").replace("processs", "processes");
+                failure.words.push_str(&format!(
+                    "; {runs} of this cluster go on running: try again, or end them with `quorate \
+                     down`"
+                ));
+            }
+            return Err(failure);
+        }
+    };
     output::emit(&summary(local.cluster(), &status, &shown))
 }
 

@@ -13,7 +13,8 @@ use super::load::Load;
 use super::spread::{Spread, ordinary};
 use super::stage::{Shape, Stage};
 use super::teller::Teller;
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
+use crate::cluster::probe;
 use crate::exit::{Failure, Outcome};
 use crate::output;
 
@@ -23,6 +24,9 @@ const REGIONS: usize = 12;
 const PLACES: usize = 12;
 /// How long each way to scan is measured.
 const MEASURED: Duration = Duration::from_secs(8);
+/// By how much the slowest hundredth of writes may be slower while learners serve scans than without
+/// scans, or with scans from leaders: what they share is the machine's processors, and nothing else.
+const SLOWER: Duration = Duration::from_millis(250);
 /// Who would move voters to the store of the learners.
 const PAUSED: [&str; 2] = ["balance-region", "balance-leader"];
 
@@ -77,15 +81,17 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let alone = measure(&mut stage, &load, None, "no scans").await?;
     let leaders =
         measure(&mut stage, &load, Some(ReadOptions::default()), "scans from leaders").await?;
+    let before = scans_served(&stage, &name)?;
     let learners =
         measure(&mut stage, &load, Some(ReadOptions::learner()), "scans from learners").await?;
+    let served = scans_served(&stage, &name)?.saturating_sub(before);
     stage.screen.clear();
     let stores: Vec<_> = {
         let ids = stage.local.store_ids(stage.deadline).await?;
         ids.into_values().map(quorate_proto::StoreId).collect()
     };
     let counts = Spread::of(&stage.regions().await?, &stores).on(store);
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
 
     let mut verdict = Verdict::default();
     verdict.figure(format!("{} learners stayed learners", counts.learners));
@@ -98,18 +104,45 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
         learners.least.is_some_and(|least| least >= records),
         format!("no whole scan of the learners found all {records} records"),
     );
+    let pages = records / PAGE as u64;
+    verdict.figure(format!("{name} answered {served} scans as a learner"));
+    verdict.check(
+        served >= pages,
+        format!("{name} answered {served} scans, one of all records takes {pages}"),
+    );
+    let allowed = alone.p99.max(leaders.p99) + SLOWER;
+    verdict.check(
+        learners.p99 <= allowed,
+        format!(
+            "with scans from learners the p99 of writes is {}, {} are allowed",
+            output::time(learners.p99),
+            output::time(allowed)
+        ),
+    );
     verdict.figure(format!(
         "p99 of writes {} alone, {} with scans from leaders ({} pairs/s), {} with scans from \
-         learners ({} pairs/s)",
+         learners ({} pairs/s; allowed: {})",
         output::time(alone.p99),
         output::time(leaders.p99),
         output::count(leaders.pairs),
         output::time(learners.p99),
-        output::count(learners.pairs)
+        output::count(learners.pairs),
+        output::time(allowed)
     ));
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::None);
     verdict.records(stage.verify().await);
     Ok(verdict)
+}
+
+/// Scans that a store has answered with pairs, by its own count.
+fn scans_served(stage: &Stage, name: &str) -> Outcome<u64> {
+    let member = stage.local.member(name)?;
+    let page = probe::page(&member.status_address, "/metrics")
+        .map_err(|error| Failure::error(format!("{name} does not show its metrics: {error}")))?;
+    let wanted = r#"quorate_store_requests_total{kind="raw_scan",outcome="ok"} "#;
+    let count = page.body.lines().find_map(|line| line.strip_prefix(wanted)?.trim().parse().ok());
+    // Not shown before the first one.
+    Ok(count.unwrap_or(0))
 }
 
 /// Writes while scans run.

@@ -6,7 +6,7 @@ use quorate_proto::wire::placement::RemoveStoreRequest;
 
 use super::spread::Spread;
 use super::stage::{Shape, Stage};
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
 use crate::admin::Watcher;
 use crate::cluster::end;
 use crate::exit::{Failure, Outcome};
@@ -26,16 +26,8 @@ const LEAVING: &str = "store-1";
 pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let shape = Shape { placements: 3, stores: 4, store_settings: "" };
     let mut stage = Stage::set("decommission", common, &shape).await?;
-    stage
-        .change(&[
-            ("lifecycle.stable_ms", "500"),
-            ("store_limit.additions", "1000"),
-            ("store_limit.removals", "1000"),
-        ])
-        .await?;
-    stage.import_all().await?;
-    stage.split_into(REGIONS).await?;
-    let load = stage.load(PLACES)?;
+    stage.move_fast().await?;
+    let load = stage.furnish(REGIONS, PLACES).await?;
 
     let ids = stage.local.store_ids(stage.deadline).await?;
     let id = |name: &str| ids.get(name).copied().map(StoreId);
@@ -75,7 +67,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     stage.screen.clear();
     let end = load.elapsed();
     let gap = load.with_timeline(|timeline| timeline.longest_gap(std::time::Duration::ZERO, end)).0;
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
 
     let mut verdict = Verdict::default();
     verdict.figure(format!(
@@ -96,7 +88,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
         Err(other) => verdict.check(false, other.to_string()),
         Ok(_) => verdict.check(false, "a removal that can never end was begun"),
     }
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::None);
     verdict.records(stage.verify().await);
     Ok(verdict)
 }

@@ -1,6 +1,8 @@
 //! Two stores arrive: their learners pair and are promoted together, three voters become five. Then
 //! one arrives alone: its learners wait for partners in vain, and stand by.
 
+use std::collections::BTreeSet;
+
 use quorate_proto::RegionId;
 use quorate_proto::wire::placement::MembersRequest;
 
@@ -8,7 +10,7 @@ use super::load::Load;
 use super::spread::{ordinary, voters};
 use super::stage::{Shape, Stage};
 use super::teller::Teller;
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
 use crate::exit::{Failure, Outcome};
 use crate::output;
 
@@ -56,21 +58,35 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let (name, alone) = stage.add_store().await?;
     let standby = story.standby(&mut stage, &load, alone.get()).await?;
     stage.screen.clear();
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
 
     let mut verdict = Verdict::default();
+    let promoted = story.teller.promoted();
+    let ordinary_ids: BTreeSet<RegionId> =
+        ordinary(&stage.regions().await?).map(|info| info.region.id).collect();
+    let pairs: BTreeSet<RegionId> = promoted
+        .iter()
+        .filter(|one| one.together == 2 && one.voters == 5)
+        .map(|one| one.region)
+        .collect();
     verdict.figure(format!(
-        "3→5 voters in {} regions after {}, in pairs",
+        "3→5 voters in {} regions after {}, in pairs by their events",
         REGIONS,
         output::time(took)
     ));
+    let alone: Vec<String> =
+        ordinary_ids.difference(&pairs).map(|region| region.to_string()).collect();
+    verdict.check(alone.is_empty(), format!("not promoted as a pair: {}", alone.join(", ")));
+    // Each tells of a configuration that is applied.
+    let even = promoted.iter().filter(|one| one.voters % 2 == 0);
+    story.even.extend(even.map(|one| format!("{} had {} voters", one.region, one.voters)));
     verdict.figure(format!("{standby} lone learners on {name} stand by"));
     verdict.figure(format!("{} even voter sets seen", story.even.len()));
     verdict.check(story.even.is_empty(), story.even.join("; "));
     let regions = stage.regions().await?;
     let grown = ordinary(&regions).all(|info| voters(info) == (5, 5));
     verdict.check(grown, "a lone learner was promoted, or a voter lost");
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::None);
     verdict.records(stage.verify().await);
     Ok(verdict)
 }

@@ -9,7 +9,7 @@ use quorate_proto::key;
 use super::lineage::Lineage;
 use super::spread::ordinary;
 use super::stage::{Shape, Stage};
-use super::{Common, Verdict};
+use super::{Common, Faults, Verdict};
 use crate::exit::{Failure, Outcome};
 use crate::output;
 
@@ -71,7 +71,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     let (figures, gap) = load.with_timeline(|timeline| {
         (timeline.figures(Duration::ZERO, end), timeline.longest_gap(Duration::ZERO, end).0)
     });
-    let tally = load.stop()?;
+    let tally = load.stop(stage.deadline).await?;
 
     let regions = stage.regions().await?;
     let after = ordinary(&regions).count();
@@ -79,7 +79,7 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
     verdict.figure(format!("{before}→{after} regions"));
     verdict.check(after >= before + 3, format!("only {after} regions: hardly anything split"));
     verdict.check(covers(&regions), "the regions do not cover the key space".to_owned());
-    verdict.load(&tally);
+    verdict.load(&tally, Faults::None);
     verdict.records(stage.verify().await);
     verdict.figure(format!(
         "writes while splitting p50 {} p99 {}, longest gap {}",

@@ -1,7 +1,8 @@
 //! How replicas and leaders are spread over stores: a plain value, made from what placement knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use quorate_client::placement::RegionInfo;
 use quorate_proto::limits::SENTINEL_START;
 use quorate_proto::{Role, StoreId};
@@ -126,9 +127,19 @@ pub(super) fn voters(info: &RegionInfo) -> (usize, usize) {
     (count(&[Role::Voter, Role::DemotingVoter]), count(&[Role::Voter, Role::IncomingVoter]))
 }
 
+/// Those of these places, by their numbers, whose region that store leads. Regions are in the order
+/// of their keys.
+pub(super) fn led_by(store: StoreId, regions: &[RegionInfo], places: &[Bytes]) -> BTreeSet<usize> {
+    let of = |place: &Bytes| {
+        let after = regions.partition_point(|info| info.region.range.start <= *place);
+        after.checked_sub(1).and_then(|at| regions[at].leader)
+    };
+    let led = |(_, place): &(usize, &Bytes)| of(place).is_some_and(|peer| peer.store == store);
+    places.iter().enumerate().filter(led).map(|(number, _)| number).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use quorate_proto::{Epoch, KeyRange, Peer, PeerId, Region, RegionId};
 
     use super::*;
@@ -163,6 +174,16 @@ mod tests {
         assert_eq!(Spread::of(&regions, &stores[..3]).leader_skew(), 0.0);
         assert_eq!(spread.rows().len(), 4);
         assert!(!spread.is_even() && Spread::of(&regions, &stores[..3]).is_even());
+    }
+
+    #[test]
+    fn a_place_belongs_to_the_region_that_holds_it() {
+        let led = |start: &'static [u8], store| region(start, &[(store, Role::Voter)]);
+        let regions = [led(b"", 1), led(b"d", 2), led(b"m", 1)];
+        let places = ["a", "d", "k", "x"].map(Bytes::from);
+        assert_eq!(led_by(StoreId(1), &regions, &places), [0, 3].into());
+        assert_eq!(led_by(StoreId(2), &regions, &places), [1, 2].into());
+        assert_eq!(led_by(StoreId(3), &regions, &places), [].into());
     }
 
     #[test]

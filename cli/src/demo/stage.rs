@@ -13,7 +13,7 @@ use quorate_proto::StoreId;
 use quorate_proto::wire::placement::{SplitRegionRequest, StatusResponse};
 
 use super::Common;
-use super::load::Load;
+use super::load::{Load, PAUSE, Pace};
 use super::records::Records;
 use super::spread::Spread;
 use crate::cluster::description::Role;
@@ -162,8 +162,16 @@ impl Stage {
     /// # Errors
     /// It cannot be started.
     pub(super) fn load(&self, places: usize) -> Outcome<Load> {
-        let load =
-            Load::start(self.local.cluster().placement(), &self.records.spread(places), READERS)?;
+        self.paced_load(places, Pace::After(PAUSE))
+    }
+
+    /// [`Self::load`] with writers at a pace of the caller's choice.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(super) fn paced_load(&self, places: usize, pace: Pace) -> Outcome<Load> {
+        let placement = self.local.cluster().placement();
+        let load = Load::start(placement, &self.records.spread(places), READERS, pace)?;
         self.screen.say(&format!(
             "load: one writer at each of {places} places, {READERS} readers; every answer is checked"
         ));
@@ -194,6 +202,10 @@ impl Stage {
         let (counted, task) = self.import();
         while !task.is_finished() {
             self.screen.rows(vec![self.import_row(&counted)]);
+            if let Err(late) = self.in_time("the records are loaded") {
+                task.abort();
+                return Err(late);
+            }
             tokio::time::sleep(POLL).await;
         }
         task.await.map_err(|error| Failure::error(format!("the import broke: {error}")))??;
@@ -211,10 +223,26 @@ impl Stage {
     /// Reads every record back and compares; how many there are.
     ///
     /// # Errors
-    /// Records are missing or differ.
+    /// Records are missing or differ, or cannot be read in time.
     pub(super) async fn verify(&self) -> Outcome<u64> {
         let counted = Arc::new(AtomicU64::new(0));
-        import::verify_counted(&self.client, &self.records.file, counted).await
+        let compared = import::verify_counted(&self.client, &self.records.file, counted);
+        match tokio::time::timeout_at(self.deadline.into(), compared).await {
+            Ok(compared) => compared,
+            Err(_) => {
+                Err(Failure::error("not done in time: all records are read back and compared"))
+            }
+        }
+    }
+
+    /// Loads the records, cuts them into so many regions, and starts the load at so many places.
+    ///
+    /// # Errors
+    /// One of them cannot be done in time.
+    pub(super) async fn furnish(&mut self, regions: usize, places: usize) -> Outcome<Load> {
+        self.import_all().await?;
+        self.split_into(regions).await?;
+        self.load(places)
     }
 
     /// Splits the records into so many regions, and spreads their leaders.
@@ -239,8 +267,7 @@ impl Stage {
     /// # Errors
     /// That is not so in time.
     pub(super) async fn balanced(&self) -> Outcome {
-        let ids = self.local.store_ids(self.deadline).await?;
-        let ids: Vec<StoreId> = ids.into_values().map(StoreId).collect();
+        let ids = self.ids().await?;
         loop {
             let spread = Spread::of(&self.regions().await?, &ids);
             if spread.is_even() {
@@ -249,6 +276,19 @@ impl Stage {
             self.in_time(&format!("stores have their share ({})", spread.words()))?;
             self.pause().await;
         }
+    }
+
+    /// Shortens what slows down how replicas move, so that a person sees the end of it.
+    ///
+    /// # Errors
+    /// Placement refuses.
+    pub(super) async fn move_fast(&self) -> Outcome {
+        self.change(&[
+            ("lifecycle.stable_ms", "500"),
+            ("store_limit.additions", "1000"),
+            ("store_limit.removals", "1000"),
+        ])
+        .await
     }
 
     /// Changes settings of the cluster, and says so.
@@ -294,6 +334,32 @@ impl Stage {
             "not done in time: {what} (allow more with --limit SECONDS, or see {})",
             self.folder().join("logs").display()
         )))
+    }
+
+    /// Waits until no operator has been under way for so long.
+    ///
+    /// # Errors
+    /// That is not so in time.
+    pub(super) async fn rests(&mut self, load: &Load, time: Duration) -> Outcome {
+        let mut since = self.screen.elapsed();
+        while self.screen.elapsed() - since < time {
+            if let Some(one) = self.placement.operators(0, false).await?.first() {
+                since = self.screen.elapsed();
+                self.in_time(&format!("nothing moves any more ({}: {})", one.kind, one.reason))?;
+            }
+            self.screen.rows(vec![load.line()]);
+            self.pause().await;
+        }
+        Ok(())
+    }
+
+    /// Ids of all stores.
+    ///
+    /// # Errors
+    /// Placement does not answer.
+    pub(super) async fn ids(&self) -> Outcome<Vec<StoreId>> {
+        let ids = self.local.store_ids(self.deadline).await?;
+        Ok(ids.into_values().map(StoreId).collect())
     }
 
     /// Lets some time pass.

@@ -44,7 +44,8 @@ pub(crate) struct ImportArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
     /// Seconds to go on trying a batch while the cluster does not take it
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(0..=86_400))]
     retry: u64,
     #[command(flatten)]
     shape: output::Shape,

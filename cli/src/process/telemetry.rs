@@ -36,7 +36,12 @@ pub(crate) fn start(settings: &LogSettings) -> Outcome {
             })?;
         BoxMakeWriter::new(Mutex::new(file))
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // A line that cannot be written (the disk is full, nobody reads stderr) is lost. To complain
+    // about it on stderr would end the process: that is what a failed `eprintln!` does.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .log_internal_errors(false);
     let logs = logs.with_ansi(to_terminal && io::IsTerminal::is_terminal(&io::stderr()));
     let started = match settings.format.as_str() {
         "text" => logs.try_init(),

@@ -105,7 +105,9 @@ impl PlacementClient {
     pub async fn transfer_placement_leader(&self, to_member: u64) -> Result<u64> {
         let request = wire::TransferPlacementLeaderRequest { to_member };
         let call = |channel| async move { admin(channel).transfer_placement_leader(request).await };
-        let answer = self.core.call("transfer_placement_leader", self.deadline(), call).await?;
+        // The leader waits for the other one to take over: asked twice, it would hand over twice.
+        let (operation, patience) = ("transfer_placement_leader", self.core.options().deadline);
+        let answer = self.core.call_patiently(operation, patience, self.deadline(), call).await?;
         Ok(answer.leader)
     }
 }

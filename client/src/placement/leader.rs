@@ -14,10 +14,11 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use quorate_proto::wire::pdpb::{self, pd_client::PdClient};
 use tokio::runtime::Handle;
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Response, Status, transport::Channel};
 use tracing::{debug, info};
 
 use super::PlacementOptions;
+use super::judge::{Failure, judge};
 use crate::{
     Error, Result,
     backoff::{Backoff, Pace},
@@ -25,8 +26,6 @@ use crate::{
     stores::{bare, endpoint},
 };
 
-/// The metadata by which a member that does not lead names the one that does.
-pub(super) const LEADER_HINT: &str = "quorate-leader";
 /// How long one attempt of a call may take; a member may be paused, or cut off.
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long a member may take to say who leads.
@@ -47,19 +46,9 @@ pub(super) struct Core {
     runtime: Handle,
     channels: Mutex<BTreeMap<Arc<str>, Channel>>,
     leader: Mutex<Option<Arc<str>>>,
+    /// As they were last named by a member.
+    members: Mutex<Vec<String>>,
     cluster_id: AtomicU64,
-}
-
-/// Why an attempt failed, and what to do about it.
-enum Failure {
-    /// Another member leads; named.
-    Elsewhere(Arc<str>, String),
-    /// The leader is not known, or not there: look for it.
-    Lost(String),
-    /// The leader is there and not ready: wait.
-    NotReady(String),
-    /// It will not be otherwise.
-    Final(Error),
 }
 
 impl Core {
@@ -72,6 +61,7 @@ impl Core {
             runtime,
             channels: Mutex::default(),
             leader: Mutex::default(),
+            members: Mutex::default(),
             cluster_id: AtomicU64::new(0),
         };
         for address in endpoints {
@@ -98,6 +88,10 @@ impl Core {
 
     pub(super) fn endpoints(&self) -> Vec<String> {
         self.channels.lock().keys().map(ToString::to_string).collect()
+    }
+
+    pub(super) fn members(&self) -> Vec<String> {
+        self.members.lock().clone()
     }
 
     pub(super) fn leader(&self) -> Option<Arc<str>> {
@@ -140,7 +134,7 @@ impl Core {
                     let attempt = (Instant::now() + patience).min(deadline);
                     match tokio::time::timeout_at(attempt.into(), call(channel)).await {
                         Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                        Ok(Err(status)) => self.judge(operation, &leader, &status),
+                        Ok(Err(status)) => judge(operation, &leader, &status),
                         Err(_) => Failure::Lost(format!("{leader}: no answer in time")),
                     }
                 }
@@ -188,7 +182,7 @@ impl Core {
         let channel = self.channel(&leader)?;
         let failure = match tokio::time::timeout_at(deadline.into(), call(channel)).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => self.judge(operation, &leader, &status),
+            Ok(Err(status)) => judge(operation, &leader, &status),
             Err(_) => Failure::Lost(format!("{leader}: no answer in time")),
         };
         match failure {
@@ -303,7 +297,11 @@ impl Core {
     }
 
     fn meet(&self, answer: &pdpb::GetMembersResponse) {
-        for known in answer.members.iter().filter_map(address_of) {
+        let members: Vec<String> = answer.members.iter().filter_map(address_of).collect();
+        if !members.is_empty() {
+            members.clone_into(&mut self.members.lock());
+        }
+        for known in members {
             let is_new = !self.channels.lock().contains_key(known.as_str());
             // An address that cannot be parsed is of no use; the others are.
             if is_new && self.channel(&known).is_ok() {
@@ -361,38 +359,5 @@ impl Core {
 
     fn unavailable(&self, last: String) -> Error {
         Error::Unavailable { what: format!("placement at {}", self.endpoints().join(", ")), last }
-    }
-
-    fn judge(&self, operation: &'static str, leader: &str, status: &Status) -> Failure {
-        let last = format!("{leader}: {}", words(status));
-        let hint = status.metadata().get(LEADER_HINT).and_then(|hint| hint.to_str().ok());
-        match status.code() {
-            Code::Unavailable => match hint.map(bare).filter(|hint| *hint != leader) {
-                Some(hint) => Failure::Elsewhere(Arc::from(hint), last),
-                None => Failure::Lost(last),
-            },
-            Code::Unknown
-            | Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Internal
-            | Code::Ok => Failure::Lost(last),
-            Code::Aborted | Code::ResourceExhausted => Failure::NotReady(last),
-            Code::InvalidArgument => {
-                Failure::Final(Error::InvalidArgument(status.message().to_owned()))
-            }
-            Code::Unimplemented => Failure::Final(Error::Refused {
-                operation,
-                reason: format!("{leader} does not know this call; update the placement members"),
-            }),
-            Code::NotFound
-            | Code::AlreadyExists
-            | Code::PermissionDenied
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::DataLoss
-            | Code::Unauthenticated => {
-                Failure::Final(Error::Refused { operation, reason: status.message().to_owned() })
-            }
-        }
     }
 }

@@ -78,6 +78,19 @@ impl PlacementClient {
         Ok(self.core.call("members", self.deadline(), call).await?.members)
     }
 
+    /// Who would go, or stop to vote, along with what is wanted of a member: voters go in pairs.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::join`]; refused by the rule that stands in the way.
+    pub async fn member_partners(&self, request: wire::ChangeMemberRequest) -> Result<Vec<u64>> {
+        let call = |channel| {
+            let request = wire::ChangeMemberRequest { preview: true, ..request };
+            async move { admin(channel).change_member(request).await }
+        };
+        Ok(self.core.call("change member", self.deadline(), call).await?.partner_ids)
+    }
+
     /// Steps into a lifecycle; the operator that does what was asked, 0 where none is needed.
     ///
     /// # Errors
@@ -94,6 +107,23 @@ impl PlacementClient {
     pub async fn change_replica(&self, request: wire::ChangeReplicaRequest) -> Result<u64> {
         let call = |channel| async move { admin(channel).change_replica(request).await };
         Ok(self.core.call("change_replica", self.deadline(), call).await?.operator_id)
+    }
+
+    /// Has a region taken in by a neighbour, or by the one that suits best; the operator that does
+    /// it, and the neighbour.
+    ///
+    /// # Errors
+    /// As [`Self::join`]; refused with the rule that stands in the way.
+    pub async fn merge_region(
+        &self,
+        source: RegionId,
+        into: Option<RegionId>,
+    ) -> Result<(u64, RegionId)> {
+        let (source_id, target_id) = (source.0, into.map_or(0, |into| into.0));
+        let request = wire::MergeRegionRequest { source_id, target_id };
+        let call = |channel| async move { admin(channel).merge_region(request).await };
+        let begun = self.core.call("merge_region", self.deadline(), call).await?;
+        Ok((begun.operator_id, RegionId(begun.target_id)))
     }
 
     /// Takes a store out of the cluster, or back in before it has left; how many replicas have to

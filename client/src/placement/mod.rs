@@ -16,6 +16,7 @@ use quorate_proto::{Peer, Region};
 use crate::{Error, Result, client::DEFAULT_DEADLINE};
 
 mod calls;
+mod judge;
 mod leader;
 mod manage;
 mod regions;
@@ -110,6 +111,12 @@ impl PlacementClient {
     /// HOST:PORT of every member known: those given, and those learnt from the members.
     pub fn endpoints(&self) -> Vec<String> {
         self.core.endpoints()
+    }
+
+    /// HOST:PORT of the members as one of them named them last, without those that have left since.
+    /// For whoever wants to find placement again after a restart. Empty until one has answered.
+    pub fn known_members(&self) -> Vec<String> {
+        self.core.members()
     }
 
     /// HOST:PORT of the member that is believed to lead.

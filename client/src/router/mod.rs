@@ -286,7 +286,8 @@ impl Router {
         self.by_start.len()
     }
 
-    fn ask_first(&mut self, id: RegionId, store: StoreId) {
+    /// The voter on `store` is asked next: it is the one that is known to answer.
+    pub(crate) fn ask_first(&mut self, id: RegionId, store: StoreId) {
         let Some(route) = self.route_mut(id) else { return };
         let position = route.voters().position(|peer| peer.store == store);
         if let Some(next) = position {

@@ -156,6 +156,32 @@ async fn definite_refusals_are_tried_again() {
 }
 
 #[tokio::test]
+async fn a_region_that_is_merged_is_waited_for_and_looked_up_again() {
+    let world = World::new(&["m"]);
+    let client = world.client().await;
+    client.put("a", "1").await.unwrap();
+    client.put("z", "1").await.unwrap();
+    let merging =
+        || error(|e| e.proposal_in_merging_mode = Some(errorpb::ProposalInMergingMode::default()));
+    // Stopped for a while, then gone.
+    let leader = client.locate("a").await.unwrap().leader.store;
+    world.next(leader.0, (0..6).map(|_| merging()));
+    client.put("a", "2").await.unwrap();
+    assert!(world.state().moves[&leader].is_empty(), "all of them were met");
+    world.state().merge("m");
+    client.put("b", "3").await.unwrap();
+    assert_eq!(client.get("a").await.unwrap(), Some(Bytes::from("2")));
+    assert_eq!(client.get("z").await.unwrap(), Some(Bytes::from("1")));
+    let all = client.locate("a").await.unwrap();
+    assert_eq!(all.region.id, client.locate("z").await.unwrap().region.id);
+    // One that stays stopped costs no more than the deadline.
+    let client = world.client_with(quick(300)).await;
+    world.next(all.leader.store.0, (0..10_000).map(|_| merging()));
+    let late = client.put("a", "4").await.unwrap_err();
+    assert!(!late.is_undetermined() && late.to_string().contains("merged"), "{late}");
+}
+
+#[tokio::test]
 async fn a_busy_store_is_left_alone_for_as_long_as_it_asks() {
     let world = World::new(&[]);
     let client = world.client().await;

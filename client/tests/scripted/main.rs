@@ -7,6 +7,7 @@ mod operations;
 mod placement;
 mod placement_calls;
 mod proxy;
+mod quorum;
 mod stale;
 mod store;
 mod world;

@@ -209,6 +209,16 @@ impl State {
         self.regions.sort_by(|a, b| a.region.range.start.cmp(&b.region.range.start));
     }
 
+    /// The region that begins at `key` takes in the one before it, as stores merge them.
+    pub(crate) fn merge(&mut self, key: &str) {
+        let at = self.regions.iter().position(|led| led.region.range.start == key).unwrap();
+        let source = self.regions.remove(at - 1).region;
+        let target = &mut self.regions[at - 1].region;
+        target.range.start = source.range.start;
+        let version = target.epoch.version.max(source.epoch.version) + 65_536;
+        target.epoch.version = version + 1;
+    }
+
     /// What placement would answer.
     pub(crate) fn known_regions(&self) -> Vec<(Region, Option<StoreId>)> {
         let now = || self.regions.iter().map(|led| (led.region.clone(), led.leader)).collect();

@@ -19,8 +19,9 @@ pub enum EngineError {
     },
     /// Bytes on disk are not those that were written.
     #[error(
-        "stored bytes are damaged ({what}): {reason}; stop this store and run `quorate store \
-         replace`, the other replicas have the data"
+        "stored bytes are damaged ({what}): {reason}; stop this process, put its folder aside and \
+         replace it (`quorate store replace`, or for a member of placement `quorate member \
+         replace`): the others have the data"
     )]
     Corrupt {
         /// Which file or part.
@@ -63,8 +64,8 @@ pub enum EngineError {
     /// the write-ahead log.
     #[error(
         "{path} lost synced entries: recovery ended at sync {recovered}, but sync {synced} had \
-         been acknowledged; do not start from it, run `quorate store replace` to rebuild this \
-         store from the other replicas"
+         been acknowledged; do not start from it: replace it (`quorate store replace`, or for a \
+         member of placement `quorate member replace`), the others have the data"
     )]
     LostWrites {
         /// The folder.

@@ -10,7 +10,7 @@ use raft::eraftpb::MessageType;
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, PeerId, Role, Term};
+use quorate_proto::{LogIndex, NodeId, PeerId, Role, Term};
 
 use super::members::MAX_BEHIND;
 use super::{Group, GroupContext};
@@ -150,6 +150,8 @@ impl<T> Group<T> {
         if term != self.known.0 || !self.is_leader() {
             self.lease.reset();
             self.view.revoke();
+            // What the members of another term had says nothing about the log of this one.
+            self.view.set_everywhere(LogIndex(0));
             self.node.skip_bcast_commit(true);
         }
         self.known = (term, leader);

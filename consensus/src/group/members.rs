@@ -18,12 +18,9 @@ use raft::eraftpb::{
 };
 
 use super::{Group, GroupContext, UNCOMMITTED, message};
+pub(super) use crate::shard::MAX_BEHIND;
 use crate::shard::members::{Step, step_between};
 use crate::shard::{Effects, Member, MembersRefusal, Refusal, Reply, Side, conf_of};
-
-/// A learner that lacks more entries than this is not promoted. What it lacks must not take longer
-/// than an election timeout; followers apply some ten thousand small entries in that time.
-pub(super) const MAX_BEHIND: u64 = 1_024;
 
 /// Peers outside of the members that one remembers.
 const MAX_CALLERS: usize = 32;

@@ -14,6 +14,7 @@ use crate::shard::Plane;
 /// Kinds of envelopes beyond raft-rs's own.
 pub(crate) const HIBERNATE: u32 = 100;
 pub(crate) const HIBERNATE_ACK: u32 = 101;
+pub(crate) const MERGED: u32 = 103;
 
 /// Why an envelope from the network was dropped.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -122,6 +123,7 @@ pub(crate) fn pack(group: RegionId, message: Message) -> Envelope {
         safe_truncate: 0,
         fresh_ms: 0,
         fresh_commit: 0,
+        merged_into: 0,
     }
 }
 

@@ -10,6 +10,7 @@
 mod elections;
 mod fresh;
 mod guard;
+mod history;
 mod inbox;
 mod install;
 mod lease;
@@ -18,6 +19,7 @@ mod members;
 mod message;
 mod progress;
 mod proposals;
+mod quorum;
 mod reads;
 mod ready;
 pub(crate) mod records;
@@ -33,15 +35,19 @@ use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 use raft::{RawNode, StateRole};
 
 use crate::engine::{Engine, EngineError};
-use crate::shard::{Effects, Member, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of};
+use crate::shard::{
+    Effects, Member, Merged, NewGroup, Nodes, RaftOptions, Refusal, Reply, conf_of,
+};
 use crate::sleepers::Sleepers;
 use crate::time::Instant;
 use crate::view::GroupView;
 use elections::RANKS;
 use fresh::Freshness;
+pub use history::{durable_entries, has_records};
 use install::{Installing, Staged};
 use lease::LeaseClock;
 use log::GroupLog;
+pub(crate) use message::MERGED;
 use proposals::Proposals;
 use reads::ReadQueue;
 pub use records::forget_group;
@@ -50,6 +56,15 @@ use sleep::Sleep;
 /// The staged file that came with a message from another process.
 pub(crate) fn staged_file(envelope: &Envelope) -> Option<String> {
     message::staged(envelope).map(|staged| staged.id)
+}
+
+/// What a message says where it tells that its group is gone.
+pub(crate) fn merged(envelope: &Envelope) -> Option<Merged> {
+    (envelope.kind == message::MERGED).then(|| Merged {
+        group: RegionId(envelope.group),
+        into: RegionId(envelope.merged_into),
+        region: envelope.region.clone().unwrap_or_default(),
+    })
 }
 
 /// What a group needs to know of its shard.
@@ -107,6 +122,8 @@ pub(crate) struct Group<T> {
     /// published.
     opened: Instant,
     is_silent: bool,
+    /// Ticks in a row at which the quorum was found lost.
+    lost_ticks: u32,
     is_published: bool,
     /// Term and leader as published.
     known: (u64, u64),
@@ -179,6 +196,7 @@ impl<T> Group<T> {
             quiet: BTreeMap::new(),
             opened: context.now,
             is_silent: false,
+            lost_ticks: 0,
             is_published: false,
             known: (0, 0),
             touched: false,
@@ -243,6 +261,8 @@ impl<T> Group<T> {
         let bound = context.options.max_uncommitted_bytes;
         let refusal = if !self.is_leader() {
             Refusal::NotLeader { leader: self.leader() }
+        } else if let Some(lost) = self.without_quorum(context) {
+            Refusal::NoQuorum(lost)
         } else if command.len() > quorate_proto::limits::MAX_ENTRY_BYTES {
             Refusal::TooLarge { bytes: command.len() }
         } else if self.proposals.len() >= context.options.max_pending {
@@ -262,6 +282,10 @@ impl<T> Group<T> {
         if self.reads.len() >= context.options.max_pending {
             let refusal = Refusal::Busy { reason: "too many reads of this region are waiting" };
             effects.replies.push((token, Reply::Refused(refusal)));
+            return;
+        }
+        if let Some(lost) = self.without_quorum(context) {
+            effects.replies.push((token, Reply::Refused(Refusal::NoQuorum(lost))));
             return;
         }
         self.wake();

@@ -16,7 +16,7 @@ use crate::time::Instant;
 use crate::view::{PeerProgress, Replication};
 
 /// A leader is called silent after this long. Longer than any election takes.
-const LEADER_SILENCE: Duration = Duration::from_secs(2);
+pub(super) const LEADER_SILENCE: Duration = Duration::from_secs(2);
 /// A member whose process is alive is called silent after this long. raft-rs looks only once in an
 /// election timeout.
 const MEMBER_SILENCE: Duration = Duration::from_secs(1);
@@ -29,16 +29,20 @@ impl<T> Group<T> {
                 self.note_activity(context.now);
                 let replication = self.replication(context);
                 self.set_replication(replication);
+                self.view.set_everywhere(LogIndex(self.matched_by_all()));
             }
+            self.publish_quorum(context);
             return;
         }
         self.quiet.clear();
+        self.view.set_everywhere(LogIndex(0));
         self.set_replication(None);
         let since = self.contact.unwrap_or(self.opened);
         if !self.is_silent && context.now.since(since) >= LEADER_SILENCE {
             self.is_silent = true;
             self.view.set_silent_since(Some(since));
         }
+        self.publish_quorum(context);
     }
 
     /// The leader was heard, or is here.
@@ -64,6 +68,13 @@ impl<T> Group<T> {
                 self.quiet.entry(peer).or_insert(now);
             }
         }
+    }
+
+    /// Up to where every member durably has the log; zero where one has not answered in this term.
+    fn matched_by_all(&self) -> u64 {
+        let progress = self.node.raft.prs();
+        let matched = |member: &Member| progress.get(member.peer.0).map_or(0, |p| p.matched);
+        self.members.iter().map(matched).min().unwrap_or(0)
     }
 
     fn replication(&self, context: &GroupContext<'_>) -> Option<Replication> {

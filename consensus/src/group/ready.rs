@@ -44,7 +44,7 @@ impl<T> Group<T> {
             effects.replies.push((token, Reply::ReadAt(LogIndex(applied))));
         });
         self.publish_lease(context);
-        self.truncate(context, batch);
+        self.truncate(context, effects, batch);
         sync
     }
 
@@ -218,14 +218,15 @@ impl<T> Group<T> {
                 // Another leader's entry took its place: it can never be committed.
                 effects.replies.push((token, Reply::Refused(not_leader.clone())));
             });
-            let data = match entry.entry_type {
-                EntryType::EntryNormal => entry.data,
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => entry.context,
+            let (data, changes_members) = match entry.entry_type {
+                EntryType::EntryNormal => (entry.data, false),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => (entry.context, true),
             };
             entries.push(Committed {
                 index: LogIndex(entry.index),
                 term: Term(entry.term),
                 data,
+                changes_members,
                 tokens,
             });
         }

@@ -56,7 +56,13 @@ pub(crate) fn entry_bounds(group: RegionId) -> (Bytes, Bytes) {
 /// Adds the removal of all records of a group to a batch: log, hard state, truncated state. Only
 /// once the group is gone from its shard, or its next write would bring some of it back.
 pub fn forget_group(group: RegionId, batch: &mut WriteBatch) {
-    batch.delete_range(Cf::Raft, tagged(group, 0), tagged(group, u8::MAX));
+    let (start, end) = group_bounds(group);
+    batch.delete_range(Cf::Raft, start, end);
+}
+
+/// First and one-past-last key of everything of a group.
+pub(crate) fn group_bounds(group: RegionId) -> (Bytes, Bytes) {
+    (tagged(group, 0), tagged(group, u8::MAX))
 }
 
 pub(crate) fn put_hard_state(group: RegionId, state: &HardState, batch: &mut WriteBatch) {

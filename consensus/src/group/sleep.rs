@@ -5,7 +5,7 @@
 //! are what the leader said. Once all have agreed the leader sleeps too: no ticks, no heartbeats.
 //! From then on the beats of the leader's process vouch for it. Whatever message or request
 //! arrives wakes a peer; a follower that slept while its leader was awake is woken by the next
-//! heartbeat.
+//! heartbeat. A group that its state machine wants kept awake does not sleep, and does not agree to.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,8 @@ impl<T> Group<T> {
         context: &GroupContext<'_>,
         effects: &mut Effects<T>,
     ) -> bool {
-        if !self.is_leader() || context.options.sleep_after_ticks == 0 {
+        let stays_awake = self.view.is_kept_awake();
+        if !self.is_leader() || context.options.sleep_after_ticks == 0 || stays_awake {
             return false;
         }
         let busy = !self.proposals.is_idle() || !self.reads.is_idle();
@@ -152,6 +153,7 @@ impl<T> Group<T> {
         let agrees = raft.term == envelope.term
             && raft.leader_id == envelope.from_peer
             && !self.is_leader()
+            && !self.view.is_kept_awake()
             && raft.raft_log.last_index() == envelope.index
             && raft.raft_log.committed == envelope.index
             && log.applied_index() == envelope.index

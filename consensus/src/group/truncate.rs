@@ -13,6 +13,7 @@ use raft::{Progress, ProgressState};
 
 use super::{Group, GroupContext};
 use crate::engine::WriteBatch;
+use crate::shard::Effects;
 
 impl<T> Group<T> {
     /// The smallest index up to which every member has the log, or will once a snapshot that is
@@ -51,7 +52,12 @@ impl<T> Group<T> {
         });
     }
 
-    pub(super) fn truncate(&mut self, context: &GroupContext<'_>, batch: &mut WriteBatch) {
+    pub(super) fn truncate(
+        &mut self,
+        context: &GroupContext<'_>,
+        effects: &mut Effects<T>,
+        batch: &mut WriteBatch,
+    ) {
         let options = context.options;
         let log = self.node.store();
         let (applied, first, bytes) = (log.applied_index(), log.truncated_index(), log.bytes());
@@ -77,10 +83,14 @@ impl<T> Group<T> {
             let spared = self.transfers.values().min().copied().filter(|index| *index > first);
             to = to.max(spared.map_or(half, |index| half.min(index)));
         }
-        if due(to.saturating_sub(first))
-            && let Err(error) = self.node.mut_store().truncate(to, batch)
-        {
-            tracing::debug!(group = %self.id, %error, "could not truncate the log");
+        if !due(to.saturating_sub(first)) {
+            return;
+        }
+        match self.node.mut_store().truncate(to, batch) {
+            Ok(()) => effects.truncated.push(self.node.store().truncated_index() - first),
+            Err(error) => {
+                tracing::debug!(group = %self.id, %error, "could not truncate the log");
+            }
         }
     }
 }

@@ -6,7 +6,8 @@ use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 
 use crate::engine::EngineError;
 use crate::shard::{
-    ApplyTask, Install, LeaderChange, Member, NewGroup, Reconfigured, Reply, Stranger,
+    ApplyTask, Install, LeaderChange, Member, Merged, NewGroup, Outgoing, Reconfigured, Reply,
+    Stranger,
 };
 use crate::time::Instant;
 
@@ -32,6 +33,21 @@ pub struct Outcome {
     /// entry of a change is applied only where [`crate::shard::check_members`] agrees; a change
     /// that the state machine refuses is not listed, and nothing changes in raft.
     pub reconfigured: Vec<Reconfigured>,
+    /// Groups of any worker that were taken in by another one, and their local peers: they are
+    /// not hosted any more. What is stored of their data is the other's by now; with
+    /// [`Machine::destroy`] only raft's records of them go.
+    pub merged: Vec<(RegionId, PeerId)>,
+    /// Groups that changed in another way that whoever looks after them should hear of.
+    pub changed: Vec<RegionId>,
+}
+
+/// What an installed snapshot led to.
+#[derive(Debug, Default)]
+pub struct Installed {
+    /// The members it names.
+    pub members: Vec<Member>,
+    /// Groups of any worker whose place it took, and their local peers: see [`Outcome::merged`].
+    pub merged: Vec<(RegionId, PeerId)>,
 }
 
 /// A consistent picture of a group's state machine, ready to be sent.
@@ -69,6 +85,9 @@ pub struct SnapshotProgress {
     pub bytes: u64,
     /// Roughly how many it will be; never less than `bytes`. 0 while that is not known.
     pub total_bytes: u64,
+    /// Changes whenever the queue moves in which it waits for its turn: those ahead of it get on,
+    /// or its receiver answers that it is busy with others.
+    pub queue: u64,
 }
 
 /// The replicated state machine of all groups of a process. It runs on the apply thread.
@@ -91,11 +110,18 @@ pub trait Machine: Send + 'static {
 
     /// Replaces a group's data by a received snapshot, safe against a crash at any step:
     /// `install.batch` together with an own `Installing` mark, synced; ingest; own state, synced.
-    /// Returns the members the snapshot names.
     ///
     /// # Errors
     /// An error of the engine stops the process.
-    fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError>;
+    fn install(&mut self, install: Install) -> Result<Installed, EngineError>;
+
+    /// Another process says that a group is gone. Returns the peers here that are to go as well.
+    ///
+    /// # Errors
+    /// An error of the engine stops the process.
+    fn merged(&mut self, _told: Merged) -> Result<Vec<(RegionId, PeerId)>, EngineError> {
+        Ok(Vec::new())
+    }
 
     /// Removes a peer that is gone from here: its data, its own state and, with
     /// [`forget_group`](crate::shard::forget_group), what raft has stored of it, in one synced
@@ -112,11 +138,15 @@ pub trait Replies<T>: Send + Sync + 'static {
     fn reply(&self, token: T, reply: Reply);
     /// Leadership of a group changed.
     fn leader_changed(&self, change: LeaderChange);
-    /// The members of a group changed, as applied here.
-    fn reconfigured(&self, _group: RegionId) {}
+    /// The members of a group changed, as applied here, or it changed in another way that the
+    /// state machine tells.
+    fn changed(&self, _group: RegionId) {}
     /// Somebody speaks to a peer that is not hosted here. Find out whether it should be, and give
-    /// it to [`Node::create`](super::Node::create); otherwise do nothing.
-    fn stranger(&self, _stranger: Stranger) {}
+    /// it to [`Node::create`](super::Node::create); otherwise do nothing. Where the group is known
+    /// to be gone, the answer goes back at once.
+    fn stranger(&self, _stranger: Stranger) -> Option<Outgoing> {
+        None
+    }
     /// Placement's clock at `now`, in milliseconds since the Unix epoch and never ahead of it; 0
     /// where it is not known. Without it stale reads are not served.
     fn placement_ms(&self, _now: Instant) -> u64 {

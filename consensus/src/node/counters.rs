@@ -68,6 +68,10 @@ pub struct Counters {
     pub snapshots_received: Counter,
     /// Snapshots installed.
     pub snapshots_installed: Counter,
+    /// Times that a log was truncated.
+    pub log_truncations: Counter,
+    /// Entries that went then.
+    pub log_truncated_entries: Counter,
     /// Changes of leadership seen.
     pub leader_changes: Counter,
 }

@@ -19,8 +19,10 @@ mod receive;
 mod service;
 mod stage;
 mod transmit;
+mod usage;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -34,10 +36,13 @@ use quorate_proto::{NodeId, PeerId, RegionId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-pub use api::{Addresses, Machine, Outcome, Progress, Replies, SnapshotProgress, SnapshotSource};
+pub use api::{
+    Addresses, Installed, Machine, Outcome, Progress, Replies, SnapshotProgress, SnapshotSource,
+};
 pub use counters::{Counter, Counters};
 pub use logger::raft_logger;
 pub use service::PeerService;
+pub use usage::usage;
 
 pub use crate::transfer::SnapshotOptions;
 
@@ -270,6 +275,11 @@ impl<T: Send + 'static> Node<T> {
     /// What the node has done so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Processes that share a group with this one and that it does not hear.
+    pub fn unheard(&self) -> BTreeSet<NodeId> {
+        self.pulses.iter().flat_map(|pulse| pulse.silent.lock().clone()).collect()
     }
 
     /// What is known of the groups that a process leads and that sleep, for one that slept here

@@ -313,14 +313,11 @@ impl Receiver {
     /// Snapshots that come in, and unfinished ones, by turn.
     pub(super) fn list(&self) -> Vec<SnapshotProgress> {
         let state = self.state.lock();
-        let shown = |(arrival, position, running): (&Arrival, Position, bool)| SnapshotProgress {
-            group: arrival.group,
-            peer: arrival.to,
-            node: arrival.from,
-            sending: false,
-            running,
-            bytes: position.bytes,
-            total_bytes: arrival.total_bytes.max(position.bytes),
+        let shown = |(arrival, position, running): (&Arrival, Position, bool)| {
+            let (group, peer, node) = (arrival.group, arrival.to, arrival.from);
+            let (bytes, sending, queue) = (position.bytes, false, 0);
+            let total_bytes = arrival.total_bytes.max(bytes);
+            SnapshotProgress { group, peer, node, sending, running, bytes, total_bytes, queue }
         };
         state.desk.transfers().into_iter().map(shown).collect()
     }

@@ -156,14 +156,17 @@ impl Transmitter {
     /// Snapshots under way and waiting, by turn.
     pub(super) fn list(&self) -> Vec<SnapshotProgress> {
         let state = self.state.lock();
+        let mut ahead = 0_u64;
         let shown = |(ticket, make, running): (Ticket, &MakeSnapshot, bool)| {
+            let queue = ahead.wrapping_add(state.queue.answers(ticket));
             let (mut bytes, mut total_bytes) = (0, 0);
             if let Some(live) = state.live.get(&ticket) {
                 bytes = live.progress.sent.load(Ordering::Relaxed);
                 total_bytes = live.progress.total.load(Ordering::Relaxed).max(bytes);
             }
-            let (group, peer, node) = (make.group, make.to, make.node);
-            SnapshotProgress { group, peer, node, sending: true, running, bytes, total_bytes }
+            ahead = ahead.wrapping_add(bytes).wrapping_add(1);
+            let (group, peer, node, sending) = (make.group, make.to, make.node, true);
+            SnapshotProgress { group, peer, node, sending, running, bytes, total_bytes, queue }
         };
         state.queue.jobs().map(shown).collect()
     }

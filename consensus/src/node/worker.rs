@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_proto::wire::peer::Envelope;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, PeerId, RegionId};
 
 use super::links::Links;
 use super::mailbox::{Mail, Mailbox, Mailboxes};
 use super::transmit::Transmitter;
-use super::{Counters, Machine, Replies, clock};
+use super::{Counters, Installed, Machine, Replies, clock};
 use crate::engine::{Engine, EngineError};
 use crate::shard::{ApplyTask, Effects, Event, Install, MakeSnapshot, Shard};
 use crate::time::Instant;
@@ -28,6 +28,8 @@ pub(super) struct Pulse {
     pub(super) at: AtomicU64,
     /// Whom it shares groups with.
     pub(super) neighbours: Mutex<Vec<NodeId>>,
+    /// Those among them that are silent.
+    pub(super) silent: Mutex<Vec<NodeId>>,
     /// Groups hosted.
     pub(super) groups: AtomicU64,
     /// Groups awake.
@@ -139,6 +141,9 @@ impl<M: Machine> Worker<M> {
         let mut neighbours = self.pulse.neighbours.lock();
         neighbours.clear();
         neighbours.extend(self.shard.neighbours());
+        let mut silent = self.pulse.silent.lock();
+        silent.clear();
+        silent.extend(self.shard.silent());
     }
 
     fn run_effects(&mut self, effects: Effects<M::Token>) -> Result<(), EngineError> {
@@ -156,8 +161,14 @@ impl<M: Machine> Worker<M> {
             self.transmitter.leader_changed(&change);
             self.replies.leader_changed(change);
         }
-        for stranger in effects.strangers {
-            self.replies.stranger(stranger);
+        let gone = |stranger| self.replies.stranger(stranger);
+        let answers: Vec<_> = effects.strangers.into_iter().filter_map(gone).collect();
+        if !answers.is_empty() {
+            self.links.send(answers);
+        }
+        if !effects.truncated.is_empty() {
+            self.counters.log_truncations.add(effects.truncated.len() as u64);
+            self.counters.log_truncated_entries.add(effects.truncated.iter().sum());
         }
         // Somebody waits for what this process proposed; the rest can be applied after the write.
         let (waited_for, rest): (Vec<_>, Vec<_>) = effects
@@ -187,6 +198,10 @@ impl<M: Machine> Worker<M> {
         }
         for install in effects.installs {
             self.install(install)?;
+        }
+        for told in effects.merged {
+            let gone = self.machine.lock().merged(told)?;
+            self.stop_hosting(gone);
         }
         for (group, peer) in effects.destroyed {
             self.machine.lock().destroy(group, peer)?;
@@ -218,13 +233,29 @@ impl<M: Machine> Worker<M> {
         for change in outcome.reconfigured {
             let group = change.group;
             self.shard.step(Event::Reconfigured(change), now);
-            self.replies.reconfigured(group);
+            self.replies.changed(group);
+        }
+        self.stop_hosting(outcome.merged);
+        for group in outcome.changed {
+            self.replies.changed(group);
         }
         for progress in outcome.progress {
             let (group, index, term) = (progress.group, progress.index, progress.term);
             self.shard.step(Event::Applied { group, index, term }, now);
         }
         Ok(())
+    }
+
+    /// These groups were taken in by another one. Each is told on its own worker.
+    fn stop_hosting(&mut self, merged: Vec<(RegionId, PeerId)>) {
+        for (group, peer) in merged {
+            let event = Event::Destroy { group, peer };
+            if self.mailboxes.worker_of(group) == self.number {
+                self.shard.step(event, clock::now());
+            } else {
+                self.mailboxes.tell(group, event);
+            }
+        }
     }
 
     /// Whoever wants it gets it in turn; the receiver would get nothing more for the rest of the
@@ -262,10 +293,11 @@ impl<M: Machine> Worker<M> {
 
     fn install(&mut self, install: Install) -> Result<(), EngineError> {
         let (group, index) = (install.group, install.index);
-        let members = self.machine.lock().install(install)?;
+        let Installed { members, merged } = self.machine.lock().install(install)?;
         self.counters.snapshots_installed.add(1);
         tracing::info!(%group, %index, "installed a snapshot");
         self.shard.step(Event::Installed { group, index, members }, clock::now());
+        self.stop_hosting(merged);
         Ok(())
     }
 }

@@ -7,9 +7,10 @@ use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 use thiserror::Error;
 
+use super::gone::{Merged, Stranger};
 use super::members::{Member, MembersRefusal, Reconfigured};
 use crate::engine::WriteBatch;
-use crate::view::GroupView;
+use crate::view::{GroupView, LostQuorum};
 
 /// A group to host: found at start, bootstrapped, or split off.
 #[derive(Clone, Debug)]
@@ -191,6 +192,8 @@ pub struct Committed<T> {
     /// Commands, each with its length in front; empty for the entry a new leader starts with. For a
     /// change of members the one command that came with it.
     pub data: Bytes,
+    /// True for an entry of raft's own kind for a change of members: only such a one may change them.
+    pub changes_members: bool,
     /// Where this replica proposed it: one token for each command, in order. Otherwise empty.
     pub tokens: Vec<T>,
 }
@@ -222,6 +225,9 @@ pub enum Refusal {
         /// Which bound.
         reason: &'static str,
     },
+    /// No majority of the voters' processes can be heard: nothing is committed until one is back.
+    #[error("{} of {} voters are silent: the quorum is lost", .0.silent.len(), .0.voters)]
+    NoQuorum(LostQuorum),
     /// The command is larger than a log entry may be.
     #[error("a command of {bytes} bytes does not fit into a log entry")]
     TooLarge {
@@ -275,20 +281,6 @@ pub struct Install {
     pub batch: WriteBatch,
 }
 
-/// Somebody speaks to a peer that this process does not host (it may host an older one of the same
-/// group, which is to be destroyed then). The region may be about to split off here; or the peer was
-/// added and is to be created; or this process missed the split, was given the rest of the parent by a snapshot, and has
-/// to create the peer without data ([`Event::Create`] with nothing applied and no members), which
-/// its leader then sends a snapshot. The caller finds out which (it knows who has which range).
-/// Said again, at growing intervals up to half a second, for as long as messages come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stranger {
-    /// The group.
-    pub group: RegionId,
-    /// The peer that is spoken to.
-    pub peer: PeerId,
-}
-
 /// Leadership or term of a group changed, seen from the local peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderChange {
@@ -327,6 +319,10 @@ pub struct Effects<T> {
     pub leaders: Vec<LeaderChange>,
     /// Peers spoken to that are not hosted here.
     pub strangers: Vec<Stranger>,
+    /// Groups that are gone, as others say.
+    pub merged: Vec<Merged>,
+    /// Of each log that was truncated, how many entries went.
+    pub truncated: Vec<u64>,
     /// To write, synced where `sync` is set; then [`crate::shard::Shard::persisted`].
     pub persist: Option<Persist>,
 }
@@ -343,6 +339,8 @@ impl<T> Default for Effects<T> {
             discards: Vec::new(),
             leaders: Vec::new(),
             strangers: Vec::new(),
+            merged: Vec::new(),
+            truncated: Vec::new(),
             persist: None,
         }
     }
@@ -360,6 +358,8 @@ impl<T> Effects<T> {
             && self.discards.is_empty()
             && self.leaders.is_empty()
             && self.strangers.is_empty()
+            && self.merged.is_empty()
+            && self.truncated.is_empty()
             && self.persist.is_none()
     }
 }

@@ -11,13 +11,21 @@ impl<T> Shard<T> {
     pub(super) fn message(&mut self, from: NodeId, envelope: Envelope, now: Instant) {
         let id = RegionId(envelope.group);
         let peer = PeerId(envelope.to_peer);
+        if let Some(merged) = crate::group::merged(&envelope) {
+            self.pending.merged.push(merged);
+            return;
+        }
         // Ids of peers only grow: one that is older than the peer spoken to was replaced.
         if self.groups.get(&id).is_none_or(|group| group.peer() < peer) {
             // The group may be about to split off here, or to go and come again.
+            let from_peer = PeerId(envelope.from_peer);
             let parking = self.parked.park(id, from, envelope, now);
+            // While it is found out what the peer is, the sender must hear that this process is
+            // alive: a group may sleep without a peer that is taken for silent.
+            self.nodes.meet(from, now);
             self.pending.discards.extend(parking.discard);
             if parking.ask {
-                self.pending.strangers.push(Stranger { group: id, peer });
+                self.pending.strangers.push(Stranger { group: id, peer, from, from_peer });
             }
             return;
         }

@@ -9,6 +9,7 @@
 //! of processes vouches for all sleeping ones.
 
 mod api;
+mod gone;
 mod hosting;
 pub(crate) mod members;
 mod nodes;
@@ -21,17 +22,19 @@ use std::sync::Arc;
 
 pub use api::{
     ApplyTask, Committed, Effects, Event, Install, LeaderChange, MakeSnapshot, NewGroup, Outgoing,
-    Persist, Plane, Refusal, Reply, Stranger,
+    Persist, Plane, Refusal, Reply,
 };
+pub use gone::{Merged, Stranger};
 pub use members::{
-    MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of, is_joint,
+    MAX_BEHIND, MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of,
+    is_joint,
 };
 pub use options::{RaftOptions, Terms};
 use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::engine::{Engine, EngineError, WriteBatch};
-pub use crate::group::forget_group;
 use crate::group::{Group, GroupContext};
+pub use crate::group::{durable_entries, forget_group, has_records};
 use crate::hash::FixedState;
 use crate::sleepers::Sleepers;
 use crate::time::Instant;
@@ -248,6 +251,11 @@ impl<T> Shard<T> {
     /// Processes that share a group with this shard: those to send beats to.
     pub fn neighbours(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.neighbours()
+    }
+
+    /// Those of them that are not heard.
+    pub fn silent(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.neighbours().filter(|node| self.nodes.is_silent(*node))
     }
 
     /// Groups hosted, and how many of them are awake.

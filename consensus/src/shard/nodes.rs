@@ -50,6 +50,11 @@ impl Nodes {
         self.silent.contains(&node)
     }
 
+    /// True where each process can be heard.
+    pub(crate) fn are_all_heard(&self) -> bool {
+        self.silent.is_empty()
+    }
+
     /// When its last beat came.
     pub(crate) fn last_beat(&self, node: NodeId) -> Option<Instant> {
         self.nodes.get(&node).map(|known| known.last)

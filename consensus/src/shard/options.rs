@@ -75,6 +75,9 @@ impl Default for RaftOptions {
     }
 }
 
+/// Milliseconds, or ticks, beyond which no knob of time makes sense.
+const LONGEST: u64 = 3_600_000;
+
 /// What makes reads under a lease safe: while a leader may read without asking, nobody whose answer
 /// it counted votes for another one. It holds between any two processes, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +144,17 @@ impl RaftOptions {
     /// # Errors
     /// One sentence that says which knob to change.
     pub fn validate(&self) -> Result<(), String> {
+        let longest = [
+            ("tick_ms", self.tick_ms),
+            ("lease_ms", self.lease_ms),
+            ("vote_promise_ms", self.vote_promise_ms),
+            ("node_silence_ms", self.node_silence_ms),
+            ("request_timeout_ms", self.request_timeout_ms),
+            ("election_ticks", self.election_ticks as u64),
+        ];
+        if let Some((name, value)) = longest.iter().find(|(_, value)| *value > LONGEST) {
+            return Err(format!("{name} is {value}; set it to {LONGEST} (an hour) or less"));
+        }
         if self.tick_ms == 0 || self.heartbeat_ticks == 0 || self.max_inflight == 0 {
             return Err("tick_ms, heartbeat_ticks and max_inflight must be at least 1".into());
         }

@@ -37,6 +37,8 @@ struct Job {
     attempts: u32,
     /// When it last took one; `None` where it never did.
     progress: Option<Instant>,
+    /// How often the receiver has answered that it is busy with others.
+    answers: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl SendQueue {
         }
         self.tickets += 1;
         let state = State::Waiting { until: Instant::default() };
-        let job = Job { make, state, attempts: 0, progress: None };
+        let job = Job { make, state, attempts: 0, progress: None, answers: 0 };
         self.jobs.insert(Ticket(self.tickets), job);
         Ok(old)
     }
@@ -117,6 +119,7 @@ impl SendQueue {
         let Some(job) = self.jobs.get_mut(&ticket) else { return Broken::GiveUp };
         self.busy.insert(job.make.node, until);
         job.state = State::Waiting { until };
+        job.answers += 1;
         if job.progress.is_some_and(|at| now.since(at) >= self.patience) {
             self.jobs.remove(&ticket);
             return Broken::GiveUp;
@@ -170,6 +173,11 @@ impl SendQueue {
     /// Jobs that hold a place.
     pub(crate) fn running(&self) -> usize {
         self.jobs.values().filter(|job| job.state == State::Running).count()
+    }
+
+    /// How often the receiver of a job has answered that it is busy with others.
+    pub(crate) fn answers(&self, ticket: Ticket) -> u64 {
+        self.jobs.get(&ticket).map_or(0, |job| job.answers)
     }
 
     /// All jobs, by turn.

@@ -61,6 +61,7 @@ fn who_is_refused_keeps_its_turn() {
     assert_eq!(queue.busy(Ticket(1), Duration::from_millis(500), at(1_000)), Broken::Retry);
     assert_eq!(next(&mut queue, 1_000), [3]);
     assert_eq!(queue.busy(Ticket(2), Duration::from_millis(500), at(1_100)), Broken::Retry);
+    assert_eq!((queue.answers(Ticket(2)), queue.answers(Ticket(3))), (1, 0), "it was answered");
     assert_eq!(next(&mut queue, 1_100), [4]);
     queue.ended(Ticket(3));
     assert_eq!(next(&mut queue, 1_500), [0; 0], "node 4 was asked again at 1100");

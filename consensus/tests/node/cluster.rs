@@ -329,8 +329,9 @@ impl Cluster {
         let running = self.nodes.get_mut(&node).unwrap();
         let (group, peer) = (RegionId(group), PeerId(peer));
         let strangers = &running.strangers;
-        let spoken_to =
-            || strangers.try_iter().any(|stranger| stranger == Stranger { group, peer });
+        let spoken_to = || {
+            strangers.try_iter().any(|stranger| (stranger.group, stranger.peer) == (group, peer))
+        };
         eventually("somebody speaks to it", spoken_to).await;
         let view = GroupView::new(group, peer);
         running.views.insert(group.0, view.clone());

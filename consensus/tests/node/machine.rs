@@ -7,9 +7,9 @@ use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Engine, EngineError, Reader, WriteBatch};
-use quorate_consensus::node::{Machine, Outcome, Progress, Replies, SnapshotSource};
+use quorate_consensus::node::{Installed, Machine, Outcome, Progress, Replies, SnapshotSource};
 use quorate_consensus::shard::{
-    ApplyTask, Install, LeaderChange, Member, Reconfigured, Reply, Stranger, forget_group,
+    ApplyTask, Install, LeaderChange, Member, Outgoing, Reconfigured, Reply, Stranger, forget_group,
 };
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
 use tokio::sync::oneshot;
@@ -154,7 +154,7 @@ impl Machine for Numbers {
         }))
     }
 
-    fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
+    fn install(&mut self, install: Install) -> Result<Installed, EngineError> {
         let group = install.group;
         self.members.insert(group, members_in(&install.state).unwrap());
         self.engine.write_synced(install.batch)?;
@@ -164,7 +164,7 @@ impl Machine for Numbers {
         put_applied(group, install.index, install.term, &mut batch);
         self.engine.write_synced(batch)?;
         self.engine.discard_staged(&install.id)?;
-        Ok(self.members[&group].clone())
+        Ok(Installed { members: self.members[&group].clone(), merged: Vec::new() })
     }
 
     fn destroy(&mut self, group: RegionId, _peer: PeerId) -> Result<(), EngineError> {
@@ -185,7 +185,8 @@ impl Replies<Token> for Answers {
         let _ = token.send(Answer::Reply(reply));
     }
     fn leader_changed(&self, _: LeaderChange) {}
-    fn stranger(&self, stranger: Stranger) {
+    fn stranger(&self, stranger: Stranger) -> Option<Outgoing> {
         let _ = self.0.try_send(stranger);
+        None
     }
 }

@@ -102,7 +102,7 @@ prop_compose! {
         Envelope {
             group: 1, from_peer, to_peer, kind, term, log_term, index, commit, commit_term, reject,
             reject_hint, request_snapshot, priority, context, entries, snapshot,
-            region: None, safe_truncate: index, fresh_ms: index, fresh_commit: commit,
+            region: None, safe_truncate: index, fresh_ms: index, fresh_commit: commit, merged_into: 0,
         }
     }
 }

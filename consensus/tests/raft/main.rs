@@ -24,6 +24,7 @@ scripts!(
     a_committed_change_is_not_forgotten,
     a_destroyed_group_answers,
     a_leader_is_lost_in_a_joint_configuration,
+    a_lost_quorum_is_told,
     a_pair_is_promoted,
     a_process_is_back_before_the_group_sleeps,
     a_removal_is_finished_after_a_crash,
@@ -35,6 +36,7 @@ scripts!(
     commands_are_applied,
     commands_lose_their_place,
     elections_are_staggered,
+    groups_are_kept_awake,
     groups_sleep,
     groups_wake_up,
     large_entries_are_truncated_early,
@@ -55,5 +57,6 @@ scripts!(
     snapshots_nobody_needs_are_discarded,
     two_of_one_rank_are_elected,
     votes_are_promised,
+    what_all_have_is_published,
     what_is_not_settled_is_published,
 );

@@ -132,6 +132,9 @@ impl Runner {
             }
             ["members", id] => cluster.members(group(id)),
             ["progress", node, id] => cluster.progress(number(node), group(id)),
+            ["everywhere", node, id] => cluster.everywhere(number(node), group(id)),
+            ["keep", id, "awake"] => cluster.keep_awake(group(id), true),
+            ["let", id, "sleep"] => cluster.keep_awake(group(id), false),
             ["tick", rest @ ..] => {
                 let (count, rest) = match rest {
                     [count, rest @ ..] if *count != "on" => (number(count), rest),

@@ -42,7 +42,24 @@ impl Cluster {
             None => lines.push("settled".to_owned()),
         }
         lines.extend(view.silent_since().map(|since| format!("its leader is {}", ago(since))));
+        lines.extend(view.lost_quorum().map(|lost| {
+            let silent: Vec<String> = lost.silent.iter().map(ToString::to_string).collect();
+            format!("no quorum of {}: {} are silent", lost.voters, silent.join(", "))
+        }));
         self.said.extend(lines);
+    }
+
+    /// Up to where all members have the log, as a peer knows.
+    pub(crate) fn everywhere(&mut self, node: u64, group: u64) {
+        let index = self.hosts[&node].groups[&group].view.everywhere();
+        self.said.push(format!("all have {index}"));
+    }
+
+    /// The state machines want the group kept awake, or do not any more.
+    pub(crate) fn keep_awake(&mut self, group: u64, awake: bool) {
+        for host in self.hosts.values() {
+            host.groups[&group].view.keep_awake(awake);
+        }
     }
 
     /// Up to when each replica has everything.

@@ -50,6 +50,13 @@ pub enum Filtered {
     Snapshots(u32),
     /// Too many replicas are on their way to it.
     Arriving(usize),
+    /// A replica of the region has failed to join there.
+    Failed {
+        /// So often in a row.
+        times: u32,
+        /// It is not tried again for so many milliseconds.
+        rests_ms: u64,
+    },
     /// It has a replica of the region.
     HasReplica,
     /// The placement rules want no such replica there.
@@ -62,6 +69,24 @@ pub enum Filtered {
 }
 
 impl Filtered {
+    /// True for what stays so until somebody changes it.
+    pub(crate) fn lasts(&self) -> bool {
+        match self {
+            Filtered::NearlyFull { .. }
+            | Filtered::HasReplica
+            | Filtered::Unwanted
+            | Filtered::Isolation { .. } => true,
+            Filtered::State(_)
+            | Filtered::Unheard
+            | Filtered::Stopping
+            | Filtered::Failed { .. }
+            | Filtered::Additions { .. }
+            | Filtered::Removals { .. }
+            | Filtered::Snapshots(_)
+            | Filtered::Arriving(_) => false,
+        }
+    }
+
     /// True for what passes by itself within minutes, so that waiting is better than a worse place.
     fn passes(&self) -> bool {
         match self {
@@ -73,6 +98,7 @@ impl Filtered {
             | Filtered::Unheard
             | Filtered::Stopping
             | Filtered::NearlyFull { .. }
+            | Filtered::Failed { .. }
             | Filtered::HasReplica
             | Filtered::Unwanted
             | Filtered::Isolation { .. } => false,
@@ -98,6 +124,10 @@ impl fmt::Display for Filtered {
             }
             Filtered::Snapshots(count) => write!(f, "is busy with {count} snapshots"),
             Filtered::Arriving(count) => write!(f, "has {count} replicas on their way to it"),
+            Filtered::Failed { times, rests_ms } => {
+                let seconds = rests_ms.div_ceil(1_000);
+                write!(f, "could not take a replica of it {times} times, rests for {seconds} s")
+            }
             Filtered::HasReplica => f.write_str("has a replica already"),
             Filtered::Unwanted => f.write_str("is not where the placement rules want a replica"),
             Filtered::Isolation { level } => {
@@ -164,7 +194,8 @@ pub fn cannot_give(view: &ClusterView, store: &StoreView, tally: &Tally) -> Opti
     }
 }
 
-/// Why a store may not hold a replica in that role, whatever state it is in. `replacing` goes.
+/// Why a store may not hold a replica in that role, whatever state it is in, or could not take one
+/// lately. `replacing` goes.
 pub fn cannot_hold(
     view: &ClusterView,
     info: &RegionInfo,
@@ -174,6 +205,9 @@ pub fn cannot_hold(
 ) -> Option<Filtered> {
     if info.region.peer_on(store).is_some() {
         return Some(Filtered::HasReplica);
+    }
+    if let Some((times, rests_ms)) = view.failed.get(&(info.region.id, store)).copied() {
+        return Some(Filtered::Failed { times, rests_ms });
     }
     let others = info.region.peers.iter().filter(|peer| Some(peer.store) != replacing);
     (!wants(view.rules_of(info), role, others, store, view)).then_some(Filtered::Unwanted)

@@ -1,10 +1,15 @@
 //! What was decided about a region, refused, or is waited for: the last few of each.
 //!
-//! The leader's own; the next one begins anew. What must be kept is an event.
+//! The leader's own. The next one begins with what is replicated anyway: the events of each region,
+//! and the operators under way with their reasons. Verdicts on what stands in the way are soon made
+//! anew.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_proto::RegionId;
+
+use super::operators::Operator;
+use super::state::State;
 
 /// Decisions kept for a region.
 pub const KEPT_PER_REGION: usize = 16;
@@ -29,6 +34,25 @@ pub struct History {
 }
 
 impl History {
+    /// What a former leader's decisions have left in the log.
+    pub fn of_former(state: &State) -> Self {
+        let events = state.events().after(0, 0).into_iter().map(|event| event.news);
+        let told = events.map(|news| (news.at_ms, news.region, news.kind, news.text));
+        let begun = |operator: &Operator| {
+            let what = format!("{}: {}", operator.goal, operator.reason);
+            (operator.began_ms, operator.region, operator.by.clone(), what)
+        };
+        let mut all: Vec<_> = told.chain(state.operators().values().map(begun)).collect();
+        all.sort_by_key(|(at_ms, ..)| *at_ms);
+        let mut history = Self::default();
+        for (at_ms, region, by, what) in all {
+            if region != RegionId(0) {
+                history.note(region, &by, what, at_ms);
+            }
+        }
+        history
+    }
+
     /// Notes a decision; one like the last only renews its time.
     pub fn note(&mut self, region: RegionId, by: &str, what: impl Into<String>, at_ms: u64) {
         let what = what.into();

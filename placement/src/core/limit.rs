@@ -128,7 +128,9 @@ impl Limits {
             | Goal::Split { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => {}
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => {}
         }
     }
 }

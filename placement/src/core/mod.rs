@@ -6,7 +6,7 @@
 //!   give equal states on every member. It keeps what must outlive a leader: [`stores`], ids,
 //!   [`settings`], [`operators`], [`lifecycle`]s, [`events`].
 //! * **The leader's own**: [`leader::Leader`] holds the [`tree::RegionTree`], what stores report
-//!   ([`report`], [`load`]), and the [`operators::Operators`] under way; [`schedule::Schedulers`]
+//!   ([`report`], [`load`]), and the [`operators::Operators`] under way, [`merge`]s among them; [`schedule::Schedulers`]
 //!   and [`checker`]s plan from an immutable [`view::ClusterView`], by the cluster's [`policy::Policy`] (placement
 //!   [`rule`]s, failure domains in [`labels`]), past the [`filter`]s and store [`limit`]s;
 //!   [`oracle::Oracle`] hands out timestamps below a replicated ceiling.
@@ -29,8 +29,10 @@ pub mod lifecycle;
 pub mod limit;
 pub mod load;
 pub mod members;
+pub mod merge;
 pub mod operators;
 pub mod oracle;
+pub mod partition;
 pub mod policy;
 pub mod record;
 pub mod report;

@@ -18,6 +18,8 @@ pub struct Policy {
     pub balance: Tolerances,
     /// When load is uneven.
     pub hot: HotSettings,
+    /// Which regions are merged.
+    pub merge: MergeSettings,
     /// Part of a store's disk that must stay free for it to get replicas.
     pub min_free: f64,
 }
@@ -33,6 +35,7 @@ impl Policy {
             levels: Levels::default(),
             balance: Tolerances::default(),
             hot: HotSettings::default(),
+            merge: MergeSettings::default(),
             // CockroachDB's: a store that is 95 % full gets no more.
             min_free: 0.05,
         })
@@ -65,6 +68,35 @@ impl Tolerances {
     /// no move can even out.
     pub fn counts(part: f64, mean: f64) -> usize {
         ((mean * part) as usize).max(1)
+    }
+}
+
+/// Which regions are merged without being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeSettings {
+    /// False: none.
+    pub enabled: bool,
+    /// A region of more bytes is not taken in.
+    pub max_bytes: u64,
+    /// A region of more keys is not taken in.
+    pub max_keys: u64,
+    /// Milliseconds for which both must have had the same range and leader.
+    pub min_age_ms: u64,
+    /// Merges under way, from which on no more are begun.
+    pub at_once: usize,
+}
+
+impl Default for MergeSettings {
+    /// Sizes, age and number are TiKV's (`max-merge-region-size`, `max-merge-region-keys`,
+    /// `split-merge-interval`, `merge-schedule-limit`).
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_bytes: 20 * 1024 * 1024,
+            max_keys: 200_000,
+            min_age_ms: 3_600_000,
+            at_once: 8,
+        }
     }
 }
 

@@ -74,10 +74,8 @@ impl Record {
                 StoreLife::Joining | StoreLife::Active => 1,
                 StoreLife::Leaving { .. } | StoreLife::Left => PLANS_SINCE,
             },
-            Record::Operator(_)
-            | Record::Lifecycle(..)
-            | Record::Event(_)
-            | Record::Settings(_) => PLANS_SINCE,
+            Record::Operator(operator) => operator.since(),
+            Record::Lifecycle(..) | Record::Event(_) | Record::Settings(_) => PLANS_SINCE,
         }
     }
 

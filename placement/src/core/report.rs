@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use quorate_proto::wire::placement as wire;
-use quorate_proto::{InvalidRegion, LogIndex, PeerId, Region, RegionId, StoreId, Term};
+use quorate_proto::{Epoch, InvalidRegion, LogIndex, PeerId, Region, RegionId, StoreId, Term};
 use thiserror::Error;
 
 use super::command::leader_from_wire;
-use super::tree::{PeerProgress, RegionInfo, RegionStats};
+use super::tree::{Merging, PeerProgress, RegionInfo, RegionStats};
 
 /// Most regions one report may carry; a store with more sends several.
 pub const MAX_REPORTED_REGIONS: usize = 50_000;
+
+/// Most stores that a report names as not heard; the rest is left out.
+pub const MAX_UNHEARD: usize = 64;
 
 /// A store's own numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,10 @@ pub struct StoreStats {
     pub snapshots_sending: u32,
     /// Snapshots on their way to it.
     pub snapshots_receiving: u32,
+    /// Logs it truncated since its process started.
+    pub log_truncations: u64,
+    /// Entries in them.
+    pub log_truncated_entries: u64,
 }
 
 /// An order that a store refused, or that failed there.
@@ -46,6 +53,17 @@ pub struct OrderRefusal {
     pub region: RegionId,
     /// The rule that stands in the way, in words.
     pub reason: String,
+}
+
+/// A replica that a store has and another one leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostedReplica {
+    /// Of which region.
+    pub region: RegionId,
+    /// Which one.
+    pub peer: PeerId,
+    /// Of the region's epoch as the replica knows it.
+    pub conf_ver: u64,
 }
 
 /// A store's report.
@@ -65,6 +83,12 @@ pub struct Report {
     pub sequence: u64,
     /// Orders it could not follow since its last report.
     pub refusals: Vec<OrderRefusal>,
+    /// Regions that it was told are not known here, and of which it hears no leader.
+    pub unled: Vec<RegionInfo>,
+    /// Some of its replicas that others lead, in turn.
+    pub hosted: Vec<HostedReplica>,
+    /// Stores that share a region with it and that it does not hear.
+    pub unheard: Vec<StoreId>,
 }
 
 /// Why a report was refused. Its stream ends.
@@ -82,9 +106,15 @@ pub enum BadReport {
     /// A bad description.
     #[error(transparent)]
     Region(#[from] InvalidRegion),
+    /// One that is stopped for nobody, or at no epoch.
+    #[error("{0} is reported as stopped for a merge without the target's id and epoch")]
+    Merging(RegionId),
     /// A store reports only what it leads.
     #[error("{0} is reported by a store that does not lead it")]
     NotLed(RegionId),
+    /// A store tells only of regions that it has a replica of.
+    #[error("{0} is told of by a store that is not in its peer list")]
+    NotHosted(RegionId),
 }
 
 impl TryFrom<wire::StoreReport> for Report {
@@ -94,8 +124,9 @@ impl TryFrom<wire::StoreReport> for Report {
         if wire.store_id == 0 {
             return Err(BadReport::NoStore);
         }
-        if wire.regions.len() > MAX_REPORTED_REGIONS {
-            return Err(BadReport::TooManyRegions(wire.regions.len()));
+        let told = wire.regions.len() + wire.unled.len() + wire.hosted.len();
+        if told > MAX_REPORTED_REGIONS {
+            return Err(BadReport::TooManyRegions(told));
         }
         let store = StoreId(wire.store_id);
         let stats = StoreStats {
@@ -109,13 +140,21 @@ impl TryFrom<wire::StoreReport> for Report {
             cpu_us: wire.cpu_us,
             snapshots_sending: wire.snapshots_sending,
             snapshots_receiving: wire.snapshots_receiving,
+            log_truncations: wire.log_truncations,
+            log_truncated_entries: wire.log_truncated_entries,
         };
         let refusals = wire.refusals.into_iter().map(|refusal| OrderRefusal {
             operator: refusal.operator_id,
             region: RegionId(refusal.region_id),
             reason: refusal.reason,
         });
-        let regions = wire.regions.into_iter().map(|region| region_from_wire(store, region));
+        let regions = wire.regions.into_iter().map(|region| led_from_wire(store, region));
+        let unled = wire.unled.into_iter().map(|region| unled_from_wire(store, region));
+        let hosted = wire.hosted.into_iter().map(|replica| HostedReplica {
+            region: RegionId(replica.region_id),
+            peer: PeerId(replica.peer_id),
+            conf_ver: replica.conf_ver,
+        });
         Ok(Self {
             store,
             incarnation: wire.incarnation,
@@ -124,16 +163,34 @@ impl TryFrom<wire::StoreReport> for Report {
             full: wire.full,
             sequence: wire.sequence,
             refusals: refusals.collect(),
+            unled: unled.collect::<Result<_, _>>()?,
+            hosted: hosted.collect(),
+            unheard: wire.unheard_store_ids.into_iter().take(MAX_UNHEARD).map(StoreId).collect(),
         })
     }
 }
 
-fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionInfo, BadReport> {
+fn led_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionInfo, BadReport> {
+    let info = region_from_wire(wire)?;
+    match info.leader {
+        Some(leader) if leader.store == store => Ok(info),
+        Some(_) | None => Err(BadReport::NotLed(info.region.id)),
+    }
+}
+
+/// A region that nobody leads has no leader and no term, whatever the report says.
+fn unled_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionInfo, BadReport> {
+    let info = RegionInfo { leader: None, term: Term(0), led: false, ..region_from_wire(wire)? };
+    match info.region.peer_on(store) {
+        Some(_) => Ok(info),
+        None => Err(BadReport::NotHosted(info.region.id)),
+    }
+}
+
+fn region_from_wire(wire: wire::RegionReport) -> Result<RegionInfo, BadReport> {
     let region = Region::try_from(wire.region.ok_or(BadReport::NoRegion)?)?;
     let leader = leader_from_wire(&region, wire.leader)?;
-    if leader.is_none_or(|leader| leader.store != store) {
-        return Err(BadReport::NotLed(region.id));
-    }
+    let merging = wire.merging.map(|wire| merging_from_wire(region.id, wire)).transpose()?;
     Ok(RegionInfo {
         region,
         leader,
@@ -142,6 +199,7 @@ fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionIn
         pending: wire.pending_peers.into_iter().map(Into::into).collect(),
         progress: wire.progress.into_iter().map(progress_from_wire).collect(),
         last_index: LogIndex(wire.last_index),
+        merging,
         stats: RegionStats {
             bytes: wire.approximate_bytes,
             keys: wire.approximate_keys,
@@ -154,12 +212,26 @@ fn region_from_wire(store: StoreId, wire: wire::RegionReport) -> Result<RegionIn
     })
 }
 
+fn merging_from_wire(region: RegionId, wire: wire::MergingReport) -> Result<Merging, BadReport> {
+    let target_epoch = wire.target_epoch.map(Epoch::from);
+    match target_epoch.filter(|_| wire.target_id != 0) {
+        Some(target_epoch) => Ok(Merging {
+            target: RegionId(wire.target_id),
+            target_epoch,
+            frozen: LogIndex(wire.frozen_index),
+            everywhere: wire.everywhere,
+        }),
+        None => Err(BadReport::Merging(region)),
+    }
+}
+
 fn progress_from_wire(wire: wire::PeerProgress) -> PeerProgress {
     let (sent, total) = (wire.snapshot_sent_bytes, wire.snapshot_total_bytes);
     PeerProgress {
         peer: PeerId(wire.peer_id),
         matched: LogIndex(wire.match_index),
         snapshot: (sent != 0 || total != 0).then_some((sent, total)),
+        queue: wire.snapshot_queue,
         silent: Duration::from_millis(wire.silent_ms),
     }
 }

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::limits::SENTINEL_START;
-use quorate_proto::{KeyRange, LogIndex, Peer, PeerId, Region, RegionId, Role, StoreId, Term};
+use quorate_proto::{
+    Epoch, KeyRange, LogIndex, Peer, PeerId, Region, RegionId, Role, StoreId, Term,
+};
 use thiserror::Error;
 
 use super::command::SavedRegion;
@@ -47,8 +49,23 @@ pub struct PeerProgress {
     pub matched: LogIndex,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
+    /// Changes whenever the queue moves in which the snapshot waits for its turn.
+    pub queue: u64,
     /// Since it, or its process, was last heard of.
     pub silent: Duration,
+}
+
+/// A region that is stopped, for its neighbour to take it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merging {
+    /// The neighbour.
+    pub target: RegionId,
+    /// At exactly this epoch of the neighbour, or not at all.
+    pub target_epoch: Epoch,
+    /// The entry that stopped it.
+    pub frozen: LogIndex,
+    /// Every replica, learners included, durably has its log up to that entry.
+    pub everywhere: bool,
 }
 
 /// What is known of a region.
@@ -69,6 +86,8 @@ pub struct RegionInfo {
     pub progress: Vec<PeerProgress>,
     /// The last entry of the leader's log; 0 where it was not told.
     pub last_index: LogIndex,
+    /// Where it is stopped for a merge.
+    pub merging: Option<Merging>,
     /// Size and load.
     pub stats: RegionStats,
     /// True where its leader has reported it in this term of placement's leadership and has not
@@ -89,6 +108,7 @@ impl RegionInfo {
             pending: Vec::new(),
             progress: Vec::new(),
             last_index: LogIndex(0),
+            merging: None,
             stats,
             led: false,
         }
@@ -108,6 +128,14 @@ impl RegionInfo {
     /// True for the cluster's last, empty region, which is never split, moved or counted.
     pub fn is_sentinel(&self) -> bool {
         self.region.range.start == SENTINEL_START
+    }
+
+    /// True while incoming and outgoing voters differ.
+    pub fn is_joint(&self) -> bool {
+        self.region.peers.iter().any(|peer| match peer.role {
+            Role::IncomingVoter | Role::DemotingVoter => true,
+            Role::Voter | Role::Learner => false,
+        })
     }
 
     /// True where leadership can go to `store`: a voter there that is up to date.
@@ -206,6 +234,19 @@ impl RegionTree {
         self.by_start.insert(info.region.range.start.clone(), id);
         self.by_id.insert(id, Arc::new(info));
         Ok(Offered { routes, evicted })
+    }
+
+    /// Takes in a region that nobody leads, as one of its replicas knows it. Returns false, and
+    /// changes nothing, where anything is known of its id or of its keys: a replica that hears no
+    /// leader may be long out of date.
+    pub fn learn(&mut self, info: RegionInfo) -> bool {
+        let id = info.region.id;
+        if self.by_id.contains_key(&id) || self.overlapping(&info.region.range).next().is_some() {
+            return false;
+        }
+        self.by_start.insert(info.region.range.start.clone(), id);
+        self.by_id.insert(id, Arc::new(info));
+        true
     }
 
     /// The region that holds `key`.

@@ -119,7 +119,24 @@ impl Tallies {
                 self.arrives(info, *to);
             }
             Goal::RemoveReplica { from } => self.departs(info, *from),
-            Goal::Split { .. } | Goal::Promote { .. } | Goal::Demote { .. } | Goal::LeaveJoint => {}
+            // Its replicas go; what they hold stays, with those of the target.
+            Goal::MergeInto { .. } => {
+                for peer in &info.region.peers {
+                    self.change(peer.store, |tally| {
+                        tally.replicas = tally.replicas.saturating_sub(1);
+                    });
+                    if leads(peer.store) {
+                        self.change(peer.store, |tally| {
+                            tally.leaders = tally.leaders.saturating_sub(1);
+                        });
+                    }
+                }
+            }
+            Goal::Split { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint
+            | Goal::RollBackMerge { .. } => {}
         }
     }
 
@@ -154,7 +171,9 @@ impl Tallies {
             | Goal::Split { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => (None, None),
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => (None, None),
         };
         if let Some(from) = from {
             self.change(from, |tally| tally.removals -= cost);
@@ -182,10 +201,15 @@ pub struct ClusterView {
     pub regions: Vec<RegionView>,
     /// Regions that must be left alone: an operator is under way, or one has just failed.
     pub busy: BTreeSet<RegionId>,
+    /// Stores that could not take a replica of a region and are not tried again yet: how often in
+    /// a row, and for how many milliseconds more.
+    pub failed: BTreeMap<(RegionId, StoreId), (u32, u64)>,
     /// Transfers of leadership under way.
     pub transfers: usize,
     /// Moves of replicas under way.
     pub moves: usize,
+    /// Merges under way.
+    pub merges: usize,
     /// What is wanted.
     pub policy: Arc<Policy>,
     /// How much a store may be burdened with.
@@ -231,8 +255,10 @@ impl ClusterView {
             tallies: Tallies::default(),
             regions: Vec::with_capacity(sources.tree.len()),
             busy,
+            failed: BTreeMap::new(),
             transfers: 0,
             moves: 0,
+            merges: 0,
             policy: Arc::clone(sources.policy),
             rates: sources.limits.rates(),
         };
@@ -244,10 +270,12 @@ impl ClusterView {
                 Goal::AddReplica { .. } | Goal::MoveReplica { .. } | Goal::RemoveReplica { .. } => {
                     view.moves += 1;
                 }
+                Goal::MergeInto { .. } => view.merges += 1,
                 Goal::Split { .. }
                 | Goal::Promote { .. }
                 | Goal::Demote { .. }
-                | Goal::LeaveJoint => {}
+                | Goal::LeaveJoint
+                | Goal::RollBackMerge { .. } => {}
             }
             if let Some(region) = view.region(region) {
                 let info = Arc::clone(&region.info);
@@ -350,6 +378,10 @@ impl ClusterView {
         if let Some(region) = self.region(draft.region) {
             let info = Arc::clone(&region.info);
             self.tallies.begin(&info, &draft.goal);
+        }
+        if let Goal::MergeInto { target, .. } = &draft.goal {
+            self.busy.insert(*target);
+            self.merges += 1;
         }
         self.busy.insert(draft.region);
     }

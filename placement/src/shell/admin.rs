@@ -321,7 +321,22 @@ pub(crate) async fn transfer(cluster: &Cluster, to: Option<NodeId>) -> Result<No
                 super::disk::list(&group)
             )));
         }
-        None => voters.filter(|id| *id != cluster.me.id).collect(),
+        None => {
+            let others = group.iter().filter(|member| member.votes() && member.id != cluster.me.id);
+            let mut found = Vec::new();
+            for other in others {
+                // For one that is down everybody would wait in vain.
+                if super::status::is_healthy(&other.address).await {
+                    found.push(other.id);
+                }
+            }
+            if found.is_empty() && group.iter().filter(|member| member.votes()).count() > 1 {
+                return Err(Status::failed_precondition(
+                    "no other voter of the placement group is up: start one first",
+                ));
+            }
+            found
+        }
     };
     if candidates.is_empty() {
         return Err(Status::failed_precondition("the placement group has no other voter"));

@@ -7,8 +7,7 @@
 //! member still leads: a lease that holds before and after, or a read index.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
@@ -299,6 +298,7 @@ impl Cluster {
     fn refused(&self, refusal: Refusal) -> Status {
         match refusal {
             Refusal::NotLeader { .. } | Refusal::NoGroup => self.not_leader(),
+            Refusal::NoQuorum(_) => self.not_leader(),
             Refusal::Busy { reason } => {
                 Status::unavailable(format!("placement is busy: {reason}; try again"))
             }

@@ -14,9 +14,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::cluster::{Cluster, Session};
-use super::{explain, membership};
+use super::{explain, follow, membership};
 use crate::core::command::{Answer, Command};
-use crate::core::leader::MemberAction;
+use crate::core::leader::{MemberAction, OWN};
 use crate::core::operators::{Goal, Refused, ReplicaRole};
 use crate::core::state::State;
 
@@ -24,8 +24,6 @@ use crate::core::state::State;
 const GLANCE: Duration = Duration::from_millis(20);
 /// How long an answer waits for its operator to be replicated.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Pause between two looks at events for those who follow them.
-const FOLLOW: Duration = Duration::from_millis(100);
 /// Events that wait for a slow reader; it is waited for.
 const EVENTS: usize = 256;
 
@@ -232,16 +230,33 @@ impl admin_server::Admin for AdminService {
             Action::Replace => MemberAction::Replace { with: StoreId(request.with_node_id) },
         };
         let (force, now) = (request.force, clock::now());
-        if request.region_id == 0 {
-            membership::change(&self.0, NodeId(request.node_id), action, force).await?;
-            return Ok(Response::new(wire::ChangeMemberResponse { operator_id: 0 }));
+        let node = NodeId(request.node_id);
+        if request.preview {
+            let standing = membership::standing(&self.0);
+            let partners = self.0.read(|session, state| {
+                let leader = &session.leader;
+                match region {
+                    OWN => leader.own_partners(state, &standing, node, action, force, now),
+                    region => {
+                        let along = leader.go_along(state, (region, store), action, force, now);
+                        along.map(|stores| stores.into_iter().map(NodeId::from).collect())
+                    }
+                }
+            });
+            let partners = partners.await?.map_err(Status::from)?;
+            let partner_ids = partners.iter().map(|partner| partner.0).collect();
+            return Ok(Response::new(wire::ChangeMemberResponse { operator_id: 0, partner_ids }));
+        }
+        if region == OWN {
+            membership::change(&self.0, node, action, force).await?;
+            return Ok(Response::new(wire::ChangeMemberResponse::default()));
         }
         let operator_id = self
             .begin(|session, state| {
                 session.leader.change_member(state, region, store, action, force, now)
             })
             .await?;
-        Ok(Response::new(wire::ChangeMemberResponse { operator_id }))
+        Ok(Response::new(wire::ChangeMemberResponse { operator_id, partner_ids: Vec::new() }))
     }
 
     async fn change_replica(
@@ -273,6 +288,25 @@ impl admin_server::Admin for AdminService {
         Ok(Response::new(wire::ChangeReplicaResponse { operator_id }))
     }
 
+    async fn merge_region(
+        &self,
+        request: Request<wire::MergeRegionRequest>,
+    ) -> Answered<wire::MergeRegionResponse> {
+        let wire::MergeRegionRequest { source_id, target_id } = request.into_inner();
+        let source = region_of(source_id)?;
+        let into = (target_id != 0).then_some(RegionId(target_id));
+        let now = clock::now();
+        let mut target = RegionId(0);
+        let operator_id = self
+            .begin(|session, state| {
+                let (id, chosen) = session.leader.merge(state, source, into, now)?;
+                target = chosen;
+                Ok(id)
+            })
+            .await?;
+        Ok(Response::new(wire::MergeRegionResponse { operator_id, target_id: target.0 }))
+    }
+
     async fn remove_store(
         &self,
         request: Request<wire::RemoveStoreRequest>,
@@ -302,7 +336,7 @@ impl admin_server::Admin for AdminService {
         let (sender, receiver) = mpsc::channel(EVENTS);
         let cluster = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let ended = send_events(&cluster, kept, after, follow, &sender).await;
+            let ended = follow::send_events(&cluster, kept, after, follow, &sender).await;
             if let Err(status) = ended {
                 // Nobody may be listening any more.
                 let _ = sender.send(Err(status)).await;
@@ -331,39 +365,5 @@ impl admin_server::Admin for AdminService {
         self.change_settings_to(changes).await?;
         let settings = self.0.read(|_, state| explain::settings(state)).await?;
         Ok(Response::new(wire::SettingsResponse { settings }))
-    }
-}
-
-/// Sends the kept events, then new ones as they are replicated. Ends with this leadership, so that
-/// the reader goes on at the next leader, after the last number it has.
-async fn send_events(
-    cluster: &Cluster,
-    mut events: Vec<crate::core::events::Event>,
-    mut after: u64,
-    follow: bool,
-    sender: &mpsc::Sender<Result<wire::Event, Status>>,
-) -> Result<(), Status> {
-    let term = *cluster.leading().borrow();
-    loop {
-        for event in events.drain(..) {
-            after = event.sequence;
-            if sender.send(Ok(explain::event(event))).await.is_err() {
-                return Ok(());
-            }
-        }
-        if !follow {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(FOLLOW) => {}
-            () = sender.closed() => return Ok(()),
-        }
-        if *cluster.leading().borrow() != term || *cluster.stopping.borrow() {
-            return Err(cluster.not_leader());
-        }
-        let state = cluster.state.read();
-        if state.events().last() > after {
-            events = state.events().after(after, 0);
-        }
     }
 }

@@ -165,7 +165,10 @@ impl From<Refused> for Status {
             Refused::NoLeader(_) => Status::unavailable(words),
             Refused::NoStore(..)
             | Refused::Idle(_)
+            | Refused::NotAbout { .. }
             | Refused::Rule(_)
+            | Refused::Merge(_)
+            | Refused::OldMerges
             | Refused::OldVersion
             | Refused::OldMembers
             | Refused::LoneMember
@@ -182,6 +185,8 @@ impl From<RemoveRefusal> for Status {
             RemoveRefusal::Left(_)
             | RemoveRefusal::NotLeaving(_)
             | RemoveRefusal::NoRoom { .. }
+            | RemoveRefusal::OnlyVoter { .. }
+            | RemoveRefusal::NoPlace { .. }
             | RemoveRefusal::Alive(_) => Status::failed_precondition(words),
             RemoveRefusal::Operator(refused) => refused.into(),
         }

@@ -7,6 +7,7 @@ use quorate_proto::{Peer, RegionId, StoreId};
 use crate::core::events::Event;
 use crate::core::leader::{Leader, OWN, Standing};
 use crate::core::lifecycle::{Record, ReplicaRole};
+use crate::core::merge;
 use crate::core::operators::{Operator, Refused, story};
 use crate::core::schedule::SchedulerStatus;
 use crate::core::state::State;
@@ -26,26 +27,40 @@ pub(crate) fn region(
         by: decision.by.clone(),
         what: decision.what.clone(),
     });
+    let mut decisions: Vec<wire::Decision> = decisions.collect();
+    if let Some(what) = leader.merge_advice(state, region, now) {
+        let (at_ms, by) = (leader.time_ms(now), "merge-checker".to_owned());
+        decisions.push(wire::Decision { at_ms, by, what });
+    }
     let records = leader.members().of(region);
     let load = leader.loads().of(region, now);
+    let last_index = last_entry(leader, state, info, now);
     Ok(wire::ExplainRegionResponse {
         region: Some((&info.region).into()),
         replicas: replicas.collect(),
         approximate_bytes: info.stats.bytes,
         approximate_keys: info.stats.keys,
-        last_index: info.last_index.0.max(info.stats.commit.0),
+        last_index,
         target_voters: u32::try_from(leader.target(info)).unwrap_or(u32::MAX),
         state: leader.health(state, info, now),
         operator: leader.operators().of(region).map(|operator| under_way(leader, operator)),
         lifecycles: records
             .iter()
-            .map(|record| lifecycle(state, region, info.last_index.0, record))
+            .map(|record| lifecycle(state, region, last_index, record))
             .collect(),
-        decisions: decisions.collect(),
+        decisions,
         written_bytes_per_second: load.written_bytes as u64,
         written_keys_per_second: load.written_keys as u64,
         read_keys_per_second: load.read_keys as u64,
     })
+}
+
+/// The last entry of the leader's log as of its last report; 0 where it is not known. A region in
+/// which all is settled is reported when something changes, not when something is written: what was
+/// told of its log then is out of date.
+fn last_entry(leader: &Leader, state: &State, info: &RegionInfo, now: Instant) -> u64 {
+    let is_told = !info.progress.is_empty() && leader.group(state, info, now).leader.is_some();
+    if is_told { info.last_index.0.max(info.stats.commit.0) } else { 0 }
 }
 
 fn replica(
@@ -59,23 +74,27 @@ fn replica(
     let member = group.peer(peer.id);
     let store = state.stores().get(&peer.store);
     let (sent, total) = member.and_then(|member| member.snapshot).unwrap_or_default();
+    let matched = member.and_then(|member| member.matched).map_or(0, |index| index.0);
     wire::ReplicaStatus {
         peer: Some((*peer).into()),
         leader: group.leader == Some(peer.id),
         store_state: store
             .map_or("unknown", |store| leader.stores().state(store, now).name())
             .to_owned(),
-        match_index: member.and_then(|member| member.matched).map_or(0, |index| index.0),
+        match_index: matched.min(last_entry(leader, state, info, now)),
         snapshot_sent_bytes: sent,
         snapshot_total_bytes: total,
         silent_ms: member.map_or(0, |member| member.silent_ms),
+        pending: info.pending.contains(&peer.id),
     }
 }
 
 fn operator_status(leader: &Leader, operator: &Operator) -> wire::OperatorStatus {
     let info = leader.tree().get(operator.region);
     let records = leader.members().of(operator.region);
-    let story = info.map(|info| story(&operator.goal, &info.region, records)).unwrap_or_default();
+    let story = merge::story(leader.tree(), operator)
+        .or_else(|| info.map(|info| story(&operator.goal, &info.region, records)))
+        .unwrap_or_default();
     wire::OperatorStatus {
         id: operator.id,
         region_id: operator.region.0,
@@ -156,13 +175,14 @@ pub(crate) fn members(
     if region == RegionId(0) {
         let of = |(region, record): (RegionId, &Record)| {
             let info = leader.tree().get(region)?;
-            Some(lifecycle(state, region, info.last_index.0, record))
+            Some(lifecycle(state, region, last_entry(leader, state, info, now), record))
         };
         return Ok(leader.members().iter().filter_map(of).collect());
     }
     let info = leader.tree().get(region).ok_or(Refused::UnknownRegion(region))?;
     let records = leader.members().of(region);
     let group = leader.group(state, info, now);
+    let last_index = last_entry(leader, state, info, now);
     let settled = group
         .members
         .iter()
@@ -173,12 +193,11 @@ pub(crate) fn members(
         node_id: member.node.0,
         state: "Active".to_owned(),
         role: ReplicaRole::Standard.name().to_owned(),
-        match_index: member.matched.map_or(0, |index| index.0),
-        last_index: info.last_index.0,
+        match_index: member.matched.map_or(0, |index| index.0).min(last_index),
+        last_index,
         ..wire::MemberLifecycle::default()
     });
-    let on_their_way =
-        records.iter().map(|record| lifecycle(state, region, info.last_index.0, record));
+    let on_their_way = records.iter().map(|record| lifecycle(state, region, last_index, record));
     Ok(settled.chain(on_their_way).collect())
 }
 
@@ -214,7 +233,7 @@ pub(crate) fn placement_members(
     members
 }
 
-/// The schedulers, and whether they are paused.
+/// The checkers and the schedulers, and whether they are paused.
 pub(crate) fn schedulers(leader: &Leader, state: &State) -> Vec<wire::SchedulerStatus> {
     let paused = state.settings().paused_schedulers();
     let status = |status: &SchedulerStatus| wire::SchedulerStatus {
@@ -223,7 +242,8 @@ pub(crate) fn schedulers(leader: &Leader, state: &State) -> Vec<wire::SchedulerS
         operators_begun: status.begun,
         last: status.last.clone(),
     };
-    leader.schedulers().list().iter().map(status).collect()
+    let checkers = leader.checkers().list().iter();
+    checkers.chain(leader.schedulers().list()).map(status).collect()
 }
 
 /// All settings, with their defaults and what they are for.

@@ -1,5 +1,5 @@
 //! The very first start of a group of several members: told from the start of a member whose disk
-//! was lost (see ADR 42).
+//! was lost (see ADR 43).
 //!
 //! A member with an empty folder must not vote before it knows that it never did. So it draws a
 //! number for its folder, writes that down, answers and asks the others, and begins only where

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use prost::Message;
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
-use quorate_consensus::node::{Machine, Outcome, Progress, SnapshotSource};
+use quorate_consensus::node::{Installed, Machine, Outcome, Progress, SnapshotSource};
 use quorate_consensus::shard::{self, ApplyTask, Install, Reconfigured, Refusal};
 use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{PeerId, RegionId};
@@ -136,7 +136,7 @@ impl Machine for StateMachine {
         }))
     }
 
-    fn install(&mut self, install: Install) -> Result<Vec<shard::Member>, EngineError> {
+    fn install(&mut self, install: Install) -> Result<Installed, EngineError> {
         let bad = |reason: String| EngineError::Fatal {
             during: "installing a snapshot of placement's state".to_owned(),
             reason,
@@ -157,7 +157,7 @@ impl Machine for StateMachine {
         self.state.write().replace(loaded);
         self.roster.set(applied.members.clone());
         self.applied = applied;
-        Ok(self.members())
+        Ok(Installed { members: self.members(), merged: Vec::new() })
     }
 
     fn destroy(&mut self, _group: RegionId, _peer: PeerId) -> Result<(), EngineError> {

@@ -1,6 +1,17 @@
 //! Counters of a member, in Prometheus's text format.
 
-use prometheus::{Encoder, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::{
+    Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use quorate_consensus::node::usage;
+
+use crate::core::events::Events;
+
+/// Kinds of events that alerts look for.
+const ALERTED: [&str; 4] = ["partition-found", "quorum-lost", "store-down", "store-suspect"];
 
 /// All counters and gauges. Those of the state are set when somebody looks.
 pub(crate) struct Metrics {
@@ -22,8 +33,14 @@ pub(crate) struct Metrics {
     pub(crate) orders: IntCounter,
     pub(crate) under_replicated: IntGauge,
     pub(crate) leaderless: IntGauge,
+    pub(crate) unreported: IntGauge,
     pub(crate) without_quorum: IntGauge,
     pub(crate) events: IntGauge,
+    memory: IntGauge,
+    cpu: Gauge,
+    event_kinds: IntCounterVec,
+    /// The last event that is counted.
+    counted: AtomicU64,
     pub(crate) store_states: IntGaugeVec,
     pub(crate) member_states: IntGaugeVec,
     pub(crate) operator_kinds: IntGaugeVec,
@@ -55,11 +72,29 @@ impl Metrics {
                 "quorate_placement_leaderless_regions",
                 "regions that nobody known to be alive leads, at the leader",
             ),
+            unreported: gauge(
+                "quorate_placement_unreported_regions",
+                "regions that may have a leader which has not reported to this leader yet",
+            ),
             without_quorum: gauge(
                 "quorate_placement_regions_without_quorum",
                 "regions without a live majority of their voters, at the leader",
             ),
             events: gauge("quorate_placement_last_event", "number of the last event"),
+            memory: gauge("process_resident_memory_bytes", "Resident memory."),
+            cpu: register(&registry, Gauge::new("process_cpu_seconds_total", "CPU time used.")),
+            event_kinds: {
+                let name = "quorate_placement_events_total";
+                let help = "events by kind, those that were kept when this member started included";
+                let kinds =
+                    register(&registry, IntCounterVec::new(Opts::new(name, help), &["kind"]));
+                // At 0 from the beginning, so that the first one is growth.
+                for kind in ALERTED {
+                    kinds.with_label_values(&[kind]);
+                }
+                kinds
+            },
+            counted: AtomicU64::new(0),
             store_states: by(
                 "quorate_placement_stores_by_state",
                 "stores by the state of their life, at the leader",
@@ -102,8 +137,22 @@ impl Metrics {
         }
     }
 
+    /// Counts the events that were replicated since it was last called.
+    pub(crate) fn count_events(&self, events: &Events) {
+        let last = events.last();
+        let counted = self.counted.fetch_max(last, Ordering::Relaxed);
+        // After a snapshot the numbers may have leapt; what was dropped meanwhile is not counted.
+        for event in events.after(counted, 0) {
+            self.event_kinds.with_label_values(&[event.news.kind.as_str()]).inc();
+        }
+    }
+
     /// All of them as text.
     pub(crate) fn text(&self) -> String {
+        if let Some((cpu, resident)) = usage() {
+            self.cpu.set(cpu);
+            self.memory.set(i64::try_from(resident).unwrap_or(i64::MAX));
+        }
         let mut text = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             Ok(()) => String::from_utf8_lossy(&text).into_owned(),

@@ -12,6 +12,7 @@ mod convert;
 mod disk;
 mod duties;
 mod explain;
+mod follow;
 mod founding;
 mod health;
 mod joining;

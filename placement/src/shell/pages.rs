@@ -129,6 +129,9 @@ impl Pages {
             page.insert("regions".to_owned(), counts.regions.into());
             page.insert("under_replicated".to_owned(), counts.under_replicated.into());
             page.insert("leaderless".to_owned(), counts.leaderless.into());
+            page.insert("unreported".to_owned(), counts.unreported.into());
+            page.insert("reported_stores".to_owned(), counts.reported_stores.into());
+            page.insert("reporting_stores".to_owned(), counts.reporting_stores.into());
             page.insert("store_states".to_owned(), Value::Object(states));
             page.insert("operators".to_owned(), operators.into());
         }
@@ -167,6 +170,7 @@ impl Pages {
         metrics.regions.set(gauge(counts.regions));
         metrics.under_replicated.set(gauge(counts.under_replicated));
         metrics.leaderless.set(gauge(counts.leaderless));
+        metrics.unreported.set(gauge(counts.unreported));
         metrics.without_quorum.set(gauge(leader.without_quorum() as u64));
         // One that is 0 is shown, so that an alert on it does not wait for its first.
         for name in StoreState::NAMES {
@@ -201,6 +205,7 @@ impl Pages {
             let state = cluster.state.read();
             metrics.stores.set(gauge(state.stores().len() as u64));
             metrics.regions.set(gauge(state.saved_regions().len() as u64));
+            metrics.count_events(state.events());
             metrics.events.set(gauge(state.events().last()));
         }
         let now = clock::now();

@@ -45,10 +45,14 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<wire::StatusResponse, St
                 regions: counts.regions,
                 under_replicated: counts.under_replicated,
                 leaderless: counts.leaderless,
+                unreported: counts.unreported,
+                reported_stores: counts.reported_stores,
+                reporting_stores: counts.reporting_stores,
                 replicas: about.map_or(0, |about| about.replicas),
                 operators: u32::try_from(leader.operators().iter().count()).unwrap_or(u32::MAX),
                 missing_stores: state.missing_stores(),
                 operations_per_second: counts.operations_per_second,
+                stopped: counts.stopped,
             }
         })
         .await?;
@@ -72,7 +76,7 @@ async fn member_status(cluster: &Cluster, member: &Member) -> wire::MemberStatus
 }
 
 /// Asks a member whether it is well.
-async fn is_healthy(address: &str) -> bool {
+pub(super) async fn is_healthy(address: &str) -> bool {
     let ask = async {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
         let channel = endpoint.connect_timeout(PATIENCE).connect().await.ok()?;

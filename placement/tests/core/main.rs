@@ -3,6 +3,7 @@
 
 mod balance;
 mod cluster;
+mod found;
 mod labels;
 mod lifecycle;
 mod limits;

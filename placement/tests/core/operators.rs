@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_placement::core::command::{Command, JoinRefusal, Joining};
-use quorate_placement::core::leader::{Leader, TransferRefusal};
+use quorate_placement::core::leader::{Counts, Leader, TransferRefusal};
 use quorate_placement::core::operators::{
     Draft, End, Goal, MAX_OPERATORS, Operators, RESEND_AFTER, REST_AFTER_FAILURE, Refused,
 };
@@ -58,15 +58,15 @@ fn an_order_is_sent_once_repeated_and_seen_done() {
 
 #[test]
 fn what_is_not_done_in_time_is_given_up_and_the_region_rests() {
-    let (mut operators, tree) = one_region();
+    let (mut operators, _) = one_region();
     operators.begin(transfer(1, 1, 2), ms(0)).unwrap();
-    operators.expire(&tree, ms(4));
+    operators.expire(|_| false, ms(4));
     assert!(operators.of(RegionId(1)).is_some());
-    operators.expire(&tree, ms(5));
+    operators.expire(|_| false, ms(5));
     assert_eq!(operators.ended().last().unwrap().end, End::TimedOut);
     assert!(operators.busy(ms(5)).contains(&RegionId(1)));
     let rested = ms(5) + REST_AFTER_FAILURE.as_millis() as u64;
-    operators.expire(&tree, rested);
+    operators.expire(|_| false, rested);
     assert!(operators.busy(rested).is_empty());
 }
 
@@ -80,7 +80,7 @@ fn a_region_that_changes_otherwise_overtakes_its_operator() {
     }
     let (mut operators, _) = one_region();
     operators.begin(transfer(1, 1, 2), ms(0)).unwrap();
-    operators.expire(&RegionTree::default(), ms(1));
+    operators.expire(|_| true, ms(1));
     assert_eq!(operators.ended().last().unwrap().end, End::Overtaken);
 }
 
@@ -217,13 +217,52 @@ fn a_new_leader_routes_at_once_and_saves_what_changes() {
     let mut next = Leader::new(Term(2), &machine.reloaded(), seconds(9));
     let route = next.tree().find(b"a").unwrap();
     assert_eq!(route.leader.unwrap().store, StoreId(1));
-    let counts = next.counts(&machine.state, seconds(9));
-    assert_eq!((counts.regions, counts.leaderless), (2, 2), "nobody has reported yet");
-    machine.apply(Command::ActivateStore(StoreId(1)));
+    assert_eq!(next.counts(&machine.state, seconds(9)).regions, 2);
     next.report(&store, report(1, true, vec![led(&first, 1, 6)]), seconds(9));
-    assert_eq!(next.counts(&machine.state, seconds(9)).leaderless, 1);
     // It has lost the region meanwhile, and says so with its next full report.
     next.report(&store, report(1, true, Vec::new()), seconds(10));
-    assert_eq!(next.counts(&machine.state, seconds(10)).leaderless, 2);
     assert!(next.tree().find(b"a").unwrap().leader.is_some(), "the last known leader stays");
+}
+
+#[test]
+fn a_new_leader_does_not_know_who_leads_before_the_stores_have_told() {
+    let mut machine = Machine::cluster(3, 3);
+    for number in 1..=3 {
+        machine.apply(Command::ActivateStore(StoreId(number)));
+    }
+    let first = machine.state.initial_regions().unwrap()[0].clone();
+    let stores = machine.state.stores().clone();
+    let mut leader = Leader::new(Term(2), &machine.state, seconds(0));
+    let counts = |leader: &Leader, at| {
+        let counts = leader.counts(&machine.state, at);
+        let Counts { leaderless, unreported, reported_stores, reporting_stores, .. } = counts;
+        (leaderless, unreported, (reported_stores, reporting_stores))
+    };
+    let state = |leader: &Leader, at| {
+        let info = leader.tree().get(first.id).unwrap();
+        leader.health(&machine.state, info, at)
+    };
+    assert_eq!(counts(&leader, seconds(1)), (0, 2, (0, 3)), "neither well nor without leaders");
+    let waits = "its leader has not reported to this leader of placement yet";
+    assert_eq!(state(&leader, seconds(1)), waits);
+    leader.report(&stores[&StoreId(1)], report(1, true, vec![led(&first, 1, 6)]), seconds(1));
+    assert_eq!(counts(&leader, seconds(1)), (0, 1, (1, 3)), "the other one may lead the rest");
+    assert_eq!(state(&leader, seconds(1)), "healthy");
+    // A part of what a store leads is not all of it.
+    leader.report(&stores[&StoreId(2)], report(2, false, Vec::new()), seconds(2));
+    assert_eq!(counts(&leader, seconds(2)), (0, 1, (1, 3)));
+    leader.report(&stores[&StoreId(2)], report(2, true, Vec::new()), seconds(2));
+    leader.report(&stores[&StoreId(3)], report(3, true, Vec::new()), seconds(2));
+    assert_eq!(counts(&leader, seconds(2)), (1, 0, (3, 3)), "nobody leads it");
+
+    // One that does not come back is not waited for longer than until it is suspected.
+    let mut leader = Leader::new(Term(3), &machine.state, seconds(0));
+    leader.report(&stores[&StoreId(1)], report(1, true, Vec::new()), seconds(19));
+    leader.report(&stores[&StoreId(2)], report(2, true, Vec::new()), seconds(19));
+    assert_eq!(counts(&leader, seconds(19)), (0, 2, (2, 3)));
+    assert_eq!(counts(&leader, seconds(0) + SUSPECT_AFTER), (2, 0, (2, 2)));
+    assert_eq!(
+        state(&leader, seconds(0) + SUSPECT_AFTER),
+        "2 of 3 voters are alive; no leader that reports"
+    );
 }

@@ -1,6 +1,9 @@
 //! The placement group changes its own members, told as stories: it grows by pairs while its
 //! leaders crash, replaces a dead member, and refuses what would cost it the quorum.
 
+#[path = "own_watched.rs"]
+mod watched;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -113,6 +116,15 @@ impl Group {
             }
         }
         assert_eq!(self.machine.reloaded().members(), self.machine.state.members());
+    }
+
+    /// One look of the leader, whose step is not taken.
+    fn look_without_a_step(&mut self) {
+        let (standing, now) = (self.standing(), self.now);
+        self.leader.advance_own(&self.machine.state, &standing, now);
+        for command in self.leader.to_propose(&self.machine.state, now) {
+            self.machine.apply(command);
+        }
     }
 
     /// What Raft would say.
@@ -329,6 +341,14 @@ fn a_voter_that_is_lost_for_long_is_replaced_by_one_that_stands_by() {
     group.until("the lost one is out", |group| {
         !group.machine.state.members().contains_key(&NodeId(3))
     });
+    // The next one does not wait until that one is forgotten, ten minutes later.
+    let next = group.ask(5);
+    group.until("it is ready", |group| group.state_of(next) == Some("Pairing"));
+    group.dead.insert(NodeId(2), group.now);
+    for _ in 0..500 {
+        group.look();
+    }
+    assert!(group.voters().contains(&next), "waits: {}", group.leader.own_waits());
 }
 
 #[test]

@@ -97,6 +97,7 @@ pub fn led(region: &Region, store: u64, term: u64) -> RegionInfo {
         pending: Vec::new(),
         progress: Vec::new(),
         last_index: Default::default(),
+        merging: None,
         stats: RegionStats::default(),
         led: true,
     }
@@ -113,6 +114,9 @@ pub fn report(store: u64, full: bool, regions: Vec<RegionInfo>) -> Report {
         full,
         sequence: 1,
         refusals: Vec::new(),
+        unled: Vec::new(),
+        hosted: Vec::new(),
+        unheard: Vec::new(),
     }
 }
 

@@ -69,6 +69,7 @@ async fn change(addresses: &[String], node: u64, action: Action, with: u64) -> R
         action: action.into(),
         with_node_id: with,
         force: false,
+        preview: false,
     };
     let changed = at_leader(addresses, async |mut admin| admin.change_member(request).await);
     changed.await.map(|_| ())

@@ -5,6 +5,7 @@ mod clients;
 mod founding;
 mod group;
 mod grow;
+mod merges;
 #[path = "../../../tests/src/process/ports.rs"]
 #[allow(dead_code)]
 mod ports;

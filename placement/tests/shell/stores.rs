@@ -142,7 +142,11 @@ async fn leaders_move_on_request_and_the_status_tells() {
         }
         other @ (wire::order::Step::Split(_)
         | wire::order::Step::ChangePeers(_)
-        | wire::order::Step::DestroyPeer(_)) => panic!("{other:?}"),
+        | wire::order::Step::DestroyPeer(_)
+        | wire::order::Step::PrepareMerge(_)
+        | wire::order::Step::CommitMerge(_)
+        | wire::order::Step::RollbackMerge(_)
+        | wire::order::Step::RefuseMerge(_)) => panic!("{other:?}"),
     }
     second.regions.insert(region.id, (region.clone(), 7));
     second.report(&[region.id]).await;

@@ -155,6 +155,8 @@ pub fn join_request(number: u64) -> wire::JoinRequest {
 pub struct FakeStore {
     pub joined: wire::JoinResponse,
     pub regions: BTreeMap<u64, (metapb::Region, u64)>,
+    /// Those that are stopped for a merge.
+    pub merging: BTreeMap<u64, wire::MergingReport>,
     client: PlacementClient<Channel>,
     reports: mpsc::Sender<wire::StoreReport>,
     pub orders: Streaming<wire::StoreOrders>,
@@ -181,10 +183,11 @@ impl FakeStore {
         regions: BTreeMap<u64, (metapb::Region, u64)>,
     ) -> Self {
         let (reports, receiver) = mpsc::channel(8);
-        let first = report(&joined, regions.values(), true, 1);
+        let first = report(&joined, regions.values(), &BTreeMap::new(), true, 1);
         reports.send(first).await.unwrap();
         let orders = client.heartbeat(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-        let mut store = Self { joined, regions, client, reports, orders, sequence: 1 };
+        let merging = BTreeMap::new();
+        let mut store = Self { joined, regions, merging, client, reports, orders, sequence: 1 };
         let answer = store.next().await.unwrap();
         assert_eq!(answer.sequence, 1);
         assert!(answer.time_ms > 0);
@@ -200,7 +203,7 @@ impl FakeStore {
     pub async fn report(&mut self, ids: &[u64]) {
         self.sequence += 1;
         let led = ids.iter().map(|id| &self.regions[id]);
-        let report = report(&self.joined, led, false, self.sequence);
+        let report = report(&self.joined, led, &self.merging, false, self.sequence);
         self.reports.send(report).await.unwrap();
     }
 
@@ -216,12 +219,49 @@ impl FakeStore {
                 wire::order::Step::TransferLeader(transfer) => {
                     self.regions.remove(&transfer.region_id).unwrap();
                 }
-                wire::order::Step::ChangePeers(_) | wire::order::Step::DestroyPeer(_) => {
-                    panic!("nobody asked for {step:?}")
-                }
+                wire::order::Step::PrepareMerge(step) => self.stop(step).await,
+                wire::order::Step::CommitMerge(step) => self.take_in(step).await,
+                wire::order::Step::ChangePeers(_)
+                | wire::order::Step::DestroyPeer(_)
+                | wire::order::Step::RollbackMerge(_)
+                | wire::order::Step::RefuseMerge(_) => panic!("nobody asked for {step:?}"),
             }
             return step;
         }
+    }
+
+    async fn stop(&mut self, step: &wire::PrepareMergeStep) {
+        let (source, _) = self.regions.get_mut(&step.region_id).unwrap();
+        assert_eq!(step.epoch, source.region_epoch);
+        let (epoch, target_epoch) = (source.region_epoch.unwrap(), step.target_epoch.unwrap());
+        source.region_epoch = Some(metapb::RegionEpoch {
+            conf_ver: epoch.conf_ver + 1,
+            version: epoch.version.max(target_epoch.version) + 65_536,
+        });
+        let merging = wire::MergingReport {
+            target_id: step.target_id,
+            target_epoch: Some(target_epoch),
+            frozen_index: 9,
+            everywhere: true,
+        };
+        self.merging.insert(step.region_id, merging);
+        self.report(&[step.region_id]).await;
+    }
+
+    async fn take_in(&mut self, step: &wire::CommitMergeStep) {
+        let (source, _) = self.regions.remove(&step.source.as_ref().unwrap().id).unwrap();
+        assert_eq!(step.source, Some(source.clone()));
+        assert!(self.merging.remove(&source.id).is_some());
+        let (target, _) = self.regions.get_mut(&step.region_id).unwrap();
+        assert_eq!((step.epoch, step.frozen_index), (target.region_epoch, 9));
+        match target.end_key == source.start_key {
+            true => target.end_key = source.end_key,
+            false => target.start_key = source.start_key,
+        }
+        let (ours, theirs) = (target.region_epoch.unwrap(), source.region_epoch.unwrap());
+        let version = ours.version.max(theirs.version) + 1;
+        target.region_epoch = Some(metapb::RegionEpoch { version, ..ours });
+        self.report(&[step.region_id]).await;
     }
 
     async fn split(&mut self, step: &wire::SplitStep) {
@@ -262,6 +302,7 @@ impl FakeStore {
 fn report<'a>(
     joined: &wire::JoinResponse,
     regions: impl Iterator<Item = &'a (metapb::Region, u64)>,
+    merging: &BTreeMap<u64, wire::MergingReport>,
     full: bool,
     sequence: u64,
 ) -> wire::StoreReport {
@@ -269,6 +310,7 @@ fn report<'a>(
         region: Some(region.clone()),
         leader: region.peers.iter().find(|peer| peer.store_id == joined.store_id).copied(),
         term: *term,
+        merging: merging.get(&region.id).copied(),
         ..wire::RegionReport::default()
     };
     wire::StoreReport {

@@ -10,9 +10,12 @@
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
-use quorate_proto::Peer;
 use quorate_proto::limits::{MAX_BATCH_ITEMS, MAX_ENTRY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use quorate_proto::wire::command::{ChangePeers, Command, DeleteRange, Split, SplitTo};
+use quorate_proto::wire::command::{
+    ChangePeers, Command, CommitMerge, DeleteRange, PrepareMerge, RefuseMerge, RollbackMerge,
+    Split, SplitTo,
+};
+use quorate_proto::{Epoch, LogIndex, Peer, Region, RegionId};
 use thiserror::Error;
 
 use super::keys::PLAIN;
@@ -149,6 +152,58 @@ pub fn split(stamp: Stamp, children: Vec<SplitTo>) -> Result<Bytes, CommandError
 pub fn change_peers(stamp: Stamp, peers: &[Peer]) -> Result<Bytes, CommandError> {
     let peers = peers.iter().map(|peer| (*peer).into()).collect();
     encode_admin(Command { change_peers: Some(ChangePeers { peers }), ..stamped(stamp) })
+}
+
+/// The command that stops the region, to be taken in by `target` at that epoch. Propose it with
+/// `suspends_lease`.
+///
+/// # Errors
+/// None so far: it is small.
+pub fn prepare_merge(
+    stamp: Stamp,
+    target: RegionId,
+    target_epoch: Epoch,
+) -> Result<Bytes, CommandError> {
+    let prepare = PrepareMerge { target_id: target.0, target_epoch: Some(target_epoch.into()) };
+    encode_admin(Command { prepare_merge: Some(prepare), ..stamped(stamp) })
+}
+
+/// The command by which the region takes `source` in, which was stopped by its entry `frozen`.
+/// Propose it with `suspends_lease`.
+///
+/// # Errors
+/// The description is too large.
+pub fn commit_merge(
+    stamp: Stamp,
+    source: &Region,
+    frozen: LogIndex,
+) -> Result<Bytes, CommandError> {
+    let commit = CommitMerge { source: Some(source.into()), frozen_index: frozen.0 };
+    encode_admin(Command { commit_merge: Some(commit), ..stamped(stamp) })
+}
+
+/// The command that lets the region go on, which was stopped by its entry `frozen`: the target, as
+/// it was seen at `target_epoch`, will never take it in.
+///
+/// # Errors
+/// None so far: it is small.
+pub fn rollback_merge(
+    stamp: Stamp,
+    frozen: LogIndex,
+    target_epoch: Epoch,
+) -> Result<Bytes, CommandError> {
+    let target_epoch = Some(target_epoch.into());
+    let rollback = RollbackMerge { frozen_index: frozen.0, target_epoch };
+    encode_admin(Command { rollback_merge: Some(rollback), ..stamped(stamp) })
+}
+
+/// The command that raises the version of the region, so that it takes nobody in that is stopped
+/// for it now.
+///
+/// # Errors
+/// None so far: it is small.
+pub fn refuse_merge(stamp: Stamp) -> Result<Bytes, CommandError> {
+    encode_admin(Command { refuse_merge: Some(RefuseMerge {}), ..stamped(stamp) })
 }
 
 fn stamped(stamp: Stamp) -> Command {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorate_consensus::view::LostQuorum;
 use quorate_proto::wire::{errorpb, metapb};
 use quorate_proto::{Peer, PeerId, Region, RegionId, StoreId, key};
 use thiserror::Error;
@@ -54,6 +55,20 @@ pub enum RegionError {
         /// Who leads it, where known.
         leader: Option<Peer>,
     },
+    /// No majority of the voters can be heard: nothing is written until one more is back.
+    #[error(
+        "{region} has lost its quorum: {} of its {voters} voters are silent ({}); start those \
+         stores again, or wait until one is back; stale reads go on",
+        silent.len(), stores(silent)
+    )]
+    NoQuorum {
+        /// The region.
+        region: RegionId,
+        /// How many voters there are.
+        voters: usize,
+        /// The stores of those that are silent.
+        silent: Vec<StoreId>,
+    },
     /// The client saw a term that is long past.
     #[error("the term of the request is long past: send it again")]
     StaleCommand,
@@ -102,6 +117,17 @@ pub enum RegionError {
         /// The bound.
         limit: usize,
     },
+    /// The region is stopped: its neighbour is about to take it in.
+    #[error("{0} is being merged with its neighbour: wait a moment, then look it up again")]
+    Merging(RegionId),
+    /// A step of a merge that does not fit the region.
+    #[error("{region} cannot be merged like that: {reason}")]
+    BadMerge {
+        /// The region.
+        region: RegionId,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A change of peers that does not fit the region.
     #[error("the replicas of {region} cannot change like that: {reason}")]
     BadPeers {
@@ -127,7 +153,20 @@ fn hint(leader: &Option<Peer>) -> String {
     }
 }
 
+fn stores(stores: &[StoreId]) -> String {
+    stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// How long another client than ours waits before it asks a region without a quorum again.
+const NO_QUORUM_BACKOFF_MS: u64 = 1_000;
+
 impl RegionError {
+    /// The refusal of a region that has lost its quorum.
+    pub fn no_quorum(region: RegionId, lost: &LostQuorum) -> Self {
+        let silent = lost.silent.iter().copied().map(StoreId::from).collect();
+        Self::NoQuorum { region, voters: lost.voters, silent }
+    }
+
     /// As TiKV's clients read it. What they show to their user without a retry goes as
     /// `raft_entry_too_large`, since nothing else is both shown and not retried by all of them.
     pub fn to_wire(&self) -> errorpb::Error {
@@ -170,6 +209,16 @@ impl RegionError {
                     leader: leader.map(metapb::Peer::from),
                 });
             }
+            RegionError::NoQuorum { region, silent, .. } => {
+                error.server_is_busy = Some(errorpb::ServerIsBusy {
+                    reason: error.message.clone(),
+                    backoff_ms: NO_QUORUM_BACKOFF_MS,
+                });
+                error.no_quorum = Some(errorpb::NoQuorum {
+                    region_id: region.0,
+                    silent_store_ids: silent.iter().map(|store| store.0).collect(),
+                });
+            }
             RegionError::StaleCommand => error.stale_command = Some(errorpb::StaleCommand {}),
             RegionError::Busy(reason) => {
                 let reason = (*reason).to_owned();
@@ -197,7 +246,13 @@ impl RegionError {
                     entry_size: *size as u64,
                 });
             }
-            RegionError::BadSplit { .. } | RegionError::BadPeers { .. } => {}
+            RegionError::Merging(region) => {
+                error.proposal_in_merging_mode =
+                    Some(errorpb::ProposalInMergingMode { region_id: region.0 });
+            }
+            RegionError::BadSplit { .. }
+            | RegionError::BadPeers { .. }
+            | RegionError::BadMerge { .. } => {}
         }
         error
     }

@@ -1,8 +1,8 @@
 //! The applier as the production shell's state machine.
 
 use quorate_consensus::engine::EngineError;
-use quorate_consensus::node::{Machine, Outcome, SnapshotSource};
-use quorate_consensus::shard::{ApplyTask, Install, Member};
+use quorate_consensus::node::{Installed, Machine, Outcome, SnapshotSource};
+use quorate_consensus::shard::{ApplyTask, Install, Merged};
 use quorate_proto::{PeerId, RegionId};
 
 use super::applier::{Answered, Applier};
@@ -50,7 +50,7 @@ impl<T: Send + 'static, A: Answers<T>> Machine for StoreMachine<T, A> {
         self.applier.snapshot(group)
     }
 
-    fn install(&mut self, install: Install) -> Result<Vec<Member>, EngineError> {
+    fn install(&mut self, install: Install) -> Result<Installed, EngineError> {
         self.applier.install(install)
     }
 
@@ -58,8 +58,12 @@ impl<T: Send + 'static, A: Answers<T>> Machine for StoreMachine<T, A> {
         // Another replica of the region may have been let in since.
         let here = self.applier.directory().get(group);
         if here.is_some_and(|here| here.peer() == peer) {
-            self.applier.destroy(group)?;
+            return self.applier.destroy(group);
         }
-        Ok(())
+        self.applier.forget_merged(group)
+    }
+
+    fn merged(&mut self, told: Merged) -> Result<Vec<(RegionId, PeerId)>, EngineError> {
+        Ok(self.applier.merged(told).into_iter().collect())
     }
 }

@@ -12,8 +12,10 @@
 //! * [`recover`]: what a store finds at its start, and its first regions.
 //! * [`read`]: reads without the log, under a lease or at a read index.
 //! * [`peers`]: placement's steps about replicas, made into changes of the group's members.
+//! * [`merge`]: placement's steps of a merge, made into commands.
 //! * [`split`]: when and where a region is split, and the command for it.
-//! * [`report`]: what placement is told, changed regions only.
+//! * [`report`]: what placement is told, changed regions only. [`hosted`]: and of replicas that
+//!   others lead, in turn.
 //!
 //! A write: [`Directory::admit`] → [`Admitted::check_leader`], [`Admitted::check_key`] →
 //! [`command::put`] with [`Admitted::stamp`] → proposed → [`Applier::apply`] checks the epoch
@@ -25,8 +27,10 @@ pub mod applier;
 pub mod command;
 pub mod directory;
 pub mod error;
+pub mod hosted;
 pub mod keys;
 pub mod machine;
+pub mod merge;
 pub mod peers;
 pub mod read;
 pub mod recover;
@@ -37,7 +41,8 @@ pub mod split;
 pub use applier::{Answer, Answered, Applier};
 pub use directory::{Admitted, Directory, LocalRegion, PeerAdmission, State};
 pub use error::RegionError;
+pub use hosted::unled;
 pub use machine::{Answers, StoreMachine};
 pub use read::{Effort, Pass, ReadAdmission, ReadError, ReadPath, Scan, StaleClock, Unconfirmed};
-pub use report::Reporter;
+pub use report::{Regions, Reporter, add_snapshots};
 pub use split::{SplitOptions, SplitPlan};

@@ -105,6 +105,9 @@ fn role(role: Role) -> &'static str {
 pub fn plan(admitted: &Admitted, step: &Step, time_ms: u64) -> Result<PeersPlan, PeersError> {
     admitted.check_leader()?;
     let region = &admitted.region;
+    if admitted.local.merging().is_some() {
+        return Err(RegionError::Merging(region.id).into());
+    }
     if !admitted.unchanged() {
         let current = admitted.local.region().unwrap_or_else(|| region.clone());
         return Err(RegionError::EpochNotMatch { current: vec![current] }.into());
@@ -113,13 +116,19 @@ pub fn plan(admitted: &Admitted, step: &Step, time_ms: u64) -> Result<PeersPlan,
     let after = Region { peers, ..region.as_ref().clone() };
     let wanted = members(&after);
     check_members(&members(region), &wanted)?;
-    let stays = |peer: &Peer| matches!(peer.role, Role::Voter | Role::IncomingVoter);
-    if !after.peer(admitted.local.peer()).is_some_and(stays) {
-        let next = successor(region, admitted.local.view());
+    if !after.peer(admitted.local.peer()).is_some_and(keeps_its_vote) {
+        let next = successor(region, &after, admitted.local.view());
         return next.map(PeersPlan::HandOver).ok_or(PeersError::NoSuccessor(region.id));
     }
     let command = command::change_peers(admitted.stamp(time_ms), &after.peers)?;
     Ok(PeersPlan::Change(PeersChange { members: wanted, command }))
+}
+
+fn keeps_its_vote(peer: &Peer) -> bool {
+    match peer.role {
+        Role::Voter | Role::IncomingVoter => true,
+        Role::Learner | Role::DemotingVoter => false,
+    }
 }
 
 /// Whether the voter `peer` can take leadership over now, as far as the leader knows.
@@ -148,15 +157,18 @@ pub fn check_successor(region: &Region, view: &GroupView, peer: &Peer) -> Result
     Err(PeersError::NotReady { region: region.id, peer: peer.id, reason })
 }
 
-/// The store that should lead the region next: of those that keep their vote, the one that has most
-/// of the log.
-fn successor(region: &Region, view: &GroupView) -> Option<StoreId> {
+/// The store that should lead the region next: of those that vote now and `after` the step, the one
+/// that has most of the log.
+fn successor(region: &Region, after: &Region, view: &GroupView) -> Option<StoreId> {
     let replication = view.replication();
     let matched = |peer: &Peer| {
         let known = replication.as_ref()?.peers.iter().find(|known| known.peer == peer.id)?;
         Some(known.matched)
     };
-    let fit = |peer: &&Peer| peer.id != view.peer() && check_successor(region, view, peer).is_ok();
+    let stays = |peer: &Peer| after.peer(peer.id).is_some_and(keeps_its_vote);
+    let fit = |peer: &&Peer| {
+        peer.id != view.peer() && stays(peer) && check_successor(region, view, peer).is_ok()
+    };
     region.peers.iter().filter(fit).max_by_key(|peer| matched(peer)).map(|peer| peer.store)
 }
 
@@ -225,9 +237,11 @@ fn turn(
 pub fn was_removed(local: &LocalRegion, epoch: Epoch) -> bool {
     match &*local.state() {
         State::Uninitialized { since, .. } => since.conf_ver < epoch.conf_ver,
-        State::Serving(known) | State::Installing(known) | State::Removing(known) => {
-            known.epoch.conf_ver < epoch.conf_ver
-        }
+        // A region that is stopped changes no peers: who is without it has seen it go on.
+        State::Serving(known)
+        | State::Merging(known, _)
+        | State::Installing(known)
+        | State::Removing(known) => known.epoch.conf_ver < epoch.conf_ver,
         State::Tombstone => true,
     }
 }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use quorate_consensus::engine::{Engine, EngineError, WriteBatch};
-use quorate_consensus::shard::NewGroup;
+use quorate_consensus::shard::{NewGroup, has_records};
 use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::command::{ApplyState, PeerState, RegionState};
 use quorate_proto::{PeerId, Region, RegionId, StoreId};
 use thiserror::Error;
 
 use super::applier::Applier;
-use super::directory::{Conflict, Directory, State};
+use super::directory::{Conflict, Directory, Gone, Merging, State};
 use super::keys::{self, corrupt};
 use super::snapshot::serving;
 
@@ -71,17 +71,39 @@ impl Applier {
                 false => Err(corrupt(&what, &"it names another region, or no replica")),
             }
         };
+        let merging = |is_stopped: bool| match (stored.merging, is_stopped) {
+            (Some(merging), true) => {
+                Merging::try_from(merging).map(Some).map_err(|error| corrupt(&what, &error))
+            }
+            (None, true) => {
+                Err(corrupt(&what, &"it is stopped for a merge and does not say which"))
+            }
+            (_, false) => Ok(None),
+        };
         match state {
             PeerState::Tombstone => {
-                self.directory.insert_tombstone(id, peer);
+                let gone = match stored.merged_into {
+                    0 => None,
+                    into => {
+                        Some(Gone { into: RegionId(into), region: description(stored.region)? })
+                    }
+                };
+                // A crash may have come between a merge and the end of the source's group.
+                let is_gone = gone.is_some();
+                self.directory.insert_tombstone(id, peer, gone);
+                if is_gone && has_records(self.engine.as_ref(), id)? {
+                    self.forget(id)?;
+                }
                 Ok(None)
             }
-            PeerState::Serving => {
+            PeerState::Serving | PeerState::Merging => {
+                let merging = merging(state == PeerState::Merging)?;
+                let taken_in = stored.taken_in.into_iter().map(RegionId).collect();
                 let region = description(stored.region)?;
                 if region.peer(peer).is_none() {
                     tracing::info!(region = %id, %peer, "finishing the removal of a replica");
-                    self.erase(id, peer, Some(&region))?;
-                    self.directory.insert_tombstone(id, peer);
+                    self.erase(id, peer, Some(&region), None)?;
+                    self.directory.insert_tombstone(id, peer, None);
                     return Ok(None);
                 }
                 let applied =
@@ -90,9 +112,15 @@ impl Applier {
                     .directory
                     .insert(peer, State::Serving(Arc::clone(&region)))
                     .map_err(|conflict| corrupt(&what, &conflict))?;
-                Ok(Some(self.host(local, region, applied)))
+                if merging.is_some() {
+                    self.directory.set_merging(&local, Arc::clone(&region), merging);
+                }
+                Ok(Some(self.host(local, region, (merging, taken_in), applied)))
             }
             PeerState::Installing => {
+                let merging = merging(stored.merging.is_some())?;
+                let taken_in: Vec<_> = stored.taken_in.into_iter().map(RegionId).collect();
+                let history = (merging, taken_in);
                 let region = description(stored.region)?;
                 let snapshot = stored
                     .installing
@@ -107,25 +135,25 @@ impl Applier {
                     time_ms: snapshot.time_ms,
                 };
                 tracing::info!(region = %id, snapshot = %snapshot.id, "finishing an installation");
-                self.finish_install(&local, &region, &snapshot.id, &applied).map_err(|error| {
-                    match error {
-                        EngineError::NotStaged { name } => corrupt(
-                            &what,
-                            &format!("its snapshot {name} was being installed and is gone"),
-                        ),
-                        error @ (EngineError::Fatal { .. }
-                        | EngineError::Corrupt { .. }
-                        | EngineError::Full { .. }
-                        | EngineError::Locked { .. }
-                        | EngineError::Newer { .. }
-                        | EngineError::LostWrites { .. }
-                        | EngineError::Closed
-                        | EngineError::Incomplete
-                        | EngineError::Unordered { .. }
-                        | EngineError::BadStaged { .. }) => error,
-                    }
+                let installed =
+                    self.finish_install(&local, &region, history.clone(), &snapshot.id, &applied);
+                installed.map_err(|error| match error {
+                    EngineError::NotStaged { name } => corrupt(
+                        &what,
+                        &format!("its snapshot {name} was being installed and is gone"),
+                    ),
+                    error @ (EngineError::Fatal { .. }
+                    | EngineError::Corrupt { .. }
+                    | EngineError::Full { .. }
+                    | EngineError::Locked { .. }
+                    | EngineError::Newer { .. }
+                    | EngineError::LostWrites { .. }
+                    | EngineError::Closed
+                    | EngineError::Incomplete
+                    | EngineError::Unordered { .. }
+                    | EngineError::BadStaged { .. }) => error,
                 })?;
-                Ok(Some(self.host(local, region, &applied)))
+                Ok(Some(self.host(local, region, history, &applied)))
             }
             // No version of ours writes it: such a replica is created by the first message to it.
             PeerState::Uninitialized => Err(corrupt(&what, &"it is of no known kind")),
@@ -162,7 +190,7 @@ impl Applier {
         let mut groups = Vec::with_capacity(fresh.len());
         for (region, peer) in fresh {
             let local = self.directory.insert(peer, State::Serving(Arc::clone(&region)))?;
-            groups.push(self.host(local, region, &applied));
+            groups.push(self.host(local, region, (None, Vec::new()), &applied));
         }
         Ok(groups)
     }

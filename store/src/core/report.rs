@@ -2,20 +2,26 @@
 //!
 //! The first report on a stream has everything. After that, a region is reported when its
 //! description or term changed, when its size did by an eighth, or when enough was written or read
-//! to matter for the balance of load; and every time for as long as its replicas are not settled: one
-//! is a learner, comes in or goes out, lags, or is silent. What is reported counts as known; a broken stream starts
-//! anew with [`Reporter::restart`].
+//! to matter for the balance of load; and whenever its replicas get on that are not settled: one
+//! is a learner, comes in or goes out, lags, or is silent. Silence grows and snapshots get on, so
+//! these are told every time, and so is a region that is stopped for a merge. What is reported
+//! counts as known; a broken stream starts anew with [`Reporter::restart`]. Of the replicas that
+//! others lead, a few are named each time.
+//!
+//! How far snapshots are only the sending side of the process knows: [`add_snapshots`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_consensus::node::SnapshotProgress;
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{PeerProgress, Replication};
-use quorate_proto::wire::placement::{self as wire, RegionReport};
+use quorate_proto::wire::placement::{self as wire, HostedReplica, RegionReport};
 use quorate_proto::{Region, RegionId, Term};
 
 use super::directory::{Directory, LocalRegion};
+use super::hosted::Round;
 
 /// Sizes that differ by less are the same.
 const SIZE_STEP: u64 = 64 * 1024;
@@ -35,6 +41,7 @@ const DOWN: Duration = Duration::from_secs(10);
 pub struct Reporter {
     sent: BTreeMap<RegionId, Sent>,
     started: bool,
+    round: Round,
 }
 
 #[derive(Debug, Clone)]
@@ -43,8 +50,10 @@ struct Sent {
     term: Term,
     bytes: u64,
     counters: Counters,
-    /// Its replicas were not settled.
-    unsettled: bool,
+    /// How far its replicas were, where they were not settled.
+    replication: Option<Replication>,
+    /// It was stopped for a merge.
+    stopped: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +70,10 @@ pub struct Regions {
     pub reports: Vec<RegionReport>,
     /// True where `reports` is everything this store leads.
     pub full: bool,
+    /// Regions that placement does not know: see [`unled`](super::unled).
+    pub unled: Vec<RegionReport>,
+    /// Replicas that others lead, those whose turn it is.
+    pub hosted: Vec<HostedReplica>,
 }
 
 impl Reporter {
@@ -72,6 +85,16 @@ impl Reporter {
     /// A new stream: the next report has everything. Counters go on.
     pub fn restart(&mut self) {
         self.started = false;
+        self.round = Round::default();
+    }
+
+    /// True where the region was reported on this stream as it is now, by this leader.
+    pub fn has_sent(&self, local: &LocalRegion) -> bool {
+        let sent = self.sent.get(&local.id()).filter(|_| self.started);
+        let same = |sent: &Sent, region: &Arc<Region>| {
+            Arc::ptr_eq(&sent.region, region) && sent.term == local.view().term()
+        };
+        sent.is_some_and(|sent| local.replicated().is_some_and(|region| same(sent, &region)))
     }
 
     /// What to send now. Costs a look at every region: call it on a timer.
@@ -79,15 +102,17 @@ impl Reporter {
         let full = !std::mem::replace(&mut self.started, true);
         let mut led = BTreeMap::new();
         let mut reports = Vec::new();
-        for local in directory.all() {
+        let all = directory.all();
+        for local in &all {
             let before = self.sent.remove(&local.id());
-            let Some((sent, report)) = look(&local, before, full, now) else { continue };
+            let Some((sent, report)) = look(local, before, full, now) else { continue };
             led.insert(local.id(), sent);
             reports.extend(report);
         }
         self.sent = led;
         reports.sort_by_key(|report| report.region.as_ref().map_or(0, |region| region.id));
-        Regions { reports, full }
+        let hosted = self.round.next(&all, now);
+        Regions { reports, full, unled: Vec::new(), hosted }
     }
 
     /// What to send at once about one region: it was split, or its leader or its replicas changed. Nothing before
@@ -117,7 +142,16 @@ fn look(
     if !view.is_leader() {
         return None;
     }
-    let region = local.region()?;
+    // Before what is everywhere: see `GroupView::everywhere`.
+    let merging = local.merging();
+    let region =
+        merging.as_ref().map(|(region, _)| Arc::clone(region)).or_else(|| local.region())?;
+    let merging = merging.map(|(_, merging)| wire::MergingReport {
+        target_id: merging.target.0,
+        target_epoch: Some(merging.target_epoch.into()),
+        frozen_index: merging.frozen.0,
+        everywhere: view.everywhere() >= merging.frozen,
+    });
     let leader = *region.peer(local.peer())?;
     let stats = local.stats();
     let counters = Counters {
@@ -126,14 +160,15 @@ fn look(
         read_keys: stats.read_keys(),
     };
     let replication = view.replication();
-    let unsettled = replication.is_some();
-    let now = Sent { region, term, bytes: stats.bytes(), counters, unsettled };
+    let stopped = merging.is_some();
+    let now = Sent { region, term, bytes: stats.bytes(), counters, replication, stopped };
     // What was counted before this store led the region is not its leader's load.
     let last = before.as_ref().map_or(counters, |before| before.counters);
     let since = Counters {
-        written_bytes: counters.written_bytes - last.written_bytes,
-        written_keys: counters.written_keys - last.written_keys,
-        read_keys: counters.read_keys - last.read_keys,
+        // Another replica of the region, let in since, counts from zero.
+        written_bytes: counters.written_bytes.saturating_sub(last.written_bytes),
+        written_keys: counters.written_keys.saturating_sub(last.written_keys),
+        read_keys: counters.read_keys.saturating_sub(last.read_keys),
     };
     match before {
         Some(before) if !full && !differs(&before, &now, since) => return Some((before, None)),
@@ -151,10 +186,11 @@ fn look(
         read_keys: since.read_keys,
         commit_index,
         last_index: commit_index,
+        merging,
         ..RegionReport::default()
     };
-    if let Some(replication) = replication {
-        add_replication(&mut report, &replication, at);
+    if let Some(replication) = &now.replication {
+        add_replication(&mut report, replication, at);
     }
     Some((now, Some(report)))
 }
@@ -182,11 +218,43 @@ fn add_replication(report: &mut RegionReport, replication: &Replication, now: In
 
 fn differs(before: &Sent, now: &Sent, since: Counters) -> bool {
     !Arc::ptr_eq(&before.region, &now.region)
-        || now.unsettled
-        || before.unsettled
+        || gets_on(before.replication.as_ref(), now.replication.as_ref())
         || before.term != now.term
+        || before.stopped
+        || now.stopped
         || before.bytes.abs_diff(now.bytes) >= SIZE_STEP.max(before.bytes / 8)
         || since.written_bytes >= WRITTEN_BYTES
         || since.written_keys >= WRITTEN_KEYS
         || since.read_keys >= READ_KEYS
+}
+
+/// True where the replicas that are not settled are elsewhere than they were, or are settled since.
+fn gets_on(before: Option<&Replication>, now: Option<&Replication>) -> bool {
+    let moves = |peer: &PeerProgress| peer.snapshot || peer.silent_since.is_some();
+    before != now || now.is_some_and(|now| now.peers.iter().any(moves))
+}
+
+/// Fills in how far the snapshots are that leave from here. One that waits for its turn has sent
+/// nothing, of about as much as its region has.
+pub fn add_snapshots(reports: &mut [RegionReport], snapshots: &[SnapshotProgress]) {
+    if snapshots.is_empty() {
+        return;
+    }
+    for report in reports {
+        let region = report.region.as_ref().map_or(0, |region| region.id);
+        for progress in &mut report.progress {
+            let leaves = |one: &&SnapshotProgress| {
+                one.sending && (one.group.0, one.peer.0) == (region, progress.peer_id)
+            };
+            let Some(one) = snapshots.iter().find(leaves) else { continue };
+            let roughly = match one.total_bytes {
+                0 => report.approximate_bytes,
+                known => known,
+            };
+            progress.snapshot_sent_bytes = one.bytes;
+            // Without any it would stand for no snapshot at all.
+            progress.snapshot_total_bytes = roughly.max(one.bytes).max(1);
+            progress.snapshot_queue = one.queue;
+        }
+    }
 }

@@ -56,18 +56,36 @@ pub(crate) fn is_final(error: &Error) -> bool {
         Error::Undetermined { .. }
         | Error::Timeout { .. }
         | Error::Unavailable { .. }
+        | Error::NoQuorum { .. }
         | Error::Partial { .. } => false,
     }
 }
 
-/// A client, once any member of placement answers. Ends only with one.
-pub(crate) async fn connect(members: &[String]) -> PlacementClient {
+/// A client, once any member of placement answers: one of those that the store was given, or of
+/// those that were `learnt` before it was started. Ends only with one.
+pub(crate) async fn connect(given: &[String], learnt: &[String]) -> PlacementClient {
+    let mut all = given.to_vec();
+    all.extend(learnt.iter().filter(|address| !given.contains(address)).cloned());
     let mut patience = Patience::new();
+    let mut members: &[String] = &all;
     loop {
-        match PlacementClient::connect(members, PlacementOptions::default()).await {
+        let error = match PlacementClient::connect(members, PlacementOptions::default()).await {
             Ok(client) => return client,
-            Err(error) => patience.wait(&format!("placement cannot be reached: {error}")).await,
-        }
+            Err(error) => error,
+        };
+        members = match &error {
+            // An address that was learnt may be another cluster's by now.
+            Error::WrongCluster { .. } if members.len() > given.len() => given,
+            Error::WrongCluster { .. }
+            | Error::Undetermined { .. }
+            | Error::Timeout { .. }
+            | Error::InvalidArgument(_)
+            | Error::Unavailable { .. }
+            | Error::NoQuorum { .. }
+            | Error::Refused { .. }
+            | Error::Partial { .. } => &all,
+        };
+        patience.wait(&format!("placement cannot be reached: {error}")).await;
     }
 }
 

@@ -12,11 +12,12 @@ use quorate_consensus::node::clock;
 use quorate_proto::wire::placement as wire;
 use quorate_proto::wire::placement::order::Step;
 use quorate_proto::{Epoch, NodeId, PeerId, RegionId, StoreId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Nudge;
+use crate::core::merge::{self, MergeError};
 use crate::core::peers::{self, PeersChange, PeersPlan};
-use crate::core::{Admitted, Directory};
+use crate::core::{Admitted, Directory, RegionError};
 use crate::placement_time::PlacementTime;
 use crate::raft::Raft;
 use crate::serve::{Serving, Token, Verdict};
@@ -48,6 +49,15 @@ pub(crate) enum Order {
         region: RegionId,
         /// How.
         change: PeersChange,
+    },
+    /// Take a step of a merge.
+    Merge {
+        /// In the log of this region.
+        region: RegionId,
+        /// Which.
+        command: Bytes,
+        /// No lease until it is applied.
+        suspends_lease: bool,
     },
     /// Remove a replica that its region is without.
     Destroy {
@@ -84,11 +94,15 @@ impl Order {
             Step::Split(step) => (step.region_id, step.epoch),
             Step::ChangePeers(step) => (step.region_id, step.epoch),
             Step::DestroyPeer(step) => return destroy(step, directory),
+            Step::PrepareMerge(step) => (step.region_id, step.epoch),
+            Step::CommitMerge(step) => (step.region_id, step.epoch),
+            Step::RollbackMerge(step) => (step.region_id, step.epoch),
+            Step::RefuseMerge(step) => (step.region_id, step.epoch),
         };
         let id = RegionId(id);
         let overtaken = |why: &str| Dropped::Overtaken(format!("{id} {why}"));
         let local = directory.get(id).ok_or_else(|| overtaken("is not on this store"))?;
-        let region = local.region().ok_or_else(|| overtaken("has no data here yet"))?;
+        let region = local.replicated().ok_or_else(|| overtaken("has no data here yet"))?;
         if epoch.map(Epoch::from).is_some_and(|epoch| epoch != region.epoch) {
             return Err(overtaken("has another epoch by now"));
         }
@@ -105,6 +119,9 @@ impl Order {
                 Ok(Order::TransferLeader { region: id, to: to.into() })
             }
             Step::Split(step) => {
+                if local.merging().is_some() {
+                    return Err(refused(&RegionError::Merging(id)));
+                }
                 if let Some(key) = step.keys.iter().find(|key| !region.range.can_split_at(key)) {
                     let key = quorate_proto::key::display(key);
                     let why = format!("{id} cannot be split at {key}: not strictly inside");
@@ -123,6 +140,33 @@ impl Order {
                 }
             }
             Step::DestroyPeer(step) => destroy(&step, directory),
+            Step::PrepareMerge(step) => {
+                order_merge(id, merge::prepare(directory, &local, &step, time_ms), true)
+            }
+            Step::CommitMerge(step) => {
+                order_merge(id, merge::commit(directory, &local, &step, time_ms), true)
+            }
+            Step::RollbackMerge(step) => {
+                order_merge(id, merge::rollback(&local, &step, time_ms), false)
+            }
+            Step::RefuseMerge(step) => {
+                order_merge(id, merge::refuse(&local, &step, time_ms), false)
+            }
+        }
+    }
+}
+
+fn order_merge(
+    region: RegionId,
+    command: Result<Bytes, MergeError>,
+    suspends_lease: bool,
+) -> Result<Order, Dropped> {
+    match command {
+        Ok(command) => Ok(Order::Merge { region, command, suspends_lease }),
+        // Where this store only lags, placement asks again.
+        Err(error @ MergeError::NotYet { .. }) => Err(Dropped::Overtaken(error.to_string())),
+        Err(error @ (MergeError::Rule { .. } | MergeError::Region(_) | MergeError::Command(_))) => {
+            Err(Dropped::Refused(error.to_string()))
         }
     }
 }
@@ -172,6 +216,16 @@ impl Orders {
                 let orders = self.clone();
                 tokio::spawn(async move { orders.change_peers(operator, region, change).await });
             }
+            Ok(Order::Merge { region, command, suspends_lease }) => {
+                tracing::info!(operator, %region, reason, "taking a step of a merge");
+                let orders = self.clone();
+                tokio::spawn(async move {
+                    let (token, answer) =
+                        Token::for_call(orders.serving.budget().take(command.len()));
+                    orders.raft.propose(region, command, token, suspends_lease);
+                    orders.outcome(operator, region, answer).await;
+                });
+            }
             Ok(Order::Destroy { region, peer }) => {
                 tracing::info!(operator, %region, reason, "removing a replica");
                 self.raft.destroy(region, peer);
@@ -185,6 +239,11 @@ impl Orders {
         let PeersChange { members, command } = change;
         let (token, answer) = Token::for_call(self.serving.budget().take(command.len()));
         self.raft.change_members(region, members, command, token);
+        self.outcome(operator, region, answer).await;
+    }
+
+    /// Waits for what became of a change, and lets placement hear of it.
+    async fn outcome(&self, operator: u64, region: RegionId, answer: oneshot::Receiver<Verdict>) {
         let why = match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(Verdict::Done)) => {
                 self.nudge.add(region);
@@ -208,6 +267,10 @@ fn region_of(order: &wire::Order) -> RegionId {
         Some(Step::Split(step)) => step.region_id,
         Some(Step::ChangePeers(step)) => step.region_id,
         Some(Step::DestroyPeer(step)) => step.region_id,
+        Some(Step::PrepareMerge(step)) => step.region_id,
+        Some(Step::CommitMerge(step)) => step.region_id,
+        Some(Step::RollbackMerge(step)) => step.region_id,
+        Some(Step::RefuseMerge(step)) => step.region_id,
         None => 0,
     })
 }

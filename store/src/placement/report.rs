@@ -1,7 +1,8 @@
 //! The stream to placement: reports up, orders down, for as long as the process lives.
 //!
 //! A report goes out at a steady pace with what changed, and at once for a region that was split,
-//! changed its replicas or is led from here now, and for an order that was refused ([`Nudge`]). When the stream breaks, because placement has another
+//! changed its replicas or is led from here now, for one that placement does not know, and for an
+//! order that was refused ([`Nudge`]). When the stream breaks, because placement has another
 //! leader or cannot be reached, a new one begins with everything. Serving goes on meanwhile.
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::sample::{Sample, Sampler};
 use super::{Joiner, Orders, Patience};
-use crate::core::{Directory, Reporter};
+use crate::core::{Directory, LocalRegion, Regions, Reporter, add_snapshots, unled};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -39,11 +40,15 @@ const OUTBOX: usize = 64;
 /// How long placement may take to open the stream, or to answer on it.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Shortest time between two reports of nudged regions: many leaders may come at once.
+/// Shortest time between two reports of nudged regions: many leaders may come at once, and one that
+/// is stopped is looked at until all its replicas have its log.
 const GATHERING: Duration = Duration::from_millis(20);
 
 /// Refusals kept for the next report; beyond, placement finds out by its deadlines.
 const REFUSALS: usize = 1_024;
+
+/// Most stores named that are not heard.
+const UNHEARD: usize = 64;
 
 /// What placement should hear of at once.
 #[derive(Debug, Default)]
@@ -55,7 +60,8 @@ pub(crate) struct Nudge {
 }
 
 impl Nudge {
-    /// This region was split, changed its replicas, or is led from here now. Never blocks for long.
+    /// This region was split, changed its replicas, or is led from here now; or placement does not
+    /// know it. Never blocks for long.
     pub(crate) fn add(&self, region: RegionId) {
         let first = {
             let mut regions = self.regions.lock();
@@ -95,6 +101,14 @@ impl Nudge {
     fn take(&self) -> BTreeSet<RegionId> {
         std::mem::take(&mut *self.regions.lock())
     }
+}
+
+/// The region is stopped for a merge, is led from here, and not all of its replicas are known to have
+/// its log.
+fn waits_for_everybody(local: &LocalRegion) -> bool {
+    let view = local.view();
+    let waits = |frozen| view.is_leader() && view.everywhere() < frozen;
+    local.merging().is_some_and(|(_, merging)| waits(merging.frozen))
 }
 
 /// One stream's way out.
@@ -192,7 +206,7 @@ impl Heartbeats {
                 message = orders.message() => match message {
                     Ok(Some(orders)) => {
                         heard = Instant::now();
-                        self.obey(orders).await;
+                        self.obey(orders, client.known_members()).await;
                         Ok(())
                     }
                     Ok(None) => return "placement closed it".to_owned(),
@@ -222,53 +236,57 @@ impl Heartbeats {
 
     /// Everything that changed, in as many messages as it takes; at least one.
     fn report(&self, outbox: &mut Outbox<'_>, reporter: &mut Reporter) -> Result<(), String> {
-        let regions = reporter.report(&self.directory, clock::now());
-        let mut full = regions.full;
-        let mut rest = regions.reports;
+        self.send_all(outbox, reporter.report(&self.directory, clock::now()))
+    }
+
+    /// In as many messages as it takes; at least one.
+    fn send_all(&self, outbox: &mut Outbox<'_>, mut regions: Regions) -> Result<(), String> {
         loop {
-            let more = rest.split_off(fitting(&rest));
-            self.send(outbox, rest, full)?;
+            let more = regions.reports.split_off(fitting(&regions.reports));
+            self.send(outbox, regions)?;
             if more.is_empty() {
                 return Ok(());
             }
-            (rest, full) = (more, false);
+            regions = Regions { reports: more, ..Regions::default() };
         }
     }
 
     /// The regions that were nudged.
     fn report_some(&self, outbox: &mut Outbox<'_>, reporter: &mut Reporter) -> Result<(), String> {
-        let regions = self.nudge.take().into_iter().filter_map(|id| self.directory.get(id));
         let now = clock::now();
-        let mut reports: Vec<RegionReport> =
-            regions.filter_map(|local| reporter.report_one(&local, now)).collect();
+        let mut regions = Regions::default();
+        for local in self.nudge.take().into_iter().filter_map(|id| self.directory.get(id)) {
+            if waits_for_everybody(&local) {
+                // Placement should hear at once when the last replica is there.
+                self.nudge.add(local.id());
+                if reporter.has_sent(&local) {
+                    continue;
+                }
+            }
+            regions.reports.extend(reporter.report_one(&local, now));
+            regions.unled.extend(unled(&local));
+        }
         let refused = !self.nudge.refusals.lock().is_empty();
-        if reports.is_empty() && !refused && !self.nudge.is_stopping() {
+        let is_empty = regions == Regions::default();
+        if is_empty && !refused && !self.nudge.is_stopping() {
             return Ok(());
         }
-        loop {
-            let more = reports.split_off(fitting(&reports));
-            self.send(outbox, reports, false)?;
-            if more.is_empty() {
-                return Ok(());
-            }
-            reports = more;
-        }
+        self.send_all(outbox, regions)
     }
 
-    fn send(
-        &self,
-        outbox: &mut Outbox<'_>,
-        regions: Vec<RegionReport>,
-        full: bool,
-    ) -> Result<(), String> {
+    fn send(&self, outbox: &mut Outbox<'_>, regions: Regions) -> Result<(), String> {
         outbox.sequence += 1;
         let sequence = outbox.sequence;
+        let Regions { mut reports, full, unled, hosted } = regions;
         let (region_count, leader_count, _) = count(&self.directory);
         let Sample { disk, used } = *outbox.sample.borrow();
         let snapshots = self.orders.raft.snapshots();
+        add_snapshots(&mut reports, &snapshots);
         let on_their_way = |sending| {
             snapshots.iter().filter(|one| one.running && one.sending == sending).count() as u32
         };
+        let unheard = self.orders.raft.unheard().into_iter().map(|node| node.0);
+        let (log_truncations, log_truncated_entries) = self.orders.raft.truncated();
         let report = StoreReport {
             cluster_id: self.identity.cluster_id,
             store_id: self.identity.store.0,
@@ -279,14 +297,19 @@ impl Heartbeats {
             region_count: region_count as u32,
             leader_count: leader_count as u32,
             operations: self.metrics.operations(),
-            regions,
+            regions: reports,
             full,
             sequence,
             stopping: self.nudge.is_stopping(),
             snapshots_sending: on_their_way(true),
             snapshots_receiving: on_their_way(false),
+            unheard_store_ids: unheard.take(UNHEARD).collect(),
+            log_truncations,
+            log_truncated_entries,
             cpu_us: cpu_us(),
             refusals: self.nudge.refusals(),
+            unled,
+            hosted,
         };
         self.metrics.reports.fetch_add(1, Ordering::Relaxed);
         self.time.ask(sequence, clock::now());
@@ -294,14 +317,14 @@ impl Heartbeats {
     }
 
     /// Takes over what placement says and carries out its orders.
-    async fn obey(&self, orders: StoreOrders) {
+    async fn obey(&self, orders: StoreOrders, members: Vec<String>) {
         if orders.time_ms > 0 {
             self.time.learn(orders.sequence, orders.time_ms, clock::now());
         }
-        if !orders.stores.is_empty() {
-            let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
-            let learned = tokio::task::spawn_blocking(move || book.learn(stores)).await;
-            if let Ok(Err(error)) = learned {
+        let (book, stores) = (Arc::clone(&self.joiner.addresses), orders.stores);
+        if !stores.is_empty() || members != book.placement() {
+            let learn = move || book.learn(stores).and_then(|()| book.learn_placement(members));
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(learn).await {
                 self.fatal.engine(&error);
             }
         }

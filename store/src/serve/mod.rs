@@ -249,11 +249,12 @@ impl Serving {
     fn refused(&self, kind: Kind, region: RegionId, refusal: Refusal) -> Finished {
         let error = match refusal {
             Refusal::NotLeader { leader } => {
-                let known = self.directory().get(region).and_then(|local| local.region());
+                let known = self.directory().get(region).and_then(|local| local.replicated());
                 let leader = leader.and_then(|id| known?.peer(id).copied());
                 RegionError::NotLeader { region, leader }
             }
             Refusal::NoGroup => RegionError::RegionNotFound(region),
+            Refusal::NoQuorum(lost) => RegionError::no_quorum(region, &lost),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
             // No client asks for it.

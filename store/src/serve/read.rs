@@ -118,11 +118,15 @@ impl Finished {
             | RegionError::NotLeader { .. }
             | RegionError::DataIsNotReady { .. }
             | RegionError::StaleCommand => Outcome::Rerouted,
-            RegionError::Busy(_) | RegionError::ReadNotReady(_) => Outcome::Busy,
+            RegionError::Busy(_)
+            | RegionError::NoQuorum { .. }
+            | RegionError::ReadNotReady(_)
+            | RegionError::Merging(_) => Outcome::Busy,
             RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
             | RegionError::BadSplit { .. }
+            | RegionError::BadMerge { .. }
             | RegionError::BadPeers { .. } => Outcome::Invalid,
         };
         Self { response: reply::region_error(kind, error.to_wire()), outcome, at: None }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use quorate_consensus::shard::{MembersRefusal, Refusal};
-use quorate_proto::PeerId;
-use quorate_proto::StoreId;
+use quorate_consensus::view::LostQuorum;
 use quorate_proto::limits::{MAX_ANSWER_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use quorate_proto::wire::kvrpcpb::*;
 use quorate_proto::wire::tikvpb::batch_commands_request::Request;
@@ -16,6 +15,7 @@ use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Respo
 use quorate_proto::wire::tikvpb::{
     BatchCommandsEmptyRequest, BatchCommandsRequest, BatchCommandsResponse,
 };
+use quorate_proto::{NodeId, PeerId, StoreId};
 use tonic::{Code, Status};
 
 use super::Ending;
@@ -128,6 +128,7 @@ async fn every_refusal_says_what_to_do() {
         Refusal::NotLeader { leader },
         Refusal::NotLeader { leader: None },
         Refusal::NoGroup,
+        Refusal::NoQuorum(LostQuorum { voters: 3, silent: vec![NodeId(2), NodeId(3)] }),
         Refusal::Busy { reason: "full" },
         Refusal::TooLarge { bytes: 9 },
         Refusal::Members(MembersRefusal::Joint),
@@ -148,6 +149,12 @@ async fn every_refusal_says_what_to_do() {
                 assert_eq!(put.not_leader.unwrap().leader, None);
             }
             Refusal::NoGroup => assert_eq!(put.region_not_found.unwrap().region_id, 1),
+            Refusal::NoQuorum(_) => {
+                let (busy, lost) = (put.server_is_busy.unwrap(), put.no_quorum.unwrap());
+                assert!(busy.reason.contains("2 of its 3 voters are silent (s2, s3)"), "{busy:?}");
+                assert_eq!((lost.region_id, lost.silent_store_ids), (1, vec![2, 3]));
+                assert!(busy.backoff_ms >= 500 && get.no_quorum.is_some());
+            }
             Refusal::Busy { .. } => assert_eq!(put.server_is_busy.unwrap().reason, "full"),
             Refusal::Members(_) => assert!(put.server_is_busy.is_some()),
             Refusal::TooLarge { .. } => {
@@ -160,6 +167,21 @@ async fn every_refusal_says_what_to_do() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn without_a_quorum_writers_and_readers_are_told_at_once() {
+    let store = TestStore::new(LimitsConfig::default());
+    store.follow(LEFT, StoreId(3));
+    let local = store.directory.get(LEFT).unwrap();
+    local
+        .view()
+        .set_lost_quorum(Some(LostQuorum { voters: 3, silent: vec![NodeId(2), NodeId(3)] }));
+    let Response::RawPut(answer) = store.serving.call(put("a", "2")).await else { panic!() };
+    assert_eq!(answer.region_error.unwrap().no_quorum.unwrap().region_id, LEFT.0);
+    local.view().set_lost_quorum(None);
+    let Response::RawPut(answer) = store.serving.call(put("a", "2")).await else { panic!() };
+    assert!(answer.region_error.unwrap().not_leader.is_some());
 }
 
 #[tokio::test]

@@ -161,6 +161,7 @@ fn entries_that_were_applied_before_are_not_applied_again() {
         index: LogIndex(index),
         term: Term(6),
         data: put(now, b"k", &[b'0' + index as u8]).unwrap(),
+        changes_members: false,
         tokens: vec![index],
     };
     let task = |entries| ApplyTask { group: RegionId(1), entries };
@@ -180,6 +181,7 @@ fn an_unreadable_entry_stops_the_process() {
             index: LogIndex(6),
             term: Term(6),
             data: Bytes::from_static(b"\x05abc"),
+            changes_members: false,
             tokens: vec![1],
         }],
     };

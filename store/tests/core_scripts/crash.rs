@@ -21,6 +21,7 @@ fn task(id: u64, from: usize, entries: &[Bytes]) -> ApplyTask<u64> {
         index: LogIndex((6 + from + at) as u64),
         term: Term(6),
         data: data.clone(),
+        changes_members: false,
         tokens: Vec::new(),
     };
     let entries = entries.iter().enumerate().map(entry).collect();

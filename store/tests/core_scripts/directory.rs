@@ -187,7 +187,7 @@ fn snapshots_on_their_way_never_overlap() {
         assert!(matches!(directory.admit_peer(&at, peer(id, 1).id), PeerAdmission::Create(_)));
     }
     let snapshot = |id, start: &str, end: &str| {
-        directory.admit_snapshot(Arc::new(region(id, start, end)), peer(id, 1).id)
+        directory.admit_snapshot(Arc::new(region(id, start, end)), &[], peer(id, 1).id)
     };
     assert_eq!(snapshot(5, "m", "p"), Ok(()));
     let (five, six) = (RegionId(5), RegionId(6));
@@ -202,6 +202,6 @@ fn snapshots_on_their_way_never_overlap() {
     assert!(matches!(snapshot(7, "x", "y"), Err(Conflict::NotMember { .. })));
 
     let newer = Region { epoch: Epoch { conf_ver: 1, version: 0 }, ..region(1, "", "d") };
-    let stale = directory.admit_snapshot(Arc::new(newer), PeerId(11));
+    let stale = directory.admit_snapshot(Arc::new(newer), &[], PeerId(11));
     assert_eq!(stale, Err(Conflict::Stale { region: RegionId(1) }));
 }

@@ -11,7 +11,7 @@ use quorate_consensus::engine::{
 };
 use quorate_consensus::shard::{Install, Member};
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
-use quorate_store::core::snapshot::parse_state;
+use quorate_store::core::snapshot::{Described, parse_state};
 use quorate_store::core::{Answer, Applier, PeerAdmission, State, keys};
 
 use super::world::{STORE, World, child, dump, region, stage};
@@ -71,7 +71,7 @@ fn a_snapshot_carries_region_time_and_applied_index() {
     let put = quorate_store::core::command::put(stamp, b"i", b"x").unwrap();
     sender.apply(1, put);
     let source = sender.applier.snapshot(RegionId(1)).unwrap().unwrap();
-    let (described, time_ms) = parse_state(source.state.clone()).unwrap();
+    let Described { region: described, time_ms, .. } = parse_state(source.state.clone()).unwrap();
     assert_eq!((&described, time_ms), (sender.region(1).as_ref(), 77));
     assert_eq!((source.index, source.term), (LogIndex(10), Term(6)));
     assert_eq!((&source.start[..], &source.end[..]), (&b"f"[..], &b"m"[..]));
@@ -90,8 +90,8 @@ fn a_snapshot_replaces_data_range_and_applied_index() {
     let mut world = receiver();
     let before = world.admitted(1);
     let install = receive(&sender, &world.engine);
-    assert!(world.directory().admit_snapshot(sender.region(1), PeerId(11)).is_ok());
-    let members = world.applier.install(install).unwrap();
+    assert!(world.directory().admit_snapshot(sender.region(1), &[], PeerId(11)).is_ok());
+    let members = world.applier.install(install).unwrap().members;
     assert_eq!(members.len(), 3);
     installed(&world);
     assert!(!before.unchanged(), "whoever read before notices");
@@ -105,7 +105,7 @@ fn a_replica_without_data_gets_all_from_its_snapshot() {
     let described = sender.region(1);
     let created = world.directory().admit_peer(&described, PeerId(11));
     assert!(matches!(created, PeerAdmission::Create(_)));
-    world.directory().admit_snapshot(Arc::clone(&described), PeerId(11)).unwrap();
+    world.directory().admit_snapshot(Arc::clone(&described), &[], PeerId(11)).unwrap();
     let install = receive(&sender, &world.engine);
     world.applier.install(install).unwrap();
     assert_eq!(world.region(1), described);
@@ -122,7 +122,7 @@ fn a_snapshot_of_a_removed_region_is_dropped() {
     let mut world = receiver();
     let install = receive(&sender, &world.engine);
     world.applier.destroy(RegionId(1)).unwrap();
-    assert!(world.applier.install(install).unwrap().is_empty());
+    assert!(world.applier.install(install).unwrap().members.is_empty());
     assert_eq!(world.keys(), ["a", "m"]);
     assert!(world.engine.get(Cf::Raft, b"log of r1").unwrap().is_none());
 }

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod apply;
+mod catching_up;
 mod codec;
 mod crash;
 mod directory;
 mod install;
+mod merge;
+mod merge_steps;
+mod merged;
 mod peers;
 mod plan;
 mod read;

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Engine, MemoryEngine, Reader, WriteBatch};
 use quorate_consensus::shard::{Member, Reconfigured};
-use quorate_proto::{Epoch, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
+use quorate_consensus::view::{PeerProgress, Replication};
+use quorate_proto::wire::placement::EnterJoint;
+use quorate_proto::wire::placement::change_peers_step::Change as Step;
+use quorate_proto::{Epoch, LogIndex, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
 use quorate_store::core::command::{self, Stamp};
 use quorate_store::core::directory::Conflict;
+use quorate_store::core::peers::{PeersPlan, plan};
 use quorate_store::core::{Answer, Applier, PeerAdmission, RegionError, State, keys};
 
 use super::world::{STORE, World, context, dump, region, stamp};
@@ -117,6 +121,56 @@ fn a_change_for_another_epoch_or_that_is_no_step_changes_nothing() {
 }
 
 #[test]
+fn a_change_comes_in_an_entry_of_its_own_kind_and_nothing_else_does() {
+    let mut world = World::new(vec![region(1, "", "")]);
+    let put = command::put(stamp(&world.region(1), 7), b"a", b"1").unwrap();
+    for (data, changes_members) in [(change(&world, 1, "1 2 3 4l"), false), (put, true)] {
+        let mut task = world.task(1, &[data]);
+        task.entries[0].changes_members = changes_members;
+        let (outcome, answers) = world.try_apply(vec![task]);
+        assert!(outcome.unwrap().reconfigured.is_empty());
+        let refused = match &answers[0].answer {
+            Answer::Refused(refused @ RegionError::BadPeers { .. }) => refused.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(refused.contains("raft takes"), "{refused}");
+    }
+    assert_eq!(world.region(1).epoch.conf_ver, 1);
+    assert_eq!(world.get("a"), None);
+}
+
+#[test]
+fn leadership_goes_to_nobody_who_is_demoted_with_the_leader() {
+    let mut world = World::new(vec![Region { peers: peers(1, "1 2 3 4 5"), ..region(1, "", "") }]);
+    world.lead(1);
+    let step = |promote: &[u64], demote: &[u64]| {
+        let (promote, demote) = (promote.to_vec(), demote.to_vec());
+        Step::EnterJoint(EnterJoint { promote, demote })
+    };
+    let matched = |peer: u64, matched| PeerProgress {
+        peer: PeerId(peer),
+        matched: LogIndex(matched),
+        snapshot: false,
+        silent_since: None,
+    };
+    let know = |world: &World, list: &[(u64, u64)]| {
+        let peers = list.iter().map(|(peer, at)| matched(*peer, *at)).collect();
+        let replication = Replication { last: LogIndex(100), peers };
+        world.local(1).view().set_replication(Some(replication));
+    };
+    // The one that has most is about to go, too.
+    know(&world, &[(12, 100), (13, 90), (14, 95), (15, 80)]);
+    let planned = plan(&world.admitted(1), &step(&[], &[11, 12]), 7);
+    assert_eq!(planned, Ok(PeersPlan::HandOver(StoreId(4))));
+    // Nor to one that is only about to come.
+    apply(&mut world, 1, "1 2 3 4 5 6l");
+    world.lead(1);
+    know(&world, &[(12, 90), (13, 90), (14, 95), (15, 80), (16, 100)]);
+    let planned = plan(&world.admitted(1), &step(&[16], &[11]), 7);
+    assert_eq!(planned, Ok(PeersPlan::HandOver(StoreId(4))));
+}
+
+#[test]
 fn clients_need_not_know_the_newest_members() {
     let mut world = World::new(vec![region(1, "", "")]);
     let old = context(&world.region(1));
@@ -179,7 +233,7 @@ fn a_replica_that_applies_its_own_removal_stops_serving_and_goes() {
     assert!(matches!(directory.admit_peer(&back, PeerId(19)), PeerAdmission::Refuse(_)));
     let other = region(7, "b", "c");
     assert!(matches!(directory.admit_peer(&other, PeerId(71)), PeerAdmission::Hold));
-    let snapshot = directory.admit_snapshot(Arc::new(back.clone()), PeerId(11));
+    let snapshot = directory.admit_snapshot(Arc::new(back.clone()), &[], PeerId(11));
     assert_eq!(snapshot, Err(Conflict::Removed { region: id, peer: PeerId(11) }));
     assert!(world.applier.snapshot(id).unwrap().is_none());
 
@@ -260,6 +314,6 @@ fn a_snapshot_carries_a_joint_configuration() {
     let source = world.applier.snapshot(RegionId(1)).unwrap().unwrap();
     let roles: Vec<Role> = source.members.iter().map(|member| member.role).collect();
     assert_eq!(roles, [Role::Voter, Role::DemotingVoter, Role::Voter, Role::IncomingVoter]);
-    let (described, _) = quorate_store::core::snapshot::parse_state(source.state).unwrap();
+    let described = quorate_store::core::snapshot::parse_state(source.state).unwrap().region;
     assert_eq!(described, Region::clone(&world.region(1)));
 }

@@ -1,10 +1,14 @@
 //! What placement is told: everything once, then only what changed.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate_consensus::node::SnapshotProgress;
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{PeerProgress, Replication};
-use quorate_proto::wire::placement::RegionReport;
-use quorate_proto::{LogIndex, PeerId, Term};
-use quorate_store::core::Reporter;
+use quorate_proto::wire::placement::{HostedReplica, RegionReport};
+use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
+use quorate_store::core::{Reporter, add_snapshots, unled};
 
 use super::world::{World, child, region};
 
@@ -126,4 +130,137 @@ fn replicas_that_are_not_settled_are_reported_until_they_are() {
     let last = reporter.report(&directory, NOW).reports.remove(0);
     assert!(last.progress.is_empty() && last.down_peers.is_empty());
     assert!(reporter.report(&directory, NOW).reports.is_empty());
+}
+
+fn hosted(reports: &[HostedReplica]) -> Vec<u64> {
+    reports.iter().map(|replica| replica.region_id).collect()
+}
+
+#[test]
+fn replicas_that_others_lead_are_told_in_turn() {
+    let key = |number: u64| if number == 0 { String::new() } else { format!("{number:04}") };
+    let all = |number: u64| {
+        let end = if number == 599 { String::new() } else { key(number + 1) };
+        region(number + 1, &key(number), &end)
+    };
+    let world = World::new((0..600).map(all).collect());
+    let directory = world.directory();
+    world.lead(100);
+    let mut reporter = Reporter::new();
+    let mut seen = BTreeSet::new();
+    for (turn, count) in [256, 256, 87].into_iter().enumerate() {
+        let told = reporter.report(&directory, NOW).hosted;
+        assert_eq!(told.len(), count, "turn {turn}");
+        seen.extend(hosted(&told));
+    }
+    assert_eq!(seen.len(), 599, "all but the one that is led here");
+    assert!(!seen.contains(&100));
+
+    // Then slowly: all of them within 45 minutes, at any pace of reports.
+    let mut now = NOW;
+    for (seconds, most) in [(1, 1), (10, 3), (60, 14)] {
+        let (mut seen, begun) = (BTreeSet::new(), now);
+        while seen.len() < 599 {
+            now = now + Duration::from_secs(seconds);
+            let told = reporter.report(&directory, now).hosted;
+            assert!(told.len() <= most, "{told:?}");
+            seen.extend(hosted(&told));
+        }
+        assert!(now.since(begun) <= Duration::from_secs(46 * 60), "{seconds} s apart");
+    }
+    let first = &reporter.report(&directory, now + Duration::from_secs(60)).hosted[0];
+    let known = world.region(first.region_id);
+    assert_eq!((first.peer_id, first.conf_ver), (known.id.0 * 10 + 1, known.epoch.conf_ver));
+
+    // Another leader of placement hears of all of them soon.
+    reporter.restart();
+    assert_eq!(reporter.report(&directory, now).hosted.len(), 256);
+}
+
+#[test]
+fn a_region_without_leader_is_told_as_its_replica_knows_it() {
+    let mut world = World::new(vec![region(1, "", "m"), region(2, "m", "")]);
+    world.put(1, "a", "value");
+    let local = world.local(1);
+    assert_eq!(unled(&local), None, "its leader is heard");
+    local.view().set_silent_since(Some(NOW));
+    let told = unled(&local).unwrap();
+    assert_eq!(told.region, Some(world.region(1).as_ref().into()));
+    assert_eq!((told.leader, told.term, told.approximate_keys), (None, 0, 1));
+}
+
+#[test]
+fn a_learner_that_has_everything_is_told_of_once() {
+    let world = World::new(vec![region(1, "", "")]);
+    let directory = world.directory();
+    world.lead(1);
+    let learner = |matched, snapshot| {
+        let peer = PeerId(14);
+        let peer = PeerProgress { peer, matched: LogIndex(matched), snapshot, silent_since: None };
+        let replication = Replication { last: LogIndex(9_000), peers: vec![peer] };
+        world.local(1).view().set_replication(Some(replication));
+    };
+    let mut reporter = Reporter::new();
+    let mut told = || {
+        let reports = reporter.report(&directory, NOW).reports;
+        reports.first().map(|report| report.progress[0].match_index)
+    };
+    learner(0, true);
+    assert_eq!((told(), told()), (Some(0), Some(0)), "a snapshot gets on without the log");
+    learner(8_000, false);
+    assert_eq!((told(), told()), (Some(8_000), None), "it stands still");
+    learner(9_000, false);
+    assert_eq!((told(), told(), told()), (Some(9_000), None, None));
+}
+
+#[test]
+fn a_snapshot_is_told_of_with_its_bytes_and_its_place_in_the_queue() {
+    let mut world = World::new(vec![region(1, "", "m"), region(2, "m", "")]);
+    let directory = world.directory();
+    world.put(1, "a", &"v".repeat(1_000));
+    for id in [1, 2] {
+        world.lead(id);
+        let peer = |peer| PeerProgress {
+            peer: PeerId(peer),
+            matched: LogIndex(0),
+            snapshot: true,
+            silent_since: None,
+        };
+        let peers = vec![peer(id * 10 + 4), peer(id * 10 + 5)];
+        let replication = Replication { last: LogIndex(9), peers };
+        world.local(id).view().set_replication(Some(replication));
+    }
+    let mut reports = Reporter::new().report(&directory, NOW).reports;
+    let snapshot = |group, peer, sending, (bytes, total_bytes), queue| SnapshotProgress {
+        group: RegionId(group),
+        peer: PeerId(peer),
+        node: NodeId(4),
+        sending,
+        running: bytes > 0,
+        bytes,
+        total_bytes,
+        queue,
+    };
+    add_snapshots(
+        &mut reports,
+        &[
+            snapshot(1, 14, true, (300, 900), 0),
+            snapshot(1, 15, true, (0, 0), 301),
+            snapshot(2, 24, true, (0, 0), 302),
+            // It comes in here.
+            snapshot(2, 25, false, (70, 90), 0),
+        ],
+    );
+    let told: Vec<(u64, u64, u64, u64)> = reports
+        .iter()
+        .flat_map(|report| &report.progress)
+        .map(|one| {
+            let (sent, all) = (one.snapshot_sent_bytes, one.snapshot_total_bytes);
+            (one.peer_id, sent, all, one.snapshot_queue)
+        })
+        .collect();
+    let size = reports[0].approximate_bytes;
+    assert!(size > 1_000);
+    // One that waits has about the size of its region, and never none at all.
+    assert_eq!(told, [(14, 300, 900, 0), (15, 0, size, 301), (24, 0, 1, 302), (25, 0, 0, 0)]);
 }

@@ -39,6 +39,7 @@ fn write_split_delete_send_install_and_start_again() {
         index: LogIndex(index),
         term: Term(6),
         data,
+        changes_members: false,
         tokens: vec![index],
     });
     let task = ApplyTask { group: RegionId(1), entries: entries.collect() };
@@ -55,6 +56,7 @@ fn write_split_delete_send_install_and_start_again() {
         index: LogIndex(6),
         term: Term(6),
         data: put_all(first, &[("a", "old"), ("k1500", "old"), ("zz", "old")]).unwrap(),
+        changes_members: false,
         tokens: vec![1],
     };
     let task = ApplyTask { group: RegionId(1), entries: vec![stale] };
@@ -71,7 +73,7 @@ fn write_split_delete_send_install_and_start_again() {
         state: source.state.clone(),
         batch: WriteBatch::new(),
     });
-    assert_eq!(members.unwrap(), source.members);
+    assert_eq!(members.unwrap().members, source.members);
     assert_eq!(keys(receiving.as_ref()), pairs.keys().cloned().collect::<Vec<_>>());
     drop((source, receiver, receiving));
     let (receiving, receiver) = open(to.path());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Engine, EngineError, MemoryEngine, Reader};
 use quorate_consensus::node::Outcome;
 use quorate_consensus::shard::{ApplyTask, Committed};
-use quorate_proto::wire::command::SplitTo;
+use quorate_proto::wire::command::{Command, SplitTo};
 use quorate_proto::wire::kvrpcpb::Context;
 use quorate_proto::{
     Epoch, KeyRange, LogIndex, Peer, PeerId, Region, RegionId, Role, StoreId, Term,
@@ -112,12 +112,16 @@ impl World {
         let entry = |data: &Bytes| {
             let index = *next;
             *next += 1;
-            let commands = command::Commands::new(data.clone()).count() as u64;
+            let commands: Vec<_> = command::Commands::new(data.clone()).collect();
+            let change = |one: &Result<_, _>| {
+                one.as_ref().is_ok_and(|one: &Command| one.change_peers.is_some())
+            };
             Committed {
                 index: LogIndex(index),
                 term: Term(6),
                 data: data.clone(),
-                tokens: (0..commands).map(|number| index * 100 + number).collect(),
+                changes_members: commands.iter().any(change),
+                tokens: (0..commands.len() as u64).map(|number| index * 100 + number).collect(),
             }
         };
         ApplyTask { group: RegionId(id), entries: entries.iter().map(entry).collect() }

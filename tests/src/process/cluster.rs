@@ -170,6 +170,7 @@ impl Cluster {
             let well = up == wanted
                 && status.bootstrapped
                 && status.leaderless == 0
+                && status.reported_stores == status.reporting_stores
                 && status.under_replicated == 0
                 && status.members.iter().all(|member| member.healthy);
             if well { Ok(status) } else { Err(format!("{status:?}")) }

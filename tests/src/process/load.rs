@@ -161,6 +161,7 @@ impl Shared {
             Error::Undetermined { .. } => "undetermined",
             Error::Timeout { .. } => "timeout",
             Error::Unavailable { .. } => "unavailable",
+            Error::NoQuorum { .. } => "without quorum",
             Error::Refused { .. } => "refused",
             Error::InvalidArgument(_) | Error::WrongCluster { .. } | Error::Partial { .. } => {
                 panic!("the load met what no fault explains: {error}")

@@ -5,7 +5,8 @@
 //! told to end, asked for its exit code, and started again as it was. Ports are found free.
 //! [`Load`] writes and reads through the SDK meanwhile and keeps two accounts: the history of a
 //! few contended keys, for the checker of linearizability, and a ledger of what was acknowledged,
-//! which is read back in the end.
+//! which is read back in the end. A [`Witness`] looks at all regions meanwhile and remembers even
+//! numbers of voters.
 //!
 //! Invariants:
 //! - A process that a test started ends with it: by `Drop`, and where the test itself is killed,
@@ -26,6 +27,7 @@ mod program;
 mod spawner;
 pub mod tikv;
 mod wait;
+mod witness;
 
 pub use accounts::{Accounts, Ledger};
 pub use cluster::{Cluster, Shape};
@@ -35,3 +37,4 @@ pub use permit::{CLUSTERS, Permit};
 pub use ports::{free_pair, free_port};
 pub use program::{Ran, program, run, run_for};
 pub use wait::{eventually, until};
+pub use witness::{Seen, Witness, voters};

@@ -85,6 +85,11 @@ impl Node {
         self.arguments.push(flag.to_owned());
     }
 
+    /// Where it logs from the next start on.
+    pub fn log_to(&mut self, path: &Path) {
+        self.log = path.to_owned();
+    }
+
     /// Starts the process, with the arguments of every other time.
     ///
     /// # Panics

@@ -31,6 +31,7 @@ pub(crate) enum Concern {
     Stamper(u64),
     Nemesis,
     Mover,
+    Merger,
 }
 
 /// The part of a link that messages of one kind take. Each keeps its order.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quorate_consensus::engine::{Cf, Direction, EngineError, MemoryEngine, Reader};
 use quorate_consensus::shard::{ApplyTask, LeaderChange};
 use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, Term};
-use quorate_store::core::{Directory, keys};
+use quorate_store::core::{Directory, State, keys};
 
 use super::trace::fnv;
 
@@ -28,6 +28,8 @@ pub(crate) struct Checks {
     removed: BTreeMap<(RegionId, PeerId), u64>,
     /// Replicas that were destroyed.
     destroyed: BTreeSet<(RegionId, PeerId)>,
+    /// Regions that were taken in, and the version at which they ended.
+    gone: BTreeMap<RegionId, u64>,
     /// Newest description of each region that any replica has applied.
     newest: BTreeMap<RegionId, Arc<Region>>,
     timestamps: BTreeMap<u64, u64>,
@@ -36,6 +38,8 @@ pub(crate) struct Checks {
     pub(crate) applied: u64,
     /// Regions split off.
     pub(crate) splits: u64,
+    /// Regions taken in.
+    pub(crate) merges: u64,
     /// Snapshots installed.
     pub(crate) installs: u64,
     /// Changes of leadership.
@@ -121,6 +125,12 @@ impl Checks {
                 self.fail(|| format!("{node} has two regions at {start:?}"));
             }
             end = (!region.range.end.is_empty()).then(|| region.range.end.clone());
+            let ended = self.gone.get(&region.id).copied();
+            if ended.is_some_and(|version| region.epoch.version >= version)
+                && matches!(&*state, State::Serving(_))
+            {
+                self.fail(|| format!("{} was taken in, and serves on {node}", region.id));
+            }
             let epoch = region.epoch;
             let last = seen.insert(region.id, epoch).unwrap_or_default();
             if epoch.is_stale_against(last) {
@@ -128,6 +138,19 @@ impl Checks {
             }
             self.region(node, region);
         }
+    }
+
+    /// A region was taken in by its neighbour.
+    pub(crate) fn gone(&mut self, region: &Region) {
+        self.newest.remove(&region.id);
+        if self.gone.insert(region.id, region.epoch.version).is_none() {
+            self.merges += 1;
+        }
+    }
+
+    /// True once some replica of a neighbour has taken the region in.
+    pub(crate) fn is_gone(&self, region: RegionId) -> bool {
+        self.gone.contains_key(&region)
     }
 
     /// The replica's data is gone for good.
@@ -153,6 +176,10 @@ impl Checks {
                 self.regions.insert(key, mine);
                 self.configuration(region);
             }
+        }
+        if self.gone.contains_key(&id) {
+            // A store that has not heard of it yet.
+            return;
         }
         let Some(newest) = self.newest.get(&id) else {
             self.splits += 1;

@@ -285,6 +285,13 @@ impl Client {
         };
         let id = attempt.region.id;
         match refused {
+            // Another store may hear more, and lead.
+            RegionError::NoQuorum { .. } => {
+                if let Some(route) = self.routes.get_mut(&id) {
+                    route.leader = None;
+                }
+                self.again(25 * MS, cx);
+            }
             RegionError::NotLeader { leader, .. } => {
                 if let Some(route) = self.routes.get_mut(&id) {
                     route.leader = leader.filter(|leader| leader.id != attempt.peer.id);
@@ -308,12 +315,14 @@ impl Client {
             RegionError::NotInitialized(_)
             | RegionError::StaleCommand
             | RegionError::Busy(_)
+            | RegionError::Merging(_)
             | RegionError::DataIsNotReady { .. }
             | RegionError::ReadNotReady(_) => self.again(20 * MS, cx),
             error @ (RegionError::EntryTooLarge { .. }
             | RegionError::AnswerTooLarge { .. }
             | RegionError::TooManyItems { .. }
             | RegionError::BadSplit { .. }
+            | RegionError::BadMerge { .. }
             | RegionError::BadPeers { .. }) => {
                 let client = self.number;
                 cx.checks.fail(|| format!("client {client} was told: {error}"));

@@ -68,6 +68,8 @@ pub(crate) struct Knobs {
     pub(crate) planned: bool,
     /// Part of the removed replicas whose store is told.
     pub(crate) destroy_orders: f64,
+    /// A store may be lost for good while a voter elsewhere has no data yet.
+    pub(crate) hollow: bool,
     /// Part of the steps of a read after which its process stands still.
     pub(crate) pause_in_read: f64,
 }
@@ -98,6 +100,10 @@ pub(crate) struct Deeds {
     pub(crate) replace: u64,
     /// The leader of a region dies in the middle of a change of its members.
     pub(crate) joint_kill: u64,
+    /// A region is merged with one of its neighbours.
+    pub(crate) merge: u64,
+    /// The leader of a region that is stopped for a merge, or of its target, dies or is cut off.
+    pub(crate) merge_trouble: u64,
 }
 
 impl Knobs {
@@ -155,6 +161,8 @@ impl Knobs {
                 placement_cut: deed("placement cut", &[0, 1, 2]),
                 replace: if moving { deed("replace", &[0, 1, 2]) } else { 0 },
                 joint_kill: if moving { deed("joint kill", &[0, 1, 3]) } else { 0 },
+                merge: deed("merge", &[0, 2, 4, 8]),
+                merge_trouble: deed("merge trouble", &[0, 1, 4]),
             },
             delay: pick(&mut of("delay"), &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
             loss: some("loss", 0.08),
@@ -183,6 +191,7 @@ impl Knobs {
             },
             planned: of("planned").random_bool(0.5),
             destroy_orders: pick(&mut of("destroy orders"), &[0.0, 0.5, 1.0]),
+            hollow: of("hollow").random_bool(0.5),
             pause_in_read: if calm {
                 0.0
             } else {

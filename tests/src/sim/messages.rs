@@ -52,6 +52,8 @@ pub(crate) enum Event {
     Deed(Deed),
     /// Time to move a replica.
     Move,
+    /// Time to go on with merges.
+    Merge,
 }
 
 impl Event {
@@ -70,6 +72,7 @@ impl Event {
             Event::Stamp { client, .. } => Concern::Stamper(*client),
             Event::Nemesis | Event::Deed(_) => Concern::Nemesis,
             Event::Move => Concern::Mover,
+            Event::Merge => Concern::Merger,
         }
     }
 }
@@ -143,6 +146,10 @@ pub(crate) enum Ask {
     RegionById(RegionId),
     /// Split wherever these keys lie.
     Split(BTreeSet<Bytes>),
+    /// One of the region's neighbours is to take it in.
+    Merge {
+        region: RegionId,
+    },
     Transfer {
         region: RegionId,
         to: StoreId,

@@ -46,11 +46,27 @@ pub enum Mutant {
     DestroyedWithoutTombstone,
     /// Nobody asks whether a replica whose leader is silent is still one.
     LostIgnored,
+    /// A target is told to take a source in before all replicas of the source have its log.
+    CommitBeforeEverywhere,
+    /// A target takes a source in that was stopped for another epoch of it.
+    CommitAtAnyEpoch,
+    /// A source goes on because nobody has taken it in for a while.
+    RollbackWithoutProof,
+    /// A store reads from a region that is stopped.
+    ServedWhileStopped,
+    /// The group of a region that was taken in is not told.
+    SourceStaysHosted,
+    /// Nobody is told that a region is gone.
+    MergedUntold,
+    /// Placement is told of the replicas that a store leads, and of no others.
+    HostedUntold,
+    /// Placement is not told of regions that it does not know.
+    UnknownUntold,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 20] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -71,5 +87,13 @@ impl Mutant {
         Mutant::RemovedStays,
         Mutant::DestroyedWithoutTombstone,
         Mutant::LostIgnored,
+        Mutant::CommitBeforeEverywhere,
+        Mutant::CommitAtAnyEpoch,
+        Mutant::RollbackWithoutProof,
+        Mutant::ServedWhileStopped,
+        Mutant::SourceStaysHosted,
+        Mutant::MergedUntold,
+        Mutant::HostedUntold,
+        Mutant::UnknownUntold,
     ];
 }

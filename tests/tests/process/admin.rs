@@ -51,6 +51,7 @@ async fn what_an_operator_types() {
     }
     let schedulers = cluster.quorate(&["scheduler", "list"]).with_code(0).stdout;
     assert!(schedulers.contains("balance-region\tpaused"), "{schedulers}");
+    assert!(schedulers.contains("replica-checker\trunning"), "{schedulers}");
     cluster.quorate(&["scheduler", "pause", "nobody"]).refused(1, &["no scheduler nobody"]);
     let client = cluster.client().await;
     client.put("a", "1").await.unwrap();

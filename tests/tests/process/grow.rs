@@ -68,6 +68,27 @@ async fn one_placement_member_becomes_three_and_the_first_may_die() {
     let fresh = cluster.client().await;
     assert_eq!(fresh.get("a/before").await.unwrap().as_deref(), Some(&b"one member"[..]));
     assert_eq!(fresh.get("a/after").await.unwrap().as_deref(), Some(&b"two of three"[..]));
+    // A store that starts anew was only ever given the address of the member that is gone.
+    let all: Vec<String> = cluster.placements.iter().map(|node| node.address.clone()).collect();
+    eventually("the store keeps the members", RECOVERY, || async {
+        let log = cluster.stores[0].log_text();
+        let kept = log.lines().any(|line| {
+            line.contains("keeps the placement members") && all.iter().all(|a| line.contains(a))
+        });
+        kept.then_some(()).ok_or_else(|| "not yet".to_owned())
+    })
+    .await;
+    cluster.stores[0].kill();
+    cluster.stores[0].start();
+    eventually("the store reports again", RECOVERY, || async {
+        let page = cluster.stores[0].page("/metrics").map_err(|error| error.to_string())?;
+        let reports = page.body.lines().find_map(|line| {
+            line.strip_prefix("quorate_store_reports_total ")?.trim().parse::<u64>().ok()
+        });
+        // Counted only once placement has let it join.
+        reports.filter(|count| *count > 0).map(|_| ()).ok_or_else(|| format!("{reports:?}"))
+    })
+    .await;
     // Only the leader that stores report to can say so.
     cluster.placements[0].start();
     cluster.healthy().await;

@@ -11,9 +11,9 @@ use quorate_tests::process::{Cluster, Load, LoadOptions, Shape, eventually};
 use crate::{RECOVERY, all_letters, clients};
 
 /// How long a change of replicas may take on a machine with other work.
-const CHANGE: Duration = Duration::from_secs(90);
+pub(crate) const CHANGE: Duration = Duration::from_secs(90);
 
-async fn region_of(placement: &PlacementClient, letter: u8) -> Region {
+pub(crate) async fn region_of(placement: &PlacementClient, letter: u8) -> Region {
     eventually("a region is known", RECOVERY, || async {
         let found = placement.get_region(Bytes::copy_from_slice(&[letter])).await;
         found.map(|info| info.region).map_err(|error| error.to_string())
@@ -31,7 +31,10 @@ async fn leader_of(placement: &PlacementClient, letter: u8) -> StoreId {
 }
 
 /// Begins a change, however often placement has to be asked.
-async fn change(placement: &PlacementClient, request: wire::ChangeReplicaRequest) -> u64 {
+pub(crate) async fn change(
+    placement: &PlacementClient,
+    request: wire::ChangeReplicaRequest,
+) -> u64 {
     eventually("a change of replicas begins", RECOVERY, || async {
         let begun = placement.change_replica(request).await;
         begun.map_err(|error| error.to_string())
@@ -40,7 +43,7 @@ async fn change(placement: &PlacementClient, request: wire::ChangeReplicaRequest
 }
 
 /// Waits until a region's voters are on exactly these stores, and nothing else is of it.
-async fn settled(placement: &PlacementClient, letter: u8, stores: &[StoreId]) -> Region {
+pub(crate) async fn settled(placement: &PlacementClient, letter: u8, stores: &[StoreId]) -> Region {
     let mut wanted = stores.to_vec();
     wanted.sort_unstable();
     let wanted = &wanted;
@@ -58,13 +61,13 @@ async fn settled(placement: &PlacementClient, letter: u8, stores: &[StoreId]) ->
     .await
 }
 
-async fn pause_balance(placement: &PlacementClient) {
+pub(crate) async fn pause_balance(placement: &PlacementClient) {
     for name in ["balance-region", "balance-leader", "hot-region"] {
         placement.set_scheduler(name, true).await.unwrap();
     }
 }
 
-fn without(stores: &[StoreId], gone: StoreId, new: StoreId) -> Vec<StoreId> {
+pub(crate) fn without(stores: &[StoreId], gone: StoreId, new: StoreId) -> Vec<StoreId> {
     let mut stores: Vec<StoreId> = stores.iter().copied().filter(|store| *store != gone).collect();
     stores.push(new);
     stores.sort_unstable();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use quorate_tests::process::{Cluster, Shape};
+use quorate_tests::process::{Cluster, Shape, eventually};
+
+use crate::RECOVERY;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_process_tells_how_it_is() {
@@ -45,6 +47,19 @@ async fn every_process_tells_how_it_is() {
         assert!(count > 10, "{} shows {count} samples", node.name);
     }
     alerts_are_about_metrics_that_exist(&cluster);
+    // What did not happen yet is there, at zero: growth from nothing is what alerts look for.
+    let page = cluster.stores[0].page("/metrics").unwrap().body;
+    let none = r#"quorate_store_requests_total{kind="raw_delete",outcome="ok"} 0"#;
+    assert!(page.lines().any(|line| line == none), "{page}");
+    eventually("events are counted by kind, and once", RECOVERY, || async {
+        let page = cluster.placements[0].page("/metrics").map_err(|error| error.to_string())?;
+        let has = |sample: &str| page.body.lines().any(|line| line == sample);
+        let joined = has(r#"quorate_placement_events_total{kind="store-joined"} 1"#);
+        let partition = has(r#"quorate_placement_events_total{kind="partition-found"} 0"#);
+        let memory = page.body.contains("\nprocess_resident_memory_bytes ");
+        if joined && partition && memory { Ok(()) } else { Err(page.body) }
+    })
+    .await;
     let metrics = cluster.stores[0].page("/metrics").unwrap().body;
     let leaders = metrics.lines().find(|line| line.starts_with("quorate_store_leaders"));
     assert_eq!(leaders, Some("quorate_store_leaders 2"));

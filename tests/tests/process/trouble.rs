@@ -147,6 +147,29 @@ async fn folders_that_do_not_belong_are_refused_and_left_alone() {
     confused.refuses(SOON, &["something else than a placement member's data", "another folder"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_stops_nobody() {
+    let mut cluster = Cluster::start(Shape::small()).await;
+    let full = std::path::Path::new("/dev/full");
+    if !full.exists() {
+        eprintln!("skipped: this system has no /dev/full");
+        return;
+    }
+    let store = &mut cluster.stores[0];
+    store.terminate();
+    assert_eq!(store.ended(Duration::from_secs(30)).code(), Some(0));
+    store.log_to(full);
+    store.start();
+    cluster.healthy().await;
+    let client = cluster.client().await;
+    client.put("kept", "value").await.unwrap();
+    // It has something to say when it ends, too.
+    let store = &mut cluster.stores[0];
+    store.terminate();
+    assert_eq!(store.ended(Duration::from_secs(30)).code(), Some(0));
+    assert_eq!(client.get("kept").await.unwrap().as_deref(), Some(&b"value"[..]));
+}
+
 /// Rewrites one record of a folder that no process has open.
 fn make_newer(folder: &std::path::Path, change: impl Fn(&[u8]) -> Vec<u8>, key: &[u8]) {
     let engine = RocksEngine::open(folder, &RocksOptions::default()).unwrap();

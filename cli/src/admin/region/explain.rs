@@ -46,7 +46,11 @@ fn facts(told: &ExplainRegionResponse) -> Vec<(&'static str, String)> {
         ),
         ("written", rate(told.written_bytes_per_second, told.written_keys_per_second)),
         ("read", format!("{} keys/s", output::count(told.read_keys_per_second as f64))),
-        ("last entry", told.last_index.to_string()),
+        // Told only while something is going on: what was written since is not reported.
+        (
+            "last entry",
+            if told.last_index == 0 { String::new() } else { told.last_index.to_string() },
+        ),
     ]
 }
 
@@ -163,6 +167,7 @@ mod tests {
         for words in [
             "region     r17\nstate      healthy\nleader     s2\nvoters     3 of 3\n",
             "start      -\nend        m\nepoch      5.3\n",
+            "last entry -\n",
             "operator 12 move-replica: balance-region: s1 has 200, s4 none",
             "✔ add learner on s4",
             "→ promote s4, demote s1 (waits for s4 to catch up)",

@@ -1,6 +1,7 @@
 //! `quorate region …`: where regions are, why they are as they are, and requests about one.
 
 mod explain;
+mod merge;
 mod replicas;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,8 @@ use quorate_proto::wire::placement::{ChangeReplicaRequest, SplitRegionRequest};
 use quorate_proto::{RegionId, Role, StoreId, key};
 use serde_json::{Value, json};
 
+use super::common::Common;
 use super::id::{region_id, store_id};
-use crate::cluster::find::Connection;
 use crate::exit::{Failure, Outcome};
 use crate::kv::written;
 use crate::output::{self, Format, Table};
@@ -53,6 +54,8 @@ pub(crate) enum RegionCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Have a region taken in by its neighbour; waits until it is done
+    Merge(merge::MergeArgs),
     /// Let another store lead a region
     TransferLeader {
         /// Its id: 17 or r17
@@ -129,15 +132,6 @@ pub(crate) enum RegionCommand {
     },
 }
 
-/// What all of them take.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Common {
-    #[command(flatten)]
-    shape: output::Shape,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -164,6 +158,7 @@ pub(crate) async fn region(command: RegionCommand) -> Outcome {
                 regions.into_iter().map(|region| RegionInfo { region, leader: None }).collect();
             output::emit(&table(&regions).render(common.shape.format()))
         }
+        RegionCommand::Merge(args) => merge::merge(args).await,
         RegionCommand::TransferLeader { region, store, common } => {
             let placement = common.connection.placement_client().await?;
             placement.transfer_leader(region, store).await?;

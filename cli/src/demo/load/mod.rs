@@ -11,7 +11,7 @@
 mod account;
 mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -31,7 +31,7 @@ use crate::exit::{Failure, Outcome};
 /// Keys that a writer writes in turn.
 const KEYS: usize = 8;
 /// Pause after each operation: bounds the rate, so that the machine has room for the cluster.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 /// How long one operation may take with all its retries.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How far back a line about the load looks for gaps.
@@ -41,10 +41,40 @@ const MAX_WORDS: usize = 5;
 /// Keys read back at once.
 const PAGE: usize = 256;
 
+/// When a writer writes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// So long after each answer.
+    After(Duration),
+    /// One write is due in every such time, answered or not, and its latency counts from when it
+    /// was due: those that had to wait for a slow one are slow too, and none is left out.
+    Every(Duration),
+}
+
+impl Pace {
+    fn time(self) -> Duration {
+        match self {
+            Self::After(time) | Self::Every(time) => time,
+        }
+    }
+    /// When the write after one that was due then, and was answered now, is due.
+    fn next(self, due: Instant, now: Instant) -> Instant {
+        match self {
+            Self::After(time) => now + time,
+            Self::Every(time) => due + time,
+        }
+    }
+}
+
 /// What all tasks share.
 struct Shared {
     stop: AtomicBool,
     origin: Instant,
+    pace: Pace,
+    places: Vec<Bytes>,
+    /// Places that are written now, and since when just these, in milliseconds after `origin`.
+    busy: Vec<AtomicBool>,
+    since_ms: AtomicU64,
     /// Slots of each place; those closed come first.
     slots: Vec<Mutex<Vec<Slot>>>,
     timeline: Mutex<Timeline>,
@@ -85,13 +115,22 @@ impl Load {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(placement: Vec<String>, places: &[Bytes], readers: u64) -> Outcome<Self> {
+    pub(crate) fn start(
+        placement: Vec<String>,
+        places: &[Bytes],
+        readers: u64,
+        pace: Pace,
+    ) -> Outcome<Self> {
         let slots = places.iter().map(|place| {
             Mutex::new((0..KEYS).map(|number| Slot::new(key(place, number, 0))).collect())
         });
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             origin: Instant::now(),
+            pace,
+            places: places.to_vec(),
+            busy: places.iter().map(|_| AtomicBool::new(true)).collect(),
+            since_ms: AtomicU64::new(0),
             slots: slots.collect(),
             timeline: Mutex::new(Timeline::new(places.len())),
             reads: AtomicU64::new(0),
@@ -100,7 +139,7 @@ impl Load {
             violations: Mutex::default(),
             violated: AtomicU64::new(0),
         });
-        let (work, places) = (Arc::clone(&shared), places.to_vec());
+        let work = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("load".to_owned())
             .spawn(move || {
@@ -108,7 +147,7 @@ impl Load {
                     .enable_all()
                     .build()
                     .map_err(|error| Failure::error(format!("the load cannot run: {error}")))?;
-                runtime.block_on(run(work, placement, places, readers))
+                runtime.block_on(run(work, placement, readers))
             })
             .map_err(|error| Failure::error(format!("the load cannot be started: {error}")))?;
         Ok(Self { shared, thread: Some(thread) })
@@ -119,25 +158,46 @@ impl Load {
         self.shared.origin.elapsed()
     }
 
+    /// From now on only these places are written; the others rest. All are read.
+    pub(crate) fn focus(&self, places: &BTreeSet<usize>) {
+        for (place, busy) in self.shared.busy.iter().enumerate() {
+            busy.store(places.contains(&place), Ordering::Relaxed);
+        }
+        let now = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shared.since_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// The places that are written.
+    pub(crate) fn busy(&self) -> BTreeSet<usize> {
+        let busy = self.shared.busy.iter().enumerate();
+        busy.filter(|(_, busy)| busy.load(Ordering::Relaxed)).map(|(place, _)| place).collect()
+    }
+
+    /// Keys of all places, in order.
+    pub(crate) fn places(&self) -> &[Bytes] {
+        &self.shared.places
+    }
+
     /// What was acknowledged so far, for a look at it.
     pub(crate) fn with_timeline<T>(&self, look: impl FnOnce(&Timeline) -> T) -> T {
         look(&self.shared.timeline.lock())
     }
 
-    /// Places that have fewer than so many acknowledged writes since a moment.
+    /// Places that are written and have fewer than so many acknowledged writes since a moment.
     pub(crate) fn silent(&self, since: Duration, enough: usize) -> Vec<usize> {
-        self.with_timeline(|timeline| {
-            let places = 0..self.shared.slots.len();
-            places.filter(|place| timeline.writes_after(*place, since) < enough).collect()
-        })
+        let written = self.with_timeline(|timeline| timeline.writes_after(since));
+        self.busy().into_iter().filter(|place| written[*place] < enough).collect()
     }
 
     /// One line of how it goes: over the last second.
     pub(crate) fn line(&self) -> String {
         let now = self.elapsed();
         let second = now.saturating_sub(Duration::from_secs(1));
+        let busy = self.busy();
+        let since = Duration::from_millis(self.shared.since_ms.load(Ordering::Relaxed));
+        let from = since.max(now.saturating_sub(LOOK_BACK));
         let (figures, gap) = self.with_timeline(|timeline| {
-            let gap = timeline.longest_gap(now.saturating_sub(LOOK_BACK), now).0;
+            let gap = timeline.longest_gap_of(|place| busy.contains(&place), from, now).0;
             (timeline.figures(second, now), gap)
         });
         let violated = self.shared.violated.load(Ordering::Relaxed);
@@ -153,9 +213,18 @@ impl Load {
     /// Ends it, reads every key back, and judges.
     ///
     /// # Errors
-    /// The keys cannot be read.
-    pub(crate) fn stop(mut self) -> Outcome<Tally> {
+    /// The keys cannot be read, or not until `deadline`.
+    pub(crate) async fn stop(mut self, deadline: Instant) -> Outcome<Tally> {
         self.shared.stop.store(true, Ordering::Relaxed);
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            if Instant::now() >= deadline {
+                return Err(Failure::error(
+                    "not done in time: the load ends and reads back what it wrote (allow more \
+                     with --limit SECONDS)",
+                ));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
         let joined = self.thread.take().map(JoinHandle::join);
         match joined {
             Some(Ok(tally)) => tally,
@@ -177,17 +246,12 @@ fn key(place: &[u8], number: usize, generation: u64) -> Bytes {
     key.freeze()
 }
 
-async fn run(
-    shared: Arc<Shared>,
-    placement: Vec<String>,
-    places: Vec<Bytes>,
-    readers: u64,
-) -> Outcome<Tally> {
+async fn run(shared: Arc<Shared>, placement: Vec<String>, readers: u64) -> Outcome<Tally> {
     let options = ClientOptions { deadline: DEADLINE, ..ClientOptions::default() };
     let client = Client::connect(&placement, options).await?;
     let mut tasks = JoinSet::new();
-    for (number, place) in (0u16..).zip(places) {
-        tasks.spawn(write(Arc::clone(&shared), client.clone(), number, place));
+    for (number, place) in (0u16..).zip(&shared.places) {
+        tasks.spawn(write(Arc::clone(&shared), client.clone(), number, place.clone()));
     }
     for seed in 0..readers {
         tasks.spawn(read(Arc::clone(&shared), client.clone(), seed));
@@ -205,6 +269,7 @@ impl Shared {
             Error::Undetermined { .. } => "undetermined",
             Error::Timeout { .. } => "timeout",
             Error::Unavailable { .. } => "unavailable",
+            Error::NoQuorum { .. } => "without quorum",
             Error::Refused { .. } => "refused",
             Error::InvalidArgument(_) => "invalid",
             Error::WrongCluster { .. } => "wrong cluster",
@@ -226,7 +291,12 @@ async fn write(shared: Arc<Shared>, client: Client, place: u16, at: Bytes) {
     // Which slot of the list writes each of the keys.
     let mut open: Vec<usize> = (0..KEYS).collect();
     let mut generation = 0;
+    let mut due = Instant::now();
     for turn in 0.. {
+        while !shared.busy[usize::from(place)].load(Ordering::Relaxed) && !shared.stopped() {
+            tokio::time::sleep(shared.pace.time()).await;
+            due = Instant::now();
+        }
         if shared.stopped() {
             return;
         }
@@ -235,9 +305,8 @@ async fn write(shared: Arc<Shared>, client: Client, place: u16, at: Bytes) {
             let mut slots = slots.lock();
             (slots[slot].key().clone(), slots[slot].begin_write())
         };
-        let sent = Instant::now();
         let answer = client.put(key, value).await;
-        let (at_moment, took) = (shared.origin.elapsed(), sent.elapsed());
+        let (at_moment, took) = (shared.origin.elapsed(), due.elapsed());
         match answer {
             Ok(()) => {
                 slots.lock()[slot].acknowledge(number);
@@ -256,7 +325,11 @@ async fn write(shared: Arc<Shared>, client: Client, place: u16, at: Bytes) {
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        due = shared.pace.next(due, Instant::now());
+        tokio::time::sleep_until(due.into()).await;
+        if let Pace::After(_) = shared.pace {
+            due = Instant::now();
+        }
     }
 }
 

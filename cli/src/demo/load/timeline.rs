@@ -44,23 +44,45 @@ impl Timeline {
         let took_micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         self.written.push(Written { place, at, took_micros });
     }
-    /// Writes of one place after a moment.
-    pub(crate) fn writes_after(&self, place: usize, after: Duration) -> usize {
-        let later = self.written.iter().rev().take_while(|written| written.at > after);
-        later.filter(|written| usize::from(written.place) == place).count()
+    /// The writes between two moments, both included. They are in order, so nobody waits long for
+    /// a look at the end of a long load.
+    fn between(&self, from: Duration, to: Duration) -> &[Written] {
+        let first = self.written.partition_point(|written| written.at < from);
+        let last = self.written.partition_point(|written| written.at <= to);
+        &self.written[first..last.max(first)]
+    }
+    /// Writes of each place after a moment.
+    pub(crate) fn writes_after(&self, after: Duration) -> Vec<usize> {
+        let mut writes = vec![0; usize::from(self.places)];
+        for written in self.written.iter().rev().take_while(|written| written.at > after) {
+            if let Some(count) = writes.get_mut(usize::from(written.place)) {
+                *count += 1;
+            }
+        }
+        writes
     }
     /// The longest that one place was not written between two moments, and which one.
     pub(crate) fn longest_gap(&self, from: Duration, to: Duration) -> (Duration, usize) {
+        self.longest_gap_of(|_| true, from, to)
+    }
+    /// [`Self::longest_gap`] of some of the places.
+    pub(crate) fn longest_gap_of(
+        &self,
+        counts: impl Fn(usize) -> bool,
+        from: Duration,
+        to: Duration,
+    ) -> (Duration, usize) {
         let mut last = vec![from; usize::from(self.places)];
         let mut longest = (Duration::ZERO, 0);
-        let inside = self.written.iter().filter(|written| written.at >= from && written.at <= to);
+        let inside = self.between(from, to).iter();
+        let inside = inside.filter(|written| counts(usize::from(written.place)));
         for Written { place, at, .. } in inside {
             let place = usize::from(*place);
             let Some(last) = last.get_mut(place) else { continue };
             longest = longest.max((at.saturating_sub(*last), place));
             *last = (*last).max(*at);
         }
-        for (place, last) in last.into_iter().enumerate() {
+        for (place, last) in last.into_iter().enumerate().filter(|(place, _)| counts(*place)) {
             longest = longest.max((to.saturating_sub(last), place));
         }
         longest
@@ -69,7 +91,7 @@ impl Timeline {
     pub(crate) fn figures(&self, from: Duration, to: Duration) -> Figures {
         let mut histogram = Histogram::<u64>::new_with_max(MAX_MICROS, 3).ok();
         let mut count = 0u32;
-        for written in self.written.iter().filter(|one| one.at >= from && one.at < to) {
+        for written in self.between(from, to) {
             count += 1;
             if let Some(histogram) = &mut histogram {
                 histogram.saturating_record(u64::from(written.took_micros).max(1));
@@ -104,15 +126,17 @@ mod tests {
         assert_eq!(timeline.longest_gap(millis(0), millis(510)), (millis(460), 0));
         assert_eq!(timeline.longest_gap(millis(0), millis(45)), (millis(30), 1));
         assert_eq!(timeline.longest_gap(millis(490), millis(2_000)), (millis(1_510), 1));
-        assert_eq!(timeline.writes_after(1, millis(15)), 2);
+        assert_eq!(timeline.longest_gap_of(|place| place == 1, millis(0), millis(510)).1, 1);
+        assert_eq!(timeline.longest_gap_of(|_| false, millis(0), millis(510)).0, millis(0));
+        assert_eq!(timeline.writes_after(millis(15)), [4, 2]);
     }
 
     #[test]
     fn figures_are_of_the_window() {
         let mut timeline = Timeline::new(1);
         (1..=1_000).for_each(|at| timeline.record(0, millis(at), Duration::from_micros(at)));
-        let figures = timeline.figures(millis(501), millis(1_001));
-        assert_eq!((figures.rate, figures.p50), (1_000.0, Duration::from_micros(750)));
+        let figures = timeline.figures(millis(501), millis(1_000));
+        assert_eq!((figures.rate.round(), figures.p50), (1_002.0, Duration::from_micros(750)));
         assert_eq!(timeline.figures(millis(5_000), millis(6_000)).rate, 0.0);
     }
 }

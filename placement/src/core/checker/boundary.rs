@@ -10,7 +10,8 @@ use crate::core::split::MAX_KEYS_PER_SPLIT;
 use crate::core::tree::RegionInfo;
 use crate::core::view::ClusterView;
 
-const BY: &str = "split-checker";
+/// As people know it.
+pub const NAME: &str = "split-checker";
 
 /// Checks a region.
 pub fn check(view: &ClusterView, info: &RegionInfo) -> Verdict {
@@ -27,7 +28,7 @@ pub fn check(view: &ClusterView, info: &RegionInfo) -> Verdict {
         region: info.region.id,
         epoch: info.region.epoch,
         goal: Goal::Split { keys },
-        by: BY,
+        by: NAME,
         reason: "other placement rules begin inside it".to_owned(),
     })
 }

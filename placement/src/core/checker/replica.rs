@@ -20,7 +20,8 @@ use crate::core::rule::fit::fit;
 use crate::core::tree::RegionInfo;
 use crate::core::view::ClusterView;
 
-const BY: &str = "replica-checker";
+/// As people know it.
+pub const NAME: &str = "replica-checker";
 
 /// What the checker looks at beside the region.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +68,7 @@ pub fn check(around: Surroundings<'_>, info: &RegionInfo) -> Verdict {
     }
     let mut all = voters.iter().copied().chain(learners());
     if let Some(leaving) = all.find(|peer| around.leaving.contains(&peer.store)) {
-        return leave(around, info, leaving);
+        return leave(around, info, leaving, voters.len());
     }
     let rules = around.view.rules_of(info);
     let fit = fit(rules, &region.peers, around.view);
@@ -108,7 +109,7 @@ pub fn check(around: Surroundings<'_>, info: &RegionInfo) -> Verdict {
 
 fn repair(info: &RegionInfo, goal: Goal, reason: String) -> Verdict {
     let (region, epoch) = (info.region.id, info.region.epoch);
-    Verdict::Repair(Draft { region, epoch, goal, by: BY, reason })
+    Verdict::Repair(Draft { region, epoch, goal, by: NAME, reason })
 }
 
 fn add(around: Surroundings<'_>, info: &RegionInfo, role: ReplicaRole, reason: String) -> Verdict {
@@ -122,10 +123,11 @@ fn add(around: Surroundings<'_>, info: &RegionInfo, role: ReplicaRole, reason: S
     }
 }
 
-/// A learner that shall vote and is not one of the voters yet.
+/// A learner that shall vote and is not one of the voters yet; not one that does not get on.
 fn is_coming(record: &Record) -> bool {
     let shall_vote = matches!(record.aim, Aim::Vote { replacing: None });
     shall_vote
+        && !record.stale
         && match record.state {
             State::Joining { .. }
             | State::Syncing
@@ -160,11 +162,17 @@ fn replace(around: Surroundings<'_>, info: &RegionInfo, from: StoreId, why: &str
     }
 }
 
-/// Leaders first, which are evict-leader's to move; then the replicas.
-fn leave(around: Surroundings<'_>, info: &RegionInfo, peer: &Peer) -> Verdict {
+/// Leaders first, which are evict-leader's to move; then the replicas. Of more than are wanted
+/// nothing takes its place.
+fn leave(around: Surroundings<'_>, info: &RegionInfo, peer: &Peer, voters: usize) -> Verdict {
     let from = peer.store;
     if around.leading.contains(&from) {
         return Verdict::Stuck(format!("{from} is leaving: its leaders go first"));
+    }
+    let wanted = around.view.policy.rules.voters_at(&info.region.range.start) as usize;
+    if peer.role == Role::Voter && voters > wanted {
+        let reason = format!("{voters} voters, {wanted} are wanted, and {from} is leaving");
+        return repair(info, Goal::RemoveReplica { from }, reason);
     }
     if peer.role == Role::Voter {
         return replace(around, info, from, "which is leaving");

@@ -3,7 +3,7 @@
 use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{Epoch, NodeId, PeerId, RegionId, StoreId, Term};
 
-use super::{BadCommand, Plan};
+use super::{BadCommand, MERGES_SINCE, PLANS_SINCE, Plan};
 use crate::core::events::{Batch, Event, MAX_BATCH, News, Severity};
 use crate::core::lifecycle::{Aim, Pace, Record, ReplicaRole, State};
 use crate::core::operators::{Goal, Operator};
@@ -48,6 +48,16 @@ impl TryFrom<wire::SavePlan> for Plan {
                 .collect::<Result<_, _>>()?,
             events: Batch { term: Term(wire.term), first: wire.first_news, news },
         })
+    }
+}
+
+impl Operator {
+    /// The cluster version that introduced the form of its goal.
+    pub(crate) fn since(&self) -> u32 {
+        match self.goal.merges_with() {
+            Some(_) => MERGES_SINCE,
+            None => PLANS_SINCE,
+        }
     }
 }
 
@@ -110,6 +120,14 @@ fn goal_to_wire(goal: &Goal) -> wire::goal::Kind {
             wire::goal::Kind::Demote(wire::goal::Demote { stores: numbers(stores) })
         }
         Goal::LeaveJoint => wire::goal::Kind::LeaveJoint(wire::goal::LeaveJoint {}),
+        Goal::MergeInto { target, start } => {
+            let (target, start) = (target.0, start.clone());
+            wire::goal::Kind::MergeInto(wire::goal::MergeInto { target, start })
+        }
+        Goal::RollBackMerge { target, start } => {
+            let (target, start) = (target.0, start.clone());
+            wire::goal::Kind::RollBackMerge(wire::goal::RollBackMerge { target, start })
+        }
     }
 }
 
@@ -134,6 +152,12 @@ fn goal_from_wire(goal: wire::goal::Kind) -> Goal {
         wire::goal::Kind::Promote(goal) => Goal::Promote { stores: stores(goal.stores) },
         wire::goal::Kind::Demote(goal) => Goal::Demote { stores: stores(goal.stores) },
         wire::goal::Kind::LeaveJoint(wire::goal::LeaveJoint {}) => Goal::LeaveJoint,
+        wire::goal::Kind::MergeInto(goal) => {
+            Goal::MergeInto { target: RegionId(goal.target), start: goal.start }
+        }
+        wire::goal::Kind::RollBackMerge(goal) => {
+            Goal::RollBackMerge { target: RegionId(goal.target), start: goal.start }
+        }
     }
 }
 
@@ -152,12 +176,7 @@ pub(crate) fn lifecycle_from_wire(
 }
 
 fn record_to_wire(record: &Record) -> wire::Lifecycle {
-    let number = |node: Option<NodeId>| node.map_or(0, NodeId::get);
-    let (aim, aim_node) = match record.aim {
-        Aim::Vote { replacing } => (wire::LifecycleAim::Vote, number(replacing)),
-        Aim::Learn => (wire::LifecycleAim::Learn, 0),
-        Aim::Leave { replaced_by } => (wire::LifecycleAim::Leave, number(replaced_by)),
-    };
+    let (aim, aim_node) = aim_to_wire(record.aim);
     let (state, ready_ms, deadline_ms) = match record.state {
         State::Joining { deadline_ms } => (wire::LifecycleState::StateJoining, 0, deadline_ms),
         State::Syncing => (wire::LifecycleState::Syncing, 0, 0),
@@ -186,17 +205,37 @@ fn record_to_wire(record: &Record) -> wire::Lifecycle {
         reason: record.reason.clone(),
         operator_id: record.operator,
         seen_conf_ver: record.seen,
+        stale: record.stale,
+        former: record.former.map(|former| {
+            let (aim, node_id) = aim_to_wire(former);
+            wire::FormerAim { aim: aim.into(), node_id }
+        }),
     }
 }
 
-fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
-    let other = (wire.aim_node != 0).then_some(NodeId(wire.aim_node));
+fn aim_to_wire(aim: Aim) -> (wire::LifecycleAim, u64) {
+    let number = |node: Option<NodeId>| node.map_or(0, NodeId::get);
+    match aim {
+        Aim::Vote { replacing } => (wire::LifecycleAim::Vote, number(replacing)),
+        Aim::Learn => (wire::LifecycleAim::Learn, 0),
+        Aim::Leave { replaced_by } => (wire::LifecycleAim::Leave, number(replaced_by)),
+    }
+}
+
+fn aim_from_wire(aim: i32, node: u64) -> Result<Aim, BadCommand> {
+    let other = (node != 0).then_some(NodeId(node));
     let bad = |_| BadCommand::Bound("a lifecycle's aim or state");
-    let aim = match wire::LifecycleAim::try_from(wire.aim).map_err(bad)? {
+    Ok(match wire::LifecycleAim::try_from(aim).map_err(bad)? {
         wire::LifecycleAim::Vote => Aim::Vote { replacing: other },
         wire::LifecycleAim::Learn => Aim::Learn,
         wire::LifecycleAim::Leave => Aim::Leave { replaced_by: other },
-    };
+    })
+}
+
+fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
+    let bad = |_| BadCommand::Bound("a lifecycle's aim or state");
+    let aim = aim_from_wire(wire.aim, wire.aim_node)?;
+    let former = wire.former.map(|former| aim_from_wire(former.aim, former.node_id)).transpose()?;
     let (ready_ms, deadline_ms) = (wire.ready_ms, wire.deadline_ms);
     let state = match wire::LifecycleState::try_from(wire.state).map_err(bad)? {
         wire::LifecycleState::StateJoining => State::Joining { deadline_ms },
@@ -217,6 +256,8 @@ fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
         state,
         since_ms: wire.since_ms,
         joined_ms: wire.joined_ms,
+        former,
+        stale: wire.stale,
         held: wire.held,
         reason: wire.reason,
         operator: wire.operator_id,

@@ -15,7 +15,7 @@ use crate::core::lifecycle::{
     self, Aim, Change, Group, Next, Record, ReplicaRole, State as Life, Transition,
 };
 use crate::core::operators::{Draft, End, Goal, Operator, Order, Step};
-use crate::core::state::State;
+use crate::core::state::{State, Store};
 use crate::core::tree::RegionInfo;
 
 impl Leader {
@@ -24,12 +24,32 @@ impl Leader {
         state.cluster().is_some_and(|cluster| cluster.version >= PLANS_SINCE)
     }
 
+    /// True for a region that there is no more. One that is only not known may be: routes are saved
+    /// more seldom than plans, so the next leader of placement may not have heard of it yet.
+    pub(super) fn is_gone(&self, state: &State, region: RegionId, now: Instant) -> bool {
+        let has_told = |store: &Store| {
+            self.stores.is_lost(store, now)
+                || self.stores.last(store.id).is_some_and(|heard| heard.complete)
+        };
+        self.tree.get(region).is_none()
+            && (self.evicted.contains(&region)
+                || state.stores().values().all(|store| has_told(store)))
+    }
+
     /// Looks at a region and takes it one step further.
     pub(super) fn advance(&mut self, state: &State, region: RegionId, now: Instant) {
         let now_ms = self.time_ms(now);
+        // Nothing else may be done to a region that is to be taken in.
+        let merges = Self::may_merge(state) && self.advance_merge(state, region, now);
+        if merges && self.tree.get(region).is_some() {
+            return;
+        }
         let Some(info) = self.tree.get(region).cloned() else {
-            // Merged, or split away under another id; `expire` ends its operator.
-            self.members.put(region, Vec::new());
+            if self.is_gone(state, region, now) {
+                // Merged, or split away under another id; `expire` ends its operator.
+                self.members.put(region, Vec::new());
+                self.evicted.remove(&region);
+            }
             return;
         };
         if !Self::may_plan(state) {
@@ -160,6 +180,11 @@ impl Leader {
         now_ms: u64,
     ) {
         let region = operator.region;
+        if group.leader.is_none() {
+            // Whether it has come to its end cannot be read from routes that were saved.
+            let waits = "the region has no leader that reports now".to_owned();
+            return self.operators.direct(region, None, waits);
+        }
         match outcome(&operator.goal, group, self.members.of(region), &next) {
             Some(Ok(())) => return self.finish(operator, now_ms),
             Some(Err(why)) => return self.give_up(region, End::Failed(why), now_ms),
@@ -190,31 +215,21 @@ impl Leader {
         }
     }
 
-    /// True once nothing has advanced for all the time an operator has. A joint configuration is
-    /// only ever completed.
+    /// True once no learner that catches up has advanced for all the time an operator has; what
+    /// others take in is no progress of the operator. A joint configuration is only ever completed.
     fn is_late(&mut self, group: &Group, operator: &Operator, now_ms: u64) -> bool {
         let time = operator.goal.time_ms();
         let records = self.members.of(operator.region).iter();
-        let of = records.filter(|record| record.operator == operator.id);
+        let of = records
+            .filter(|record| record.operator == operator.id && record.state == Life::Syncing);
         let progressed = of.map(|record| record.pace.progressed_ms()).max().unwrap_or(0);
         // Seldom, since each extension is replicated.
-        if progressed + time / 2 > operator.deadline_ms {
-            self.operators.extend(operator.region, now_ms);
+        if progressed + time / 2 > operator.deadline_ms
+            && self.operators.extend(operator.region, now_ms)
+        {
             return false;
         }
-        if now_ms < operator.deadline_ms {
-            return false;
-        }
-        if group.is_joint() {
-            let text = format!(
-                "{} is in a joint configuration for long: it needs both majorities to leave it",
-                group.title()
-            );
-            self.operators.extend(operator.region, now_ms);
-            self.tell(Severity::Critical, "joint-stuck", text, operator.region, now_ms);
-            return false;
-        }
-        true
+        now_ms >= operator.deadline_ms && !group.is_joint()
     }
 
     fn finish(&mut self, operator: &Operator, now_ms: u64) {
@@ -323,9 +338,11 @@ impl Leader {
             Goal::Promote { .. } | Goal::Demote { .. } | Goal::MoveReplica { .. } => {
                 format!("ready (target {})", group.target)
             }
-            Goal::TransferLeader { .. } | Goal::Split { .. } | Goal::AddReplica { .. } => {
-                "its lifecycle goes on".to_owned()
-            }
+            Goal::TransferLeader { .. }
+            | Goal::Split { .. }
+            | Goal::AddReplica { .. }
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => "its lifecycle goes on".to_owned(),
         };
         let draft = Draft { region, epoch: info.region.epoch, goal, by, reason };
         let what = format!("{}: {}", draft.goal, draft.reason);
@@ -349,9 +366,11 @@ fn roles_of(info: &RegionInfo) -> Group {
         role: peer.role,
         matched: None,
         snapshot: None,
+        queue: 0,
         silent_ms: 0,
         alive: true,
         can_lead: false,
+        leaders: 0,
         domain: Vec::new(),
     };
     Group {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{LogIndex, Role, StoreId};
+use quorate_proto::{LogIndex, Peer, RegionId, Role, StoreId};
 
 use super::Leader;
 use crate::core::lifecycle::{Group, Member};
@@ -13,7 +13,8 @@ use crate::core::state::{State, Store};
 use crate::core::stores::StoreState;
 use crate::core::tree::RegionInfo;
 
-/// Numbers for the status page.
+/// Numbers for the status page. Those of a leader that has just begun count what is known for sure
+/// apart from what stores have yet to tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Regions known.
@@ -22,6 +23,15 @@ pub struct Counts {
     pub under_replicated: u64,
     /// Those that nobody known to be alive leads.
     pub leaderless: u64,
+    /// Those that a merge has stopped for longer than one takes.
+    pub stopped: u64,
+    /// Those that may be led by a store which has not told this leader yet; not in `leaderless`.
+    pub unreported: u64,
+    /// Stores that should report.
+    pub reporting_stores: u32,
+    /// Those of them that have told this leader all they lead. Where some have not, the other
+    /// numbers are partly what was known before.
+    pub reported_stores: u32,
     /// Operations a second of all stores.
     pub operations_per_second: u64,
 }
@@ -61,9 +71,11 @@ impl Leader {
                     false => progress.map(|progress| progress.matched),
                 },
                 snapshot: progress.and_then(|progress| progress.snapshot),
+                queue: progress.map_or(0, |progress| progress.queue),
                 silent_ms,
                 alive,
                 can_lead: alive && up && !stopping && !info.pending.contains(&peer.id),
+                leaders: self.leaders_of(info.region.id, peer.store),
                 domain: store.map_or(Vec::new(), |store| store.labels.iter().map(label).collect()),
             }
         });
@@ -80,6 +92,16 @@ impl Leader {
         }
     }
 
+    /// Regions that a store leads or is about to lead. The one that is about to lead `region` has
+    /// none, so that it stays the one.
+    fn leaders_of(&self, region: RegionId, store: StoreId) -> usize {
+        if self.operators.transfers_to(store).any(|other| other == region) {
+            return 0;
+        }
+        let leads = self.stores.last(store).map_or(0, |heard| heard.stats.leaders as usize);
+        leads + self.operators.transfers_to(store).count()
+    }
+
     /// How a region is doing, in words.
     pub fn health(&self, state: &State, info: &RegionInfo, now: Instant) -> String {
         let group = self.group(state, info, now);
@@ -92,7 +114,14 @@ impl Leader {
             wrong.push(format!("{alive} of {voters} voters are alive"));
         }
         if group.leader.is_none() {
-            wrong.push("no leader that reports".to_owned());
+            let serving = self.serving(state, now);
+            wrong.push(match self.may_be_led(info, &self.unheard(&serving)) {
+                true => "its leader has not reported to this leader of placement yet".to_owned(),
+                false => "no leader that reports".to_owned(),
+            });
+        }
+        if let Some(merging) = info.merging {
+            wrong.push(format!("stopped, to be taken in by {}", merging.target));
         }
         if group.is_joint() {
             wrong.push("in a joint configuration".to_owned());
@@ -125,10 +154,34 @@ impl Leader {
         state.stores().values().filter(serves).map(|store| store.id).collect()
     }
 
+    /// Those of them that have not told this leader yet which regions they lead.
+    fn unheard(&self, serving: &BTreeSet<StoreId>) -> BTreeSet<StoreId> {
+        let is_unheard =
+            |store: &&StoreId| self.stores.last(**store).is_none_or(|heard| !heard.complete);
+        serving.iter().filter(is_unheard).copied().collect()
+    }
+
+    /// Whether one of the stores that are still to be heard of could lead the region.
+    fn may_be_led(&self, info: &RegionInfo, unheard: &BTreeSet<StoreId>) -> bool {
+        info.region.peers.iter().any(|peer| match peer.role {
+            Role::Voter | Role::IncomingVoter | Role::DemotingVoter => {
+                unheard.contains(&peer.store)
+            }
+            Role::Learner => false,
+        })
+    }
+
     /// Numbers for the status page: linear in the number of regions.
     pub fn counts(&self, state: &State, now: Instant) -> Counts {
         let serving = self.serving(state, now);
-        let mut counts = Counts { regions: self.tree.len() as u64, ..Counts::default() };
+        let unheard = self.unheard(&serving);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut counts = Counts {
+            regions: self.tree.len() as u64,
+            reporting_stores: number(serving.len()),
+            reported_stores: number(serving.len() - unheard.len()),
+            ..Counts::default()
+        };
         for info in self.tree.iter() {
             let healthy = info.region.peers.iter().filter(|peer| {
                 serving.contains(&peer.store)
@@ -137,8 +190,13 @@ impl Leader {
             });
             counts.under_replicated += u64::from(healthy.count() < self.target(info));
             let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            counts.leaderless += u64::from(!led);
+            match led {
+                true => {}
+                false if self.may_be_led(info, &unheard) => counts.unreported += 1,
+                false => counts.leaderless += 1,
+            }
         }
+        counts.stopped = self.watch.stopped_for_long(self.time_ms(now)) as u64;
         counts.operations_per_second = serving
             .iter()
             .filter_map(|store| self.stores.last(*store))
@@ -146,4 +204,19 @@ impl Leader {
             .sum();
         counts
     }
+}
+
+/// How many of a region's voters are alive, and of how many. In a joint configuration both sides
+/// decide: the one that has less to spare is told.
+pub(super) fn living_votes(info: &RegionInfo, serving: &BTreeSet<StoreId>) -> (usize, usize) {
+    let side = |other: Role| {
+        let votes = |peer: &&Peer| peer.role == Role::Voter || peer.role == other;
+        let voters = info.region.peers.iter().filter(votes);
+        let is_alive =
+            |peer: &&Peer| serving.contains(&peer.store) && !info.down.contains(&peer.id);
+        (voters.clone().filter(is_alive).count(), voters.count())
+    };
+    let (new, old) = (side(Role::IncomingVoter), side(Role::DemotingVoter));
+    let spare = |(alive, voters): (usize, usize)| (2 * alive).checked_sub(voters);
+    if spare(old) < spare(new) { old } else { new }
 }

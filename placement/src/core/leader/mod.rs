@@ -7,18 +7,23 @@
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `look` describes.
+//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `found` what
+//! nobody here had heard of, `look` describes, `around` tells what changed.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
 //! leader has reached ([`Leader::time_ms`]).
 
 mod advance;
+mod around;
+mod found;
 mod look;
+mod merge;
 mod outcome;
 mod own;
 mod own_group;
 mod patrol;
+mod reports;
 mod requests;
 mod store;
 
@@ -27,8 +32,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Epoch, PeerId, RegionId, Role, StoreId, Term};
+use quorate_proto::{Epoch, PeerId, RegionId, StoreId, Term};
 
+use super::checker::Checkers;
 use super::command::{Command, SavedRegion};
 use super::events::{News, Severity};
 use super::history::History;
@@ -36,18 +42,20 @@ use super::journal::Journal;
 use super::limit::{LimitRates, Limits};
 use super::load::Loads;
 use super::members::Members;
-use super::operators::{End, Operators, Order};
+use super::merge::ages::Ages;
+use super::operators::{Operators, Order};
 use super::oracle::CEILING_AHEAD_MS;
+use super::partition::Partitions;
 use super::policy::Policy;
-use super::report::{OrderRefusal, Report};
 use super::schedule::Schedulers;
 use super::settings::Settings;
-use super::state::{State, Store, StoreLife};
+use super::state::State;
 use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
 pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
+pub use reports::Reported;
 pub use requests::{MemberAction, TransferRefusal};
 pub use store::RemoveRefusal;
 
@@ -55,17 +63,6 @@ pub use store::RemoveRefusal;
 pub const PLAN_EVERY: Duration = Duration::from_millis(250);
 /// Time between two looks at everything that is worth an event.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
-
-/// What a report led to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reported {
-    /// True where a route changed.
-    pub routes: bool,
-    /// Regions that were not believed.
-    pub stale: usize,
-    /// True where the store is to be activated through the log.
-    pub activate: bool,
-}
 
 /// The leader's own state. See the module.
 #[derive(Debug)]
@@ -80,13 +77,18 @@ pub struct Leader {
     journal: Journal,
     history: History,
     watch: Watch,
+    partitions: Partitions,
     schedulers: Schedulers,
+    checkers: Checkers,
     loads: Loads,
+    ages: Ages,
     limits: Limits,
     policy: Arc<Policy>,
     /// What policy and limits were made from.
     settled: Option<(Settings, u32)>,
     unsaved: BTreeSet<RegionId>,
+    /// Regions that others have taken the place of, until the next tick.
+    evicted: BTreeSet<RegionId>,
     /// Regions to be looked at with the next tick.
     touched: BTreeSet<RegionId>,
     /// Replicas whose stores were told to destroy what is left, and the epoch without them.
@@ -118,14 +120,18 @@ impl Leader {
             operators: Operators::new(term, state.operators().values(), now_ms),
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
-            history: History::default(),
-            watch: Watch::default(),
+            history: History::of_former(state),
+            watch: Watch::new(state),
+            partitions: Partitions::default(),
             schedulers: Schedulers::default(),
+            checkers: Checkers::default(),
             loads: Loads::default(),
+            ages: Ages::default(),
             limits: Limits::new(LimitRates::default()),
             policy: Arc::new(Policy::of_replicas(3).expect("three is odd")),
             settled: None,
             unsaved: BTreeSet::new(),
+            evicted: BTreeSet::new(),
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
             own_waits: String::new(),
@@ -163,6 +169,10 @@ impl Leader {
     pub fn schedulers(&self) -> &Schedulers {
         &self.schedulers
     }
+    /// The checkers, and what they found.
+    pub fn checkers(&self) -> &Checkers {
+        &self.checkers
+    }
     /// What work the regions make.
     pub fn loads(&self) -> &Loads {
         &self.loads
@@ -187,82 +197,14 @@ impl Leader {
         }
     }
 
-    /// Takes in a store's report.
-    pub fn report(&mut self, store: &Store, report: Report, now: Instant) -> Reported {
-        let now_ms = self.time_ms(now);
-        self.loads.report(&report, now);
-        let Report { incarnation, stats, regions, full, refusals, .. } = report;
-        let mut reported =
-            Reported { activate: store.life == StoreLife::Joining, ..Reported::default() };
-        self.stores.heard(store.id, incarnation, stats, full, now);
-        if full {
-            self.operators.resend(store.id);
-            let named: BTreeSet<RegionId> = regions.iter().map(|info| info.region.id).collect();
-            let led = |leader: Option<quorate_proto::Peer>| {
-                leader.is_some_and(|leader| leader.store == store.id)
-            };
-            let gone: Vec<RegionId> = self
-                .tree
-                .iter()
-                .filter(|info| info.led && led(info.leader) && !named.contains(&info.region.id))
-                .map(|info| info.region.id)
-                .collect();
-            for region in gone {
-                self.tree.not_led_by(region, store.id);
-            }
-        }
-        for info in regions {
-            let id = info.region.id;
-            match self.tree.offer(info) {
-                Ok(offered) => {
-                    for evicted in offered.evicted {
-                        self.watch.forget(evicted);
-                        self.history.forget(evicted);
-                        self.touched.insert(evicted);
-                    }
-                    if offered.routes {
-                        reported.routes = true;
-                        self.unsaved.insert(id);
-                    }
-                    if let Some(info) = self.tree.get(id) {
-                        self.operators.observe(info, now_ms);
-                        let news = info.leader.and_then(|leader| {
-                            self.watch.leader(id, leader.store, info.term, now_ms)
-                        });
-                        if let Some(news) = news {
-                            self.journal.tell(news);
-                        }
-                    }
-                    self.touched.insert(id);
-                }
-                Err(_) => reported.stale += 1,
-            }
-        }
-        for refusal in refusals {
-            self.refused(&refusal, store.id, now_ms);
-        }
-        reported
-    }
-
-    fn refused(&mut self, refusal: &OrderRefusal, store: StoreId, now_ms: u64) {
-        let OrderRefusal { operator, region, reason } = refusal;
-        let what = format!("{store} did not carry out operator {operator}: {reason}");
-        self.history.note(*region, "store", what, now_ms);
-        if let Some(region) = self.operators.refused(*operator, reason, &self.tree, now_ms) {
-            self.give_up(region, End::Refused(reason.clone()), now_ms);
-        }
-    }
-
-    /// A store's stream ended.
-    pub fn disconnected(&mut self, store: StoreId) {
-        self.stores.disconnected(store);
-    }
-
     /// Lets time pass: takes regions on their way a step further, ends what is overdue and plans.
     /// Returns the stores that have orders waiting.
     pub fn tick(&mut self, state: &State, now: Instant) -> BTreeSet<StoreId> {
         let now_ms = self.time_ms(now);
-        self.operators.expire(&self.tree, now_ms);
+        let regions = self.operators.iter().map(|operator| operator.region);
+        let gone: BTreeSet<RegionId> =
+            regions.filter(|region| self.is_gone(state, *region, now)).collect();
+        self.operators.expire(|region| gone.contains(&region), now_ms);
         let mut due = std::mem::take(&mut self.touched);
         let plans = now >= self.next_plan;
         if plans {
@@ -316,31 +258,8 @@ impl Leader {
             // The name is its own.
             let _ = self.schedulers.set_paused(name, paused.contains(name));
         }
+        self.checkers.set_paused(|name| paused.contains(name));
         self.settled = Some((settings.clone(), replicas));
-    }
-
-    /// Tells what changed with stores, leaders and quorums.
-    fn look_around(&mut self, state: &State, now: Instant) {
-        let now_ms = self.time_ms(now);
-        for store in state.stores().values() {
-            let doing = self.stores.state(store, now);
-            let news = self.watch.store(store.id, doing, now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
-        let serving = self.serving(state, now);
-        for info in self.tree.iter() {
-            let is_alive = |peer: &&quorate_proto::Peer| {
-                serving.contains(&peer.store) && !info.down.contains(&peer.id)
-            };
-            let voters = info.region.peers.iter().filter(|peer| match peer.role {
-                Role::Voter | Role::IncomingVoter => true,
-                Role::Learner | Role::DemotingVoter => false,
-            });
-            let alive = voters.clone().filter(is_alive).count();
-            let led = info.led && info.leader.is_some_and(|leader| serving.contains(&leader.store));
-            let news = self.watch.region(info.region.id, led, (alive, voters.count()), now_ms);
-            news.into_iter().for_each(|news| self.journal.tell(news));
-        }
     }
 
     fn tell(&mut self, severity: Severity, kind: &str, text: String, region: RegionId, at_ms: u64) {

@@ -19,7 +19,10 @@ pub(super) fn outcome(goal: &Goal, group: &Group, records: &[Record], next: &Nex
     let done = |is: bool| is.then_some(Ok(()));
     match goal {
         // Not pursued by lifecycles.
-        Goal::TransferLeader { .. } | Goal::Split { .. } => None,
+        Goal::TransferLeader { .. }
+        | Goal::Split { .. }
+        | Goal::MergeInto { .. }
+        | Goal::RollBackMerge { .. } => None,
         Goal::AddReplica { to, .. } => arrived(role(to), record(to), next),
         Goal::MoveReplica { from, to } => match (role(from), role(to)) {
             (None, Some(_)) => Some(Ok(())),
@@ -94,9 +97,7 @@ fn arrived(role: Option<Role>, record: Option<&Record>, next: &Next) -> Outcome 
             | Next::Nothing
             | Next::Wait(_) => Some(Ok(())),
         },
-        State::StandbyLearner if record.reason.starts_with("no progress") => {
-            Some(Err(record.reason.clone()))
-        }
+        State::StandbyLearner if record.stale => Some(Err(record.reason.clone())),
         State::Pairing { .. } | State::StandbyLearner | State::KeepAsLearner | State::Active => {
             Some(Ok(()))
         }

@@ -91,6 +91,7 @@ impl Leader {
             return None;
         }
         let (now_ms, limits) = (self.time_ms(now), state.settings().limits());
+        self.watch_members(state, standing, now_ms);
         let mut records = self.members.of(OWN).to_vec();
         for candidate in state.waiting() {
             if records.iter().all(|record| record.node != candidate.id) {
@@ -132,6 +133,17 @@ impl Leader {
         }
     }
 
+    /// Tells of members that fall silent, and of those that are heard again.
+    fn watch_members(&mut self, state: &State, standing: &Standing, now_ms: u64) {
+        let seen = self.own_group(state, standing);
+        for member in &seen.members {
+            let name = seen.name(member.node);
+            let news = self.watch.member((member.node, &name), !member.alive, now_ms);
+            news.into_iter().for_each(|news| self.journal.tell(news));
+        }
+        self.watch.keep_members(|member| seen.on(member).is_some());
+    }
+
     /// A step was not taken.
     pub fn own_refused(&mut self, what: &str, why: &str, now: Instant) {
         let now_ms = self.time_ms(now);
@@ -150,7 +162,9 @@ impl Leader {
         now_ms: u64,
     ) -> Option<Vec<Record>> {
         let patience = state.settings().number("store.down_ms");
-        let busy = |record: &&Record| matches!(record.aim, Aim::Leave { .. });
+        let busy = |record: &&Record| {
+            matches!(record.aim, Aim::Leave { .. }) && record.state != Life::Removed
+        };
         if group.is_joint() || records.iter().any(|record| busy(&record)) {
             return None;
         }
@@ -207,8 +221,10 @@ impl Leader {
         let Some(candidate) = state.waiting().find(|candidate| candidate.id == id) else { return };
         let (now_ms, limits) = (self.time_ms(now), state.settings().limits());
         let mut records = self.members.of(OWN).to_vec();
-        let gave_up =
-            records.iter().any(|record| record.node == id && record.state == Life::Removed);
+        // One that a person has cancelled is held until a person releases it.
+        let gave_up = records
+            .iter()
+            .any(|record| record.node == id && record.state == Life::Removed && !record.held);
         if gave_up {
             records.retain(|record| record.node != id);
             records.push(joining(candidate, &limits, now_ms));
@@ -254,7 +270,12 @@ impl Leader {
             MemberAction::Cancel => return self.cancel_own(&seen, records, node, now_ms),
         };
         let id = self.operators.fresh_id();
-        let what = format!("{action:?} {}", seen.name(node));
+        let mut what = format!("{action:?} {}", seen.name(node));
+        if let Ok(partners) = lifecycle::partners(&seen, &records, &wish, &limits, now_ms)
+            && !partners.is_empty()
+        {
+            what = format!("{what}, and {} with it: voters go in pairs", seen.names(partners));
+        }
         match lifecycle::wish(&seen, &records, &wish, id, &limits, now_ms) {
             Ok(records) => {
                 self.history.note(OWN, "request", what, now_ms);
@@ -269,6 +290,33 @@ impl Leader {
                 })
             }
         }
+    }
+
+    /// The members that would go, or stop to vote, along with that one. Nothing changes.
+    ///
+    /// # Errors
+    /// The rule that stands in the way.
+    pub fn own_partners(
+        &self,
+        state: &State,
+        standing: &Standing,
+        node: NodeId,
+        action: MemberAction,
+        force: bool,
+        now: Instant,
+    ) -> Result<Vec<NodeId>, Refused> {
+        let wish = match action {
+            MemberAction::Demote => Wish::Demote { nodes: vec![node], force },
+            MemberAction::Remove => Wish::Remove { node, force },
+            MemberAction::Promote
+            | MemberAction::Replace { .. }
+            | MemberAction::Hold
+            | MemberAction::Release
+            | MemberAction::Cancel => return Ok(Vec::new()),
+        };
+        let (seen, limits) = (self.own_group(state, standing), state.settings().limits());
+        let (records, now_ms) = (self.members.of(OWN), self.time_ms(now));
+        Ok(lifecycle::partners(&seen, records, &wish, &limits, now_ms)?)
     }
 
     /// What a member is on its way to is given up, with all that goes with it.
@@ -292,7 +340,14 @@ impl Leader {
             record.operator = fresh;
         }
         let operator = record.operator;
-        let records = lifecycle::cancel(group, &records, operator, "cancelled on request", now_ms);
+        let why = format!(
+            "cancelled on request; `quorate member release placement/{}` lets it try again",
+            node.0
+        );
+        let mut records = lifecycle::cancel(group, &records, operator, &why, now_ms);
+        for record in records.iter_mut().filter(|record| record.node == node) {
+            record.held = record.state == Life::Removed;
+        }
         self.members.put(OWN, records);
         Ok(())
     }

@@ -35,9 +35,12 @@ pub(super) fn group(
                 false => other.map(|other| other.matched),
             },
             snapshot: other.and_then(|other| other.snapshot),
+            // One that waits for its turn behind the others of the same group waits briefly.
+            queue: 0,
             silent_ms,
             alive,
             can_lead: alive && close && member.votes(),
+            leaders: 0,
             domain: vec![format!("host={host}")],
         }
     });

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{RegionId, StoreId};
+use quorate_proto::{RegionId, Role, StoreId};
 
 use super::Leader;
-use crate::core::checker::{Verdict, boundary, replica};
-use crate::core::operators::Draft;
+use crate::core::checker::{Checker, Verdict, merge, replica};
+use crate::core::lifecycle::Aim;
+use crate::core::operators::{Draft, End, Goal};
 use crate::core::schedule::{SchedulerStatus, evict_leader};
 use crate::core::state::{State, Store, StoreLife};
+use crate::core::tree::RegionInfo;
 use crate::core::view::{ClusterView, Sources};
 
 /// Regions that the checkers look at in one plan; all of ten thousand within two seconds.
@@ -41,7 +43,9 @@ impl Leader {
             policy: &self.policy,
         };
         let under_way = self.operators.iter().map(|operator| (operator.region, &operator.goal));
-        ClusterView::of(sources, under_way, self.operators.busy(self.time_ms(now)), now)
+        let now_ms = self.time_ms(now);
+        let view = ClusterView::of(sources, under_way, self.operators.busy(now_ms), now);
+        ClusterView { failed: self.operators.failed(now_ms), ..view }
     }
 
     /// Begins what a checker or a scheduler wants, and remembers why, or why not. True where it
@@ -67,6 +71,7 @@ impl Leader {
             return;
         }
         let now_ms = self.time_ms(now);
+        let merges = Self::may_merge(state);
         let of = |is: &dyn Fn(&Store) -> bool| -> BTreeSet<StoreId> {
             state.stores().values().filter(|store| is(store)).map(|store| store.id).collect()
         };
@@ -82,7 +87,8 @@ impl Leader {
         };
         for info in regions {
             let region = info.region.id;
-            if view.busy.contains(&region) {
+            let busy = view.busy.contains(&region);
+            if busy && !self.may_make_way(&info, &lost) {
                 continue;
             }
             let around = replica::Surroundings {
@@ -92,23 +98,79 @@ impl Leader {
                 leading: &leading,
                 records: self.members.of(region),
             };
-            let verdict = match replica::check(around, &info) {
-                Verdict::Fine => boundary::check(view, &info),
-                verdict => verdict,
+            let on_its_way = |region| self.is_on_its_way(region);
+            let merging = merge::Surroundings {
+                view,
+                tree: &self.tree,
+                ages: &self.ages,
+                on_its_way: &on_its_way,
+                now_ms,
             };
+            let may_merge = merges && !busy && view.merges < view.policy.merge.at_once;
+            let found = self.checkers.check(around, may_merge.then_some(merging), &info);
+            let Some((checker, verdict)) = found else { continue };
+            if busy && checker != Checker::Replica {
+                continue;
+            }
             match verdict {
                 Verdict::Fine => {}
-                Verdict::Stuck(why) => self.history.note(region, "replica-checker", why, now_ms),
+                // Then what is under way may as well go on.
+                Verdict::Stuck(_) if busy => {}
+                Verdict::Stuck(why) => {
+                    self.checkers.did(checker, format!("{region}: {why}"), false);
+                    self.history.note(region, checker.name(), why, now_ms);
+                }
                 Verdict::Repair(draft) => {
+                    if busy {
+                        let why = "a voter on a lost store goes first".to_owned();
+                        self.history.note(region, draft.by, why, now_ms);
+                        self.give_up(region, End::Overtaken, now_ms);
+                    }
                     if self.operators.room() == 0 {
                         return;
                     }
-                    if self.take(state, draft.clone(), now) {
+                    let what = format!("{region} {}: {}", draft.goal, draft.reason);
+                    let begun = self.take(state, draft.clone(), now);
+                    self.checkers.did(checker, what, begun);
+                    if begun {
+                        if merge::moves_closer(&draft) {
+                            self.ages.moves_closer(&info);
+                        }
                         view.begin(&draft);
                     }
                 }
             }
         }
+    }
+
+    /// A lost voter does not wait for what only makes a region better: that is given up for it. What
+    /// people asked for stays, and what replaces a lost voter already, or has come to its joint
+    /// change.
+    fn may_make_way(&self, info: &RegionInfo, lost: &BTreeSet<StoreId>) -> bool {
+        let region = info.region.id;
+        let Some(operator) = self.operators.of(region) else { return false };
+        let makes_better = operator.by != "request"
+            && match operator.goal {
+                Goal::MoveReplica { .. } | Goal::RemoveReplica { .. } => true,
+                Goal::TransferLeader { .. }
+                | Goal::Split { .. }
+                | Goal::AddReplica { .. }
+                | Goal::Promote { .. }
+                | Goal::Demote { .. }
+                | Goal::LeaveJoint
+                | Goal::MergeInto { .. }
+                | Goal::RollBackMerge { .. } => false,
+            };
+        let leaves = |store: StoreId| {
+            let records = self.members.of(region).iter();
+            let mut of = records.filter(|record| StoreId::from(record.node) == store);
+            of.any(|record| matches!(record.aim, Aim::Leave { .. }))
+        };
+        let mut voters = info.region.peers.iter().filter(|peer| peer.role == Role::Voter);
+        makes_better
+            && !info.is_joint()
+            && !self.operators.may_be_entering(region)
+            && voters.any(|peer| lost.contains(&peer.store) && !leaves(peer.store))
     }
 
     /// Leaving stores that lead a region which evict-leader will move.
@@ -117,7 +179,7 @@ impl Leader {
         if leaving.is_empty() || !self.schedulers.list().iter().any(evicts) {
             return BTreeSet::new();
         }
-        let able = |info: &crate::core::tree::RegionInfo, from: StoreId| {
+        let able = |info: &RegionInfo, from: StoreId| {
             info.region.peers.iter().any(|peer| {
                 peer.store != from
                     && info.can_lead_on(peer.store)

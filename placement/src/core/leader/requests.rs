@@ -57,13 +57,18 @@ pub enum MemberAction {
 }
 
 impl Leader {
-    /// Begins a split.
+    /// Begins a split on request.
     ///
     /// # Errors
     /// The region is busy, or too much is under way.
     pub fn split(&mut self, draft: Draft, now: Instant) -> Result<u64, Refused> {
         let now_ms = self.time_ms(now);
-        self.operators.begin(draft, now_ms)
+        let (region, goal) = (draft.region, draft.goal.clone());
+        let id = self.operators.begin(draft, now_ms)?;
+        if let (Some(info), Goal::Split { keys }) = (self.tree.get(region), goal) {
+            self.ages.split_on_request(info.region.range.clone(), &keys, now_ms);
+        }
+        Ok(id)
     }
 
     /// Begins a transfer of leadership on request; `None` where it is there already. A transfer
@@ -116,6 +121,9 @@ impl Leader {
     ) -> Result<u64, Refused> {
         let (region, now_ms) = (draft.region, self.time_ms(now));
         self.operators.may_begin(region)?;
+        if draft.goal.merges_with().is_some() {
+            return self.begin_merge(state, draft, now);
+        }
         if !draft.goal.changes_members() {
             return self.operators.begin(draft, now_ms);
         }
@@ -164,7 +172,9 @@ impl Leader {
             | Goal::RemoveReplica { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => None,
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => None,
         };
         if let Some(to) = to {
             let doing = state.stores().get(&to).map(|store| self.stores.state(store, now));
@@ -180,7 +190,14 @@ impl Leader {
                 ) => return Err(Refused::NoStore(to, "is not up")),
             }
         }
-        let reason = "on request".to_owned();
+        let mut reason = "on request".to_owned();
+        if let Ok(partners) = self.partners(state, region, &goal, force, now)
+            && !partners.is_empty()
+        {
+            let names: Vec<String> = partners.iter().map(ToString::to_string).collect();
+            let names = names.join(", ");
+            reason = format!("on request, and {names} with it: voters go in pairs");
+        }
         let epoch = info.region.epoch;
         let what = format!("{goal}: {reason}");
         let draft = Draft { region, epoch, goal, by: "request", reason };
@@ -193,6 +210,52 @@ impl Leader {
             }
         }
         begun
+    }
+
+    /// The stores whose voters go together with those that the goal names, because an odd number has
+    /// to stay. Nothing begins.
+    ///
+    /// # Errors
+    /// The rule that stands in the way of the goal.
+    pub fn partners(
+        &self,
+        state: &State,
+        region: RegionId,
+        goal: &Goal,
+        force: bool,
+        now: Instant,
+    ) -> Result<Vec<StoreId>, Refused> {
+        let info = self.tree.get(region).ok_or(Refused::UnknownRegion(region))?;
+        let group = self.group(state, info, now);
+        let Some(wish) = wish_of(goal, force) else { return Ok(Vec::new()) };
+        let (limits, now_ms) = (state.settings().limits(), self.time_ms(now));
+        let partners =
+            lifecycle::partners(&group, self.members.of(region), &wish, &limits, now_ms)?;
+        Ok(partners.into_iter().map(StoreId::from).collect())
+    }
+
+    /// As [`Leader::partners`], of what may be wanted of one replica.
+    ///
+    /// # Errors
+    /// The rule that stands in the way.
+    pub fn go_along(
+        &self,
+        state: &State,
+        (region, store): (RegionId, StoreId),
+        action: MemberAction,
+        force: bool,
+        now: Instant,
+    ) -> Result<Vec<StoreId>, Refused> {
+        let goal = match action {
+            MemberAction::Demote => Goal::Demote { stores: vec![store] },
+            MemberAction::Remove => Goal::RemoveReplica { from: store },
+            MemberAction::Promote
+            | MemberAction::Replace { .. }
+            | MemberAction::Hold
+            | MemberAction::Release
+            | MemberAction::Cancel => return Ok(Vec::new()),
+        };
+        self.partners(state, region, &goal, force, now)
     }
 
     /// Something is wanted of one replica; the operator that it led to, 0 for none.
@@ -218,8 +281,16 @@ impl Leader {
                 return Ok(0);
             }
             MemberAction::Cancel => {
-                let operator = self.operators.of(region).map(|operator| operator.id);
-                let id = operator.ok_or(Refused::Idle(region))?;
+                let operator = self.operators.of(region).ok_or(Refused::Idle(region))?;
+                let id = operator.id;
+                let node = NodeId::from(store);
+                // A voter goes with a partner, which the goal does not name.
+                let records = self.members.of(region).iter();
+                let mut its = records.filter(|record| record.operator == id);
+                if !operator.goal.concerns(store) && !its.any(|record| record.node == node) {
+                    let what = operator.goal.to_string();
+                    return Err(Refused::NotAbout { region, store, operator: id, what });
+                }
                 self.cancel(id, now)?;
                 return Ok(id);
             }
@@ -281,6 +352,13 @@ impl Leader {
                     return Err(Refused::Forward(id, "a learner is removed in one step"));
                 }
             }
+            Goal::RollBackMerge { .. } => {
+                return Err(Refused::Forward(id, "a region that is stopped has to go on"));
+            }
+            Goal::MergeInto { .. } => {
+                self.give_up_merge(region, End::Cancelled, now_ms);
+                return Ok(());
+            }
             Goal::TransferLeader { .. }
             | Goal::Split { .. }
             | Goal::AddReplica { .. }
@@ -308,6 +386,10 @@ fn wish_of(goal: &Goal, force: bool) -> Option<Wish> {
         Goal::RemoveReplica { from } => Wish::Remove { node: NodeId::from(*from), force },
         Goal::Promote { stores } => Wish::Promote { nodes: nodes(stores) },
         Goal::Demote { stores } => Wish::Demote { nodes: nodes(stores), force },
-        Goal::TransferLeader { .. } | Goal::Split { .. } | Goal::LeaveJoint => return None,
+        Goal::TransferLeader { .. }
+        | Goal::Split { .. }
+        | Goal::LeaveJoint
+        | Goal::MergeInto { .. }
+        | Goal::RollBackMerge { .. } => return None,
     })
 }

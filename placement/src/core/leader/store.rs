@@ -3,14 +3,19 @@
 use std::collections::BTreeSet;
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{Peer, RegionId, Role, StoreId};
+use quorate_proto::{NodeId, Peer, RegionId, Role, StoreId};
 use thiserror::Error;
 
 use super::Leader;
 use crate::core::command::{Command, JoinRefusal, Joining};
+use crate::core::filter::{Filtered, cannot_get, cannot_hold, in_words};
+use crate::core::lifecycle::Aim;
 use crate::core::operators::Refused;
+use crate::core::rule::RuleRole;
 use crate::core::state::{State, StoreLife};
 use crate::core::stores::StoreState;
+use crate::core::tree::RegionInfo;
+use crate::core::view::ClusterView;
 
 /// Why a store cannot be taken out, or back in.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -36,6 +41,32 @@ pub enum RemoveRefusal {
         region: RegionId,
         /// How many voters it has.
         voters: usize,
+    },
+    /// It leads the region and always will.
+    #[error(
+        "{store} cannot leave: it has the only voter of {region}, which leads it, and a leader is \
+         never demoted; raise `replicas` to 3 first"
+    )]
+    OnlyVoter {
+        /// The store.
+        store: StoreId,
+        /// A region that would be stuck.
+        region: RegionId,
+    },
+    /// It could never end.
+    #[error(
+        "{store} cannot leave: no other store may take its voter of {region}, where the rules are \
+         `{rules}`: {why}; add a store that fits, or change the rules"
+    )]
+    NoPlace {
+        /// The store.
+        store: StoreId,
+        /// A region that would be stuck.
+        region: RegionId,
+        /// The rules that govern it.
+        rules: String,
+        /// Why each other store may not.
+        why: String,
     },
     /// It is not dead.
     #[error("{0} is alive: stop it first, or remove it without `dead` so that it serves meanwhile")]
@@ -121,6 +152,7 @@ impl Leader {
             })
             .map(|other| other.id)
             .collect();
+        let view = self.view(state, now);
         for info in hosted {
             // As it will be once a joint change under way is completed.
             let shall_vote = |peer: &Peer| match peer.role {
@@ -136,8 +168,52 @@ impl Leader {
                 let region = info.region.id;
                 return Err(RemoveRefusal::NoRoom { store: id, region, voters });
             }
+            if votes && voters == 1 {
+                return Err(RemoveRefusal::OnlyVoter { store: id, region: info.region.id });
+            }
+            if votes && is_needed {
+                self.find_place(&view, info, id, &others)?;
+            }
         }
         Ok((life(StoreLife::Leaving { dead }), replicas))
+    }
+
+    /// Whether the voter on a store could ever go to one of `others`, once what is under way is
+    /// done. What passes by itself does not count.
+    fn find_place(
+        &self,
+        view: &ClusterView,
+        info: &RegionInfo,
+        from: StoreId,
+        others: &BTreeSet<StoreId>,
+    ) -> Result<(), RemoveRefusal> {
+        let records = self.members.of(info.region.id);
+        let learns = |peer: &Peer| {
+            let node = NodeId::from(peer.store);
+            records.iter().any(|record| record.node == node && record.aim == Aim::Learn)
+        };
+        // A learner that shall vote, or go, is in nobody's way.
+        let mut then = info.clone();
+        then.region.peers.retain(|peer| match peer.role {
+            Role::Voter | Role::IncomingVoter => true,
+            Role::Learner => learns(peer),
+            Role::DemotingVoter => false,
+        });
+        let role = RuleRole::Voters;
+        let mut filtered = Vec::new();
+        for store in others {
+            let Some(there) = view.stores.get(store) else { continue };
+            let tally = view.tallies.of(*store);
+            let why = cannot_hold(view, &then, *store, role, Some(from))
+                .or_else(|| cannot_get(view, there, &tally, info.stats.bytes));
+            match why.filter(Filtered::lasts) {
+                None => return Ok(()),
+                Some(why) => filtered.push((*store, why)),
+            }
+        }
+        let rules = view.rules_of(info).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (rules, why) = (rules.join("; "), in_words(&filtered));
+        Err(RemoveRefusal::NoPlace { store: from, region: info.region.id, rules, why })
     }
 
     /// Stores that leave and have nothing left to give.

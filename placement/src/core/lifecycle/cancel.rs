@@ -29,6 +29,17 @@ pub fn cancel(
             continue;
         }
         record.operator = 0;
+        if let Some(former) = record.former.take()
+            && !votes(record.node)
+        {
+            record.aim = former;
+            let state = match former {
+                Aim::Learn => State::KeepAsLearner,
+                Aim::Vote { .. } | Aim::Leave { .. } => State::StandbyLearner,
+            };
+            record.enter(state, why, now_ms);
+            continue;
+        }
         match (record.aim, record.state) {
             // A new learner goes again; one that may still appear is noticed by its record.
             (Aim::Vote { .. } | Aim::Learn, State::Joining { .. }) => {

@@ -16,12 +16,16 @@ pub struct Member {
     pub matched: Option<LogIndex>,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
+    /// Changes whenever the queue moves in which the snapshot waits for its turn.
+    pub queue: u64,
     /// Since it was last heard of, by the group's leader or by placement, whichever is longer.
     pub silent_ms: u64,
     /// True where it counts for a quorum now: its process is alive and the leader hears it.
     pub alive: bool,
     /// False where leadership should not go there: behind, stopping, or not alive.
     pub can_lead: bool,
+    /// Groups that its process leads, or is about to lead: the fewer, the sooner it gets another.
+    pub leaders: usize,
     /// Where it stands, from the widest label to the narrowest.
     pub domain: Vec<String>,
 }

@@ -16,7 +16,7 @@ pub struct Limits {
     pub zombie_ms: u64,
     /// At the measured rate a ready learner catches up within this: an election timeout.
     pub catch_up_ms: u64,
-    /// Most entries a ready learner may lack, whatever its rate.
+    /// Most entries a ready learner may lack, whatever its rate; at most [`MAX_LAG`].
     pub max_lag: u64,
     /// A ready learner was heard of within this.
     pub contact_ms: u64,
@@ -36,12 +36,16 @@ impl Default for Limits {
             stall_ms: 60_000,
             zombie_ms: 600_000,
             catch_up_ms: 600,
-            max_lag: 4_096,
+            max_lag: MAX_LAG,
             contact_ms: 5_000,
             stable_ms: 2_000,
         }
     }
 }
+
+/// The group's leader promotes no learner that lacks more entries than this
+/// ([`quorate_consensus::shard::MAX_BEHIND`]), so none counts as ready before.
+pub const MAX_LAG: u64 = quorate_consensus::shard::MAX_BEHIND;
 
 /// A record of a removed member is kept so long, so that a late configuration entry which brings
 /// it back is noticed and undone.

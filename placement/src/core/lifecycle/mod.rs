@@ -25,6 +25,8 @@
 //! * A joint configuration is completed forward before anything else.
 //! * A configuration older than what is known of its members decides nothing: after a failover the
 //!   next leader of placement may see one, and so may anybody who believes a deposed leader.
+//! * Without a leader that reports nothing is decided, and nobody's state changes: the next leader
+//!   of placement begins with routes that were saved some time ago.
 //! * Nothing that a member says of itself makes it ready: only what the group's leader measured.
 //! * A healthy learner is never removed for want of a partner.
 //!
@@ -38,6 +40,7 @@ mod group;
 mod limits;
 mod next;
 mod pace;
+mod partners;
 mod proof;
 mod step;
 mod wish;
@@ -50,8 +53,9 @@ pub use batch::{choose, safe_batch};
 pub use cancel::cancel;
 pub use change::{Change, Next, Severity, Stepped, Transition};
 pub use group::{Group, Member, name, title};
-pub use limits::Limits;
+pub use limits::{Limits, MAX_LAG};
 pub use pace::Pace;
+pub use partners::partners;
 pub use proof::{NoProof, proof};
 pub use step::step;
 pub use wish::{CannotBe, Wish, wish};
@@ -200,6 +204,11 @@ pub struct Record {
     pub since_ms: u64,
     /// When it began to join: the stall clock runs from here, and the order of arrival is this.
     pub joined_ms: u64,
+    /// Where it was going before somebody asked for its promotion: it goes on so where that is
+    /// cancelled.
+    pub former: Option<Aim>,
+    /// Behind, and without progress for too long: nobody counts on it until it gets on again.
+    pub stale: bool,
     /// An operator keeps it as it is: not promoted, not given up.
     pub held: bool,
     /// Why it is in this state, or what stands in its way.
@@ -224,6 +233,8 @@ impl Record {
             state: State::Joining { deadline_ms },
             since_ms: now_ms,
             joined_ms: now_ms,
+            former: None,
+            stale: false,
             held: false,
             reason: String::new(),
             operator: 0,
@@ -241,6 +252,8 @@ impl Record {
             state,
             since_ms: now_ms,
             joined_ms: now_ms,
+            former: None,
+            stale: false,
             held: false,
             reason: String::new(),
             operator: 0,
@@ -284,6 +297,8 @@ impl Record {
             state,
             since_ms,
             joined_ms,
+            former,
+            stale,
             held,
             reason: _,
             operator,
@@ -296,6 +311,8 @@ impl Record {
             && *state == other.state
             && *since_ms == other.since_ms
             && *joined_ms == other.joined_ms
+            && *former == other.former
+            && *stale == other.stale
             && *held == other.held
             && *operator == other.operator
             && *seen == other.seen

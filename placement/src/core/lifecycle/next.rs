@@ -12,14 +12,8 @@ use super::proof::{can_commit, proof};
 use super::step::{Look, ready_since};
 use super::{Aim, Record, State};
 
-/// Decides; marks those it chooses or lets wait.
+/// Decides for a group that has a leader; marks those it chooses or lets wait.
 pub(super) fn next(look: &mut Look<'_>) -> Next {
-    if look.group.leader.is_none() {
-        return match look.records.is_empty() && !look.group.is_joint() {
-            true => Next::Nothing,
-            false => Next::Wait("the group has no leader that reports now".to_owned()),
-        };
-    }
     if look.group.is_joint() {
         return complete(look);
     }
@@ -71,7 +65,7 @@ fn hand_over(look: &Look<'_>, leaving: &[PeerId], why: &str) -> Next {
         })
         .collect();
     // Plain voters before incoming ones, which have just caught up.
-    able.sort_by_key(|member| (member.role != Role::Voter, member.node));
+    able.sort_by_key(|member| (member.role != Role::Voter, member.leaders, member.node));
     match able.first() {
         Some(member) => Next::Transfer { to: member.node, why: why.to_owned() },
         None => Next::Wait(format!("{why}, and no other voter is able to lead now")),

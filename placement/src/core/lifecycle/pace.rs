@@ -13,14 +13,25 @@ const NEWEST: f64 = 0.5;
 pub struct Pace {
     matched: LogIndex,
     snapshot_bytes: u64,
+    /// Of the queue in which the snapshot waits for its turn.
+    queue: u64,
+    /// False before anything was reported: what is told first is no movement.
+    observed: bool,
     /// When `matched` was last seen to grow, for the rate.
     sampled_ms: u64,
     /// Entries a millisecond.
     rate: f64,
     /// When anything was last seen to advance; from joining on.
     progressed_ms: u64,
+    /// When anything was last seen to advance, or nothing was lacking: the stall clock runs from
+    /// here. One that has everything cannot advance.
+    moved_ms: u64,
+    /// True where the last look saw it move, or lack nothing.
+    moves: bool,
     /// Since when everything that makes it ready holds.
     fit_since_ms: Option<u64>,
+    /// It was ready since the first, until the second: it may be so again soon.
+    was_ready_ms: Option<(u64, u64)>,
 }
 
 impl Pace {
@@ -29,10 +40,15 @@ impl Pace {
         Self {
             matched: LogIndex(0),
             snapshot_bytes: 0,
+            queue: 0,
+            observed: false,
             sampled_ms: now_ms,
             rate: 0.0,
             progressed_ms: now_ms,
+            moved_ms: now_ms,
+            moves: false,
             fit_since_ms: None,
+            was_ready_ms: None,
         }
     }
 
@@ -49,6 +65,31 @@ impl Pace {
     /// The stall clock runs anew: the member is asked to catch up from now on.
     pub(super) fn restart(&mut self, now_ms: u64) {
         self.progressed_ms = now_ms;
+        self.moved_ms = now_ms;
+    }
+
+    /// When anything was last seen to advance, or nothing was lacking.
+    pub(super) fn moved_ms(&self) -> u64 {
+        self.moved_ms
+    }
+
+    /// True where the last look saw it move, or lack nothing.
+    pub(super) fn moves(&self) -> bool {
+        self.moves
+    }
+
+    /// It was ready since `ready_ms` and is not any more.
+    pub(super) fn lapsed(&mut self, ready_ms: u64, now_ms: u64) {
+        self.was_ready_ms = Some((ready_ms, now_ms));
+    }
+
+    /// It is ready again, or for the first time: since when. A lapse shorter than the stall limit
+    /// does not count, or whoever lapses again and again would never be told to stand by.
+    pub(super) fn ready_since(&mut self, limits: &Limits, now_ms: u64) -> u64 {
+        let before = self.was_ready_ms.take();
+        let short =
+            before.filter(|(_, lapsed_ms)| now_ms.saturating_sub(*lapsed_ms) < limits.stall_ms);
+        short.map_or(now_ms, |(ready_ms, _)| ready_ms)
     }
 
     /// Takes in what the leader says now.
@@ -65,14 +106,25 @@ impl Pace {
                 };
             }
             self.sampled_ms = now_ms;
+        }
+        let sent = member.snapshot.map_or(0, |(sent, _)| sent);
+        // One that waits for its turn gets on with the queue.
+        let waits = member.snapshot.is_some_and(|(sent, _)| sent == 0);
+        let advances = matched > self.matched
+            || sent > self.snapshot_bytes
+            || (waits && self.observed && member.queue != self.queue);
+        let is_level = matched.0 > 0 && matched >= group.last_index && member.snapshot.is_none();
+        self.moves = is_level || (self.observed && advances);
+        if advances {
             self.progressed_ms = now_ms;
+        }
+        if advances || is_level {
+            self.moved_ms = now_ms;
         }
         self.matched = matched;
-        let sent = member.snapshot.map_or(0, |(sent, _)| sent);
-        if sent > self.snapshot_bytes {
-            self.progressed_ms = now_ms;
-        }
         self.snapshot_bytes = sent;
+        self.queue = member.queue;
+        self.observed = true;
         match self.not_fit(member, group, limits, now_ms) {
             None => {
                 self.fit_since_ms.get_or_insert(now_ms);
@@ -107,7 +159,7 @@ impl Pace {
         if lag > limits.max_lag {
             return Some(syncing);
         }
-        let stands_still = now_ms.saturating_sub(self.progressed_ms) > limits.contact_ms;
+        let stands_still = now_ms.saturating_sub(self.moved_ms) > limits.contact_ms;
         if self.rate <= 0.0 || stands_still {
             return Some(syncing);
         }
@@ -140,6 +192,6 @@ impl Pace {
     /// True where it is behind and nothing has advanced for too long.
     pub(super) fn is_stalled(&self, group: &Group, limits: &Limits, now_ms: u64) -> bool {
         let behind = self.matched.0 == 0 || self.matched < group.last_index;
-        behind && now_ms.saturating_sub(self.progressed_ms) >= limits.stall_ms
+        behind && now_ms.saturating_sub(self.moved_ms) >= limits.stall_ms
     }
 }

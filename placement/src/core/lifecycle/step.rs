@@ -13,6 +13,15 @@ pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> 
         let next = Next::Wait("its newest configuration is not reported yet".to_owned());
         return Stepped { records: records.to_vec(), next, transitions: Vec::new() };
     }
+    if group.leader.is_none() {
+        // Nobody who leads has reported it: the members may be those of some time ago, and neither
+        // who came nor who went can be read from them.
+        let next = match records.is_empty() && !group.is_joint() {
+            true => Next::Nothing,
+            false => Next::Wait("the group has no leader that reports now".to_owned()),
+        };
+        return Stepped { records: records.to_vec(), next, transitions: Vec::new() };
+    }
     let mut look = Look {
         group,
         limits,
@@ -115,14 +124,24 @@ impl Look<'_> {
                 self.records.push(record);
             }
         }
+        self.adopt_demoted();
+    }
+
+    /// A voter on its way out that nobody answers for: what demotes it was given up while the
+    /// order to enter was on its way. It goes, now that another one votes in its place.
+    fn adopt_demoted(&mut self) {
+        let group = self.group;
+        for member in group.members.iter().filter(|member| member.role == Role::DemotingVoter) {
+            if self.records.iter().all(|record| record.node != member.node) {
+                let leave = Aim::Leave { replaced_by: None };
+                let found = Record::found(group, member, leave, State::Active, self.now_ms);
+                self.records.push(found);
+            }
+        }
     }
 
     /// Returns whether the record is kept.
     fn is_not_there(&mut self, record: &mut Record) -> bool {
-        if self.group.leader.is_none() {
-            // Nobody who leads has reported it: the members may be those of before it came.
-            return true;
-        }
         match record.state {
             State::Joining { deadline_ms } if self.now_ms >= deadline_ms => {
                 // An entry that was appended may still be applied. The record stays, so that the
@@ -143,8 +162,9 @@ impl Look<'_> {
             }
             State::Joining { .. } => true,
             State::Removed => {
-                self.now_ms.saturating_sub(record.since_ms) < REMEMBER_REMOVED_MS
-                    && record.peer.0 != 0
+                let lately = self.now_ms.saturating_sub(record.since_ms) < REMEMBER_REMOVED_MS;
+                // What a person has cancelled is remembered until a person lets it go on.
+                record.held || (lately && record.peer.0 != 0)
             }
             State::Syncing
             | State::Ready { .. }
@@ -179,6 +199,7 @@ impl Look<'_> {
                     };
                     record.enter(State::Active, String::new(), self.now_ms);
                     record.operator = 0;
+                    record.former = None;
                     self.promoted.push((record.node, replaced));
                     if let Aim::Vote { replacing } = &mut record.aim {
                         *replacing = None;
@@ -186,6 +207,12 @@ impl Look<'_> {
                 }
             }
             Role::IncomingVoter => {
+                match record.aim {
+                    Aim::Vote { .. } => {}
+                    // It was given up while the order to enter was on its way. A joint
+                    // configuration only goes forward, so it will be a voter all the same.
+                    Aim::Learn | Aim::Leave { .. } => record.aim = Aim::Vote { replacing: None },
+                }
                 let ready_ms = ready_since(record.state).unwrap_or(self.now_ms);
                 let state = State::Promoting { ready_ms };
                 record.enter(state, "the joint configuration is in force", self.now_ms);
@@ -248,38 +275,30 @@ impl Look<'_> {
     /// From syncing to ready, and back where it falls behind.
     fn catches_up(&mut self, record: &mut Record, member: &Member) {
         let ready = record.pace.ready(member, self.group, self.limits, self.now_ms);
+        if record.pace.moves() {
+            record.stale = false;
+        }
         match (record.state, ready) {
-            (State::Syncing, Ok(())) => {
-                let ready_ms = self.now_ms;
-                match record.aim {
-                    Aim::Learn => {
-                        record.enter(State::KeepAsLearner, "an analytics replica", self.now_ms);
-                        self.tell(
-                            record.node,
-                            "member-ready",
-                            Severity::Info,
-                            "ready, stays a learner",
-                        );
-                    }
-                    Aim::Vote { .. } | Aim::Leave { .. } => {
-                        record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
-                        self.newly_ready.push(record.node);
-                    }
+            (State::Syncing, Ok(())) => match record.aim {
+                Aim::Learn => self.stays_a_learner(record),
+                Aim::Vote { .. } | Aim::Leave { .. } => {
+                    let ready_ms = record.pace.ready_since(self.limits, self.now_ms);
+                    record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
+                    self.newly_ready.push(record.node);
                 }
-            }
+            },
             (State::Syncing, Err(why)) => {
-                if record.pace.is_stalled(self.group, self.limits, self.now_ms) && !record.held {
-                    let last = record.pace.progressed_ms();
-                    let still = self.now_ms.saturating_sub(last) / 1_000;
-                    let reason = format!("no progress for {still} s: {why}");
-                    record.enter(State::StandbyLearner, reason.clone(), self.now_ms);
-                    let what = format!("is stale, {reason}");
-                    self.tell(record.node, "member-stale", Severity::Warning, &what);
-                } else {
+                if !self.is_stale(record, &why) {
                     record.reason = why;
                 }
             }
-            (State::Ready { .. } | State::Pairing { .. } | State::Promoting { .. }, Err(why)) => {
+            (
+                State::Ready { ready_ms }
+                | State::Pairing { ready_ms, .. }
+                | State::Promoting { ready_ms },
+                Err(why),
+            ) => {
+                record.pace.lapsed(ready_ms, self.now_ms);
                 let what = format!("is not ready any more: {why}");
                 record.enter(State::Syncing, why, self.now_ms);
                 self.tell(record.node, "member-behind", Severity::Info, &what);
@@ -295,13 +314,39 @@ impl Look<'_> {
                     self.stands_by(record, "no partner came in time");
                 }
             }
-            (State::StandbyLearner | State::KeepAsLearner, Ok(()) | Err(_)) => {}
+            (State::StandbyLearner, Ok(())) if record.aim == Aim::Learn => {
+                self.stays_a_learner(record);
+            }
+            (State::StandbyLearner | State::KeepAsLearner, Ok(())) => {}
+            (State::StandbyLearner | State::KeepAsLearner, Err(why)) => {
+                self.is_stale(record, &why);
+            }
             // Handled by the caller.
             (
                 State::Joining { .. } | State::Active | State::Zombie | State::Removed,
                 Ok(()) | Err(_),
             ) => {}
         }
+    }
+
+    fn stays_a_learner(&mut self, record: &mut Record) {
+        record.enter(State::KeepAsLearner, "an analytics replica", self.now_ms);
+        self.tell(record.node, "member-ready", Severity::Info, "ready, stays a learner");
+    }
+
+    /// One that is behind and has not got on for too long is stale; told once.
+    fn is_stale(&mut self, record: &mut Record, why: &str) -> bool {
+        let stalled = record.pace.is_stalled(self.group, self.limits, self.now_ms);
+        if !stalled || record.held || record.stale {
+            return false;
+        }
+        let still = self.now_ms.saturating_sub(record.pace.moved_ms()) / 1_000;
+        let reason = format!("no progress for {still} s: {why}");
+        record.enter(State::StandbyLearner, reason.clone(), self.now_ms);
+        record.stale = true;
+        let what = format!("is stale, {reason}");
+        self.tell(record.node, "member-stale", Severity::Warning, &what);
+        true
     }
 
     fn stands_by(&mut self, record: &mut Record, why: &str) {

@@ -312,8 +312,11 @@ impl Work<'_> {
         for node in nodes {
             let member = self.member(*node)?.clone();
             let (now_ms, aim) = (self.now_ms, Aim::Vote { replacing: None });
+            let operator = self.operator;
             match self.record(*node) {
                 Some(record) => {
+                    record.former = Some(record.aim);
+                    record.operator = operator;
                     record.aim = aim;
                     record.held = false;
                     if record.state == State::KeepAsLearner || record.state == State::StandbyLearner
@@ -322,7 +325,11 @@ impl Work<'_> {
                         record.pace.restart(now_ms);
                     }
                 }
-                None => self.put(Record::found(self.group, &member, aim, State::Syncing, now_ms)),
+                None => {
+                    let found = Record::found(self.group, &member, aim, State::Syncing, now_ms);
+                    // Nobody knows what it was for. It is not removed because of that.
+                    self.put(Record { former: Some(Aim::Learn), ..found });
+                }
             }
         }
         Ok(())

@@ -59,6 +59,20 @@ pub enum Goal {
     },
     /// A joint configuration that nobody is busy with is completed.
     LeaveJoint,
+    /// The region is taken in by its neighbour: it stops, and its keys become the neighbour's.
+    MergeInto {
+        /// The neighbour.
+        target: RegionId,
+        /// The region's first key: whoever has it afterwards has taken the region in.
+        start: Bytes,
+    },
+    /// The region was stopped to be taken in, which shall not come about: it goes on.
+    RollBackMerge {
+        /// The neighbour that it was stopped for.
+        target: RegionId,
+        /// The region's first key.
+        start: Bytes,
+    },
 }
 
 impl Goal {
@@ -73,6 +87,8 @@ impl Goal {
             Goal::Promote { .. } => "promote",
             Goal::Demote { .. } => "demote",
             Goal::LeaveJoint => "leave-joint",
+            Goal::MergeInto { .. } => "merge",
+            Goal::RollBackMerge { .. } => "roll-back-merge",
         }
     }
 }
@@ -81,13 +97,52 @@ impl Goal {
     /// True where who replicates the region changes, or who of them votes: pursued by lifecycles.
     pub const fn changes_members(&self) -> bool {
         match self {
-            Goal::TransferLeader { .. } | Goal::Split { .. } => false,
+            Goal::TransferLeader { .. }
+            | Goal::Split { .. }
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => false,
             Goal::AddReplica { .. }
             | Goal::MoveReplica { .. }
             | Goal::RemoveReplica { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
             | Goal::LeaveJoint => true,
+        }
+    }
+
+    /// The neighbour that takes the region in, or was to: pursued from both regions as reported.
+    pub const fn merges_with(&self) -> Option<RegionId> {
+        match self {
+            Goal::MergeInto { target, .. } | Goal::RollBackMerge { target, .. } => Some(*target),
+            Goal::TransferLeader { .. }
+            | Goal::Split { .. }
+            | Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint => None,
+        }
+    }
+
+    /// True for what one order does: it ends with that order's effect, or its refusal.
+    pub const fn is_one_step(&self) -> bool {
+        !self.changes_members() && self.merges_with().is_none()
+    }
+
+    /// True where something is done to a replica on that store.
+    pub fn concerns(&self, store: StoreId) -> bool {
+        match self {
+            Goal::TransferLeader { from, to } | Goal::MoveReplica { from, to } => {
+                [from, to].contains(&&store)
+            }
+            Goal::AddReplica { to, .. } => *to == store,
+            Goal::RemoveReplica { from } => *from == store,
+            Goal::Promote { stores } | Goal::Demote { stores } => stores.contains(&store),
+            Goal::Split { .. }
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => false,
         }
     }
 
@@ -102,6 +157,8 @@ impl Goal {
             | Goal::Promote { .. }
             | Goal::Demote { .. }
             | Goal::LeaveJoint => super::CHANGE_DEADLINE,
+            Goal::MergeInto { .. } => super::MERGE_DEADLINE,
+            Goal::RollBackMerge { .. } => super::ROLL_BACK_DEADLINE,
         };
         super::millis(time)
     }
@@ -119,6 +176,8 @@ impl fmt::Display for Goal {
             Goal::Promote { stores } => write!(f, "promote {}", list(stores)),
             Goal::Demote { stores } => write!(f, "demote {}", list(stores)),
             Goal::LeaveJoint => write!(f, "leave the joint configuration"),
+            Goal::MergeInto { target, .. } => write!(f, "merge into {target}"),
+            Goal::RollBackMerge { target, .. } => write!(f, "roll back the merge into {target}"),
         }
     }
 }

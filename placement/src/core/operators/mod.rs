@@ -7,26 +7,35 @@
 //! does no harm.
 //!
 //! Transfers and splits are one step each and are pursued here. Who replicates a region is
-//! pursued by its lifecycles, which name the step ([`Operators::direct`]).
+//! pursued by its lifecycles, which name the step ([`Operators::direct`]); merges by
+//! [`merge`](super::merge), some of whose steps go to the leader of the other region
+//! ([`Operators::direct_to`]).
 //!
-//! Bounded: one operator a region, [`MAX_OPERATORS`] in all; a region whose operator failed is
-//! left alone for [`REST_AFTER_FAILURE`]. The last [`REMEMBERED`] that ended are kept with what
-//! became of them.
+//! Bounded: one operator a region, to which the target of a merge counts too, [`MAX_OPERATORS`] in
+//! all; a region whose operator failed is left alone for [`REST_AFTER_FAILURE`], and the store that
+//! did not get its replica for longer each time. The last [`REMEMBERED`] that ended are kept with
+//! what became of them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use quorate_proto::{Epoch, RegionId, StoreId, Term};
 
+mod ask;
+mod failures;
 mod goal;
 mod order;
+mod pairs;
 mod refused;
+mod sending;
 mod story;
 mod under_way;
 
-use super::tree::{RegionInfo, RegionTree};
+use super::tree::RegionInfo;
+use failures::Failures;
 pub use goal::{Draft, Goal, ReplicaRole};
 pub use order::{Order, Step};
+use pairs::Pairs;
 pub use refused::Refused;
 pub use story::{Story, story};
 pub use under_way::{End, Ended, UnderWay};
@@ -39,6 +48,14 @@ pub const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 pub const SPLIT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a change of replicas may go without progress.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(600);
+/// How long a merge may take, from its beginning on. A region that is stopped by then goes on.
+pub const MERGE_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the roll-back of a merge takes at most while the leaders of both regions are well;
+/// it goes on beyond, loudly.
+pub const ROLL_BACK_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a change of replicas may take in all, however well it gets on: what a large region
+/// needs behind a long queue of snapshots. A learner that is slower than the writes never arrives.
+pub const CHANGE_AT_MOST: Duration = Duration::from_secs(2 * 3_600);
 /// How long a region is left alone after an operator of its own failed.
 pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// Time after which an order that has shown no effect is sent again.
@@ -74,7 +91,9 @@ pub struct Operator {
 pub struct Operators {
     next_id: u64,
     under_way: BTreeMap<RegionId, UnderWay>,
+    pairs: Pairs,
     resting: BTreeMap<RegionId, u64>,
+    failures: Failures,
     ended: VecDeque<Ended>,
     ends: BTreeMap<&'static str, u64>,
     destroys: Vec<(StoreId, Order)>,
@@ -84,16 +103,19 @@ impl Operators {
     /// For the leader of `term`, with those that a former leader had begun; each gets its whole
     /// time anew.
     pub fn new<'a>(term: Term, begun: impl IntoIterator<Item = &'a Operator>, now_ms: u64) -> Self {
+        let mut pairs = Pairs::default();
         let again = |operator: &Operator| {
-            let time = operator.deadline_ms.saturating_sub(operator.began_ms);
+            pairs.add(operator);
             let mut operator = operator.clone();
-            operator.deadline_ms = operator.deadline_ms.max(now_ms + time);
-            (operator.region, UnderWay::new(operator))
+            operator.deadline_ms = operator.deadline_ms.max(now_ms + operator.goal.time_ms());
+            (operator.region, UnderWay { ordered: true, ..UnderWay::new(operator) })
         };
         Self {
             next_id: term.0 << 32,
             under_way: begun.into_iter().map(again).collect(),
+            pairs,
             resting: BTreeMap::new(),
+            failures: Failures::default(),
             ended: VecDeque::new(),
             ends: BTreeMap::new(),
             destroys: Vec::new(),
@@ -105,12 +127,29 @@ impl Operators {
     /// # Errors
     /// The region has one, or there are too many.
     pub fn may_begin(&self, region: RegionId) -> Result<(), Refused> {
-        if let Some(busy) = self.of(region) {
+        if let Some(busy) = self.of(region).or_else(|| self.takes_in(region)) {
             let (operator, reason) = (busy.id, busy.reason.clone());
             return Err(Refused::Busy { region, operator, reason });
         }
         if self.room() == 0 {
             return Err(Refused::Full);
+        }
+        Ok(())
+    }
+
+    /// Whether a merge of two regions could begin.
+    ///
+    /// # Errors
+    /// One of them has an operator, or takes part in another merge that has not ended, be it as the
+    /// target of a roll-back; or there are too many.
+    pub fn may_merge(&self, source: RegionId, target: RegionId) -> Result<(), Refused> {
+        for region in [source, target] {
+            self.may_begin(region)?;
+            let other = self.pairs.sources(region).find_map(|other| self.of(other));
+            if let Some(busy) = other {
+                let (operator, reason) = (busy.id, busy.reason.clone());
+                return Err(Refused::Busy { region, operator, reason });
+            }
         }
         Ok(())
     }
@@ -121,12 +160,30 @@ impl Operators {
     /// The region has one, or there are too many.
     pub fn begin(&mut self, draft: Draft, now_ms: u64) -> Result<u64, Refused> {
         let Draft { region, epoch, goal, by, reason } = draft;
-        self.may_begin(region)?;
+        match &goal {
+            Goal::MergeInto { target, .. } => self.may_merge(region, *target)?,
+            // Nothing may keep a region stopped: neither its own neighbours nor all the others.
+            Goal::RollBackMerge { .. } => {
+                if let Some(busy) = self.of(region) {
+                    let (operator, reason) = (busy.id, busy.reason.clone());
+                    return Err(Refused::Busy { region, operator, reason });
+                }
+            }
+            Goal::TransferLeader { .. }
+            | Goal::Split { .. }
+            | Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint => self.may_begin(region)?,
+        }
         let id = self.fresh_id();
         let deadline_ms = now_ms + goal.time_ms();
         let by = by.to_owned();
         let operator =
             Operator { id, region, epoch, goal, by, reason, began_ms: now_ms, deadline_ms };
+        self.pairs.add(&operator);
         self.under_way.insert(region, UnderWay::new(operator));
         Ok(id)
     }
@@ -171,18 +228,21 @@ impl Operators {
             | Goal::RemoveReplica { .. }
             | Goal::Promote { .. }
             | Goal::Demote { .. }
-            | Goal::LeaveJoint => return,
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => return,
         };
         self.end(info.region.id, end, now_ms);
     }
 
-    /// Ends transfers and splits whose deadline has passed, and all whose region is gone.
-    pub fn expire(&mut self, tree: &RegionTree, now_ms: u64) {
+    /// Ends transfers and splits whose deadline has passed, and all whose region is gone, but
+    /// merges, of which that is the end.
+    pub fn expire(&mut self, gone: impl Fn(RegionId) -> bool, now_ms: u64) {
         let over = |operator: &Operator| {
-            if tree.get(operator.region).is_none() {
+            if gone(operator.region) && operator.goal.merges_with().is_none() {
                 return Some(End::Overtaken);
             }
-            let late = now_ms >= operator.deadline_ms && !operator.goal.changes_members();
+            let late = now_ms >= operator.deadline_ms && operator.goal.is_one_step();
             late.then_some(End::TimedOut)
         };
         let ends: Vec<(RegionId, End)> = self
@@ -198,12 +258,14 @@ impl Operators {
     /// Ends the region's operator.
     pub fn end(&mut self, region: RegionId, end: End, now_ms: u64) {
         let Some(UnderWay { operator, .. }) = self.under_way.remove(&region) else { return };
+        self.pairs.remove(&operator);
         match end {
             End::Done | End::Overtaken | End::Cancelled => {}
             End::TimedOut | End::Refused(_) | End::Failed(_) => {
                 self.resting.insert(region, now_ms + millis(REST_AFTER_FAILURE));
             }
         }
+        self.failures.ended(&operator, &end, now_ms);
         *self.ends.entry(end.name()).or_default() += 1;
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
@@ -213,140 +275,67 @@ impl Operators {
 
     /// Says what the region's operator does now: a step at an epoch, or what it waits for.
     pub fn direct(&mut self, region: RegionId, step: Option<(Step, Epoch)>, waits_for: String) {
+        self.direct_to(region, region, step, waits_for);
+    }
+
+    /// As [`Self::direct`], with a step for the leader of the region `at`.
+    pub fn direct_to(
+        &mut self,
+        region: RegionId,
+        at: RegionId,
+        step: Option<(Step, Epoch)>,
+        waits_for: String,
+    ) {
         let Some(under_way) = self.under_way.get_mut(&region) else { return };
-        if under_way.step != step {
+        if under_way.step != step || under_way.at != at {
             under_way.step = step;
+            under_way.at = at;
             under_way.sent = None;
             under_way.refusals = 0;
+        } else if under_way.refusals > 0 && under_way.operator.goal.merges_with().is_some() {
+            // Why the store refuses it tells more.
+            return;
         }
         under_way.waits_for = waits_for;
     }
 
-    /// The region's operator gets on: it has all its time again.
-    pub fn extend(&mut self, region: RegionId, now_ms: u64) {
-        if let Some(under_way) = self.under_way.get_mut(&region) {
-            let time = under_way.operator.goal.time_ms();
-            under_way.operator.deadline_ms = now_ms + time;
-        }
-    }
-
-    /// A store could not carry out a step. Returns the region whose operator is to be given up for
-    /// it, if it is.
-    pub fn refused(
+    /// A merge is given up: its operator rolls it back from here on, for `target` where it is
+    /// stopped for that one. False, and nothing is changed, where no order of it went out.
+    pub fn turn_back(
         &mut self,
-        id: u64,
-        reason: &str,
-        tree: &RegionTree,
+        region: RegionId,
+        why: &End,
+        stopped_for: Option<RegionId>,
         now_ms: u64,
-    ) -> Option<RegionId> {
-        let under_way =
-            self.under_way.values_mut().find(|under_way| under_way.operator.id == id)?;
-        let (region, goal) = (under_way.operator.region, under_way.operator.goal.clone());
-        // It speaks of a region that has moved on, perhaps by this very operator.
-        let current = tree.get(region).map(|info| info.region.epoch);
-        if under_way.step.as_ref().map(|(_, epoch)| *epoch) != current && goal.changes_members() {
-            return None;
-        }
-        under_way.refusals += 1;
-        under_way.waits_for = format!("the store refused: {reason}");
-        if !goal.changes_members() {
-            self.end(region, End::Refused(reason.to_owned()), now_ms);
-            return None;
-        }
-        (under_way.refusals >= MAX_REFUSALS).then_some(region)
-    }
-
-    /// What is left of a removed replica is to be destroyed. Sent once; a store that misses it
-    /// finds out by asking.
-    pub fn destroy(&mut self, store: StoreId, order: Order) {
-        self.destroys.push((store, order));
-    }
-
-    /// The stores that have orders waiting.
-    pub fn due(&self, tree: &RegionTree, now_ms: u64) -> BTreeSet<StoreId> {
-        let led = self.under_way.values().filter_map(|under_way| {
-            let leader = tree.get(under_way.operator.region)?.leader?.store;
-            under_way.is_due(leader, now_ms).then_some(leader)
-        });
-        led.chain(self.destroys.iter().map(|(store, _)| *store)).collect()
-    }
-
-    /// Orders to send to `store` now, at most `limit`; they count as sent.
-    pub fn send(
-        &mut self,
-        store: StoreId,
-        tree: &RegionTree,
-        limit: usize,
-        now_ms: u64,
-    ) -> Vec<Order> {
-        let leads = |region| {
-            tree.get(region).and_then(|info| info.leader).is_some_and(|peer| peer.store == store)
+    ) -> bool {
+        let Some(under_way) = self.under_way.get_mut(&region) else { return false };
+        let Goal::MergeInto { target, start } = under_way.operator.goal.clone() else {
+            return false;
         };
-        let mut orders = Vec::new();
-        for under_way in self.under_way.values_mut() {
-            if orders.len() == limit {
-                break;
-            }
-            if under_way.is_due(store, now_ms) && leads(under_way.operator.region) {
-                under_way.sent = Some((store, now_ms));
-                orders.extend(under_way.order());
-            }
+        if !under_way.ordered && stopped_for.is_none() {
+            return false;
         }
-        let mut kept = Vec::new();
-        for (to, order) in self.destroys.drain(..) {
-            if to == store && orders.len() < limit {
-                orders.push(order);
-            } else {
-                kept.push((to, order));
-            }
-        }
-        self.destroys = kept;
-        orders
+        self.pairs.remove(&under_way.operator);
+        let target = stopped_for.unwrap_or(target);
+        let mut operator = under_way.operator.clone();
+        operator.goal = Goal::RollBackMerge { target, start };
+        operator.reason = format!("{}; {why}", operator.reason);
+        operator.deadline_ms = now_ms + operator.goal.time_ms();
+        self.pairs.add(&operator);
+        *under_way = UnderWay { ordered: true, ..UnderWay::new(operator) };
+        true
     }
 
-    /// A store's stream is new: what went to it over the old one may be lost.
-    pub fn resend(&mut self, store: StoreId) {
-        for under_way in self.under_way.values_mut() {
-            if under_way.sent.is_some_and(|(to, _)| to == store) {
-                under_way.sent = None;
-            }
-        }
-    }
-
-    /// The region's operator.
-    pub fn of(&self, region: RegionId) -> Option<&Operator> {
-        self.under_way.get(&region).map(|under_way| &under_way.operator)
-    }
-
-    /// All under way, in order of their regions.
-    pub fn iter(&self) -> impl Iterator<Item = &Operator> {
-        self.under_way.values().map(|under_way| &under_way.operator)
-    }
-
-    /// All under way, with what they wait for.
-    pub fn under_way(&self) -> impl Iterator<Item = &UnderWay> {
-        self.under_way.values()
-    }
-
-    /// Those that ended last, oldest first.
-    pub fn ended(&self) -> impl Iterator<Item = &Ended> {
-        self.ended.iter()
-    }
-
-    /// How many ended in each way in this term.
-    pub fn ends(&self) -> &BTreeMap<&'static str, u64> {
-        &self.ends
-    }
-
-    /// Regions that a scheduler leaves alone.
-    pub fn busy(&self, now_ms: u64) -> BTreeSet<RegionId> {
-        let resting = self.resting.iter().filter(|(_, until_ms)| now_ms < **until_ms);
-        self.under_way.keys().chain(resting.map(|(region, _)| region)).copied().collect()
-    }
-
-    /// True for a region whose operator has just failed.
-    pub fn rests(&self, region: RegionId, now_ms: u64) -> bool {
-        self.resting.get(&region).is_some_and(|until_ms| now_ms < *until_ms)
+    /// The region's operator gets on: it has all its time again, up to [`CHANGE_AT_MOST`] since it
+    /// began. False where that leaves it no more than it has.
+    pub fn extend(&mut self, region: RegionId, now_ms: u64) -> bool {
+        let Some(under_way) = self.under_way.get_mut(&region) else { return false };
+        let operator = &mut under_way.operator;
+        let latest_ms = operator.began_ms + millis(CHANGE_AT_MOST);
+        let deadline_ms = (now_ms + operator.goal.time_ms()).min(latest_ms);
+        let is_later = deadline_ms > operator.deadline_ms;
+        operator.deadline_ms = operator.deadline_ms.max(deadline_ms);
+        is_later
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_proto::wire::placement as wire;
-use quorate_proto::{Epoch, PeerId, RegionId, StoreId};
+use quorate_proto::{Epoch, LogIndex, PeerId, Region, RegionId, StoreId};
 
 use crate::core::lifecycle::Change;
 
@@ -27,6 +27,29 @@ pub enum Step {
         /// The replica.
         peer: PeerId,
     },
+    /// To the source of a merge: it stops.
+    PrepareMerge {
+        /// The neighbour that is to take it in.
+        target: RegionId,
+        /// At exactly this epoch of the neighbour.
+        target_epoch: Epoch,
+    },
+    /// To the target of a merge: it takes the stopped source in.
+    CommitMerge {
+        /// As it is while it is stopped.
+        source: Region,
+        /// The entry that stopped it.
+        frozen: LogIndex,
+    },
+    /// To the source of a merge: it goes on.
+    RollbackMerge {
+        /// The entry that stopped it.
+        frozen: LogIndex,
+        /// As reported: at another epoch than the one it was to be merged at.
+        target: Region,
+    },
+    /// To the target of a merge: it raises its version, so that the source can go on.
+    RefuseMerge,
 }
 
 /// A step on its way to a store.
@@ -60,6 +83,27 @@ impl From<Order> for wire::Order {
                 let change = Some(change_to_wire(change));
                 let step = wire::ChangePeersStep { region_id, epoch, change };
                 wire::order::Step::ChangePeers(step)
+            }
+            Step::PrepareMerge { target, target_epoch } => {
+                wire::order::Step::PrepareMerge(wire::PrepareMergeStep {
+                    region_id,
+                    epoch,
+                    target_id: target.0,
+                    target_epoch: Some(target_epoch.into()),
+                })
+            }
+            Step::CommitMerge { source, frozen } => {
+                let (source, frozen_index) = (Some((&source).into()), frozen.0);
+                let step = wire::CommitMergeStep { region_id, epoch, source, frozen_index };
+                wire::order::Step::CommitMerge(step)
+            }
+            Step::RollbackMerge { frozen, target } => {
+                let (target, frozen_index) = (Some((&target).into()), frozen.0);
+                let step = wire::RollbackMergeStep { region_id, epoch, frozen_index, target };
+                wire::order::Step::RollbackMerge(step)
+            }
+            Step::RefuseMerge => {
+                wire::order::Step::RefuseMerge(wire::RefuseMergeStep { region_id, epoch })
             }
             Step::Destroy { peer } => {
                 let step = wire::DestroyPeerStep { region_id, epoch, peer_id: peer.0 };

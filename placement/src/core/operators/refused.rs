@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::MAX_OPERATORS;
 use crate::core::lifecycle::CannotBe;
+use crate::core::merge::rules::CannotMerge;
 
 /// Why an operator was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -34,9 +35,33 @@ pub enum Refused {
     /// Nothing to cancel.
     #[error("{0} has no operator under way")]
     Idle(RegionId),
+    /// The region is busy with others of its replicas.
+    #[error(
+        "operator {operator} of {region} ({what}) is not about {store}; cancel it with `quorate \
+         operator cancel {operator}`"
+    )]
+    NotAbout {
+        /// The region.
+        region: RegionId,
+        /// The one that was named.
+        store: StoreId,
+        /// What the region is busy with.
+        operator: u64,
+        /// What that is for.
+        what: String,
+    },
     /// A rule stands in the way.
     #[error(transparent)]
     Rule(#[from] CannotBe),
+    /// A rule stands in the way.
+    #[error(transparent)]
+    Merge(#[from] CannotMerge),
+    /// An older form of the cluster.
+    #[error(
+        "regions are merged from cluster_version 4 on: run the newer program on all members of \
+         placement and on all stores, then `quorate settings set cluster_version=4`"
+    )]
+    OldMerges,
     /// An older form of the cluster.
     #[error(
         "replicas are changed from cluster_version 2 on: run the newer program on all members of \

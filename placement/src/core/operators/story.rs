@@ -98,6 +98,8 @@ pub fn story(goal: &Goal, region: &Region, records: &[Record]) -> Story {
             story.then("leave the joint configuration".to_owned(), entered && !is_joint);
         }
         Goal::LeaveJoint => story.then("leave the joint configuration".to_owned(), !is_joint),
+        // Told of both regions: see `super::super::merge`.
+        Goal::MergeInto { .. } | Goal::RollBackMerge { .. } => story.then(goal.to_string(), false),
     }
     story
 }

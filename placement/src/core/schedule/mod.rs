@@ -94,6 +94,13 @@ pub struct SchedulerStatus {
     pub last: String,
 }
 
+impl SchedulerStatus {
+    /// Of one that has done nothing yet.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, paused: false, begun: 0, last: "has not planned yet".to_owned() }
+    }
+}
+
 /// The schedulers, and what they remember between plans.
 #[derive(Debug)]
 pub struct Schedulers {
@@ -101,23 +108,15 @@ pub struct Schedulers {
     hot: HotRegion,
     lately: BTreeMap<RegionId, Instant>,
     search: Search,
-    evicting: BTreeSet<StoreId>,
 }
 
 impl Default for Schedulers {
     fn default() -> Self {
-        let status = |kind: Kind| SchedulerStatus {
-            name: kind.name(),
-            paused: false,
-            begun: 0,
-            last: "has not planned yet".to_owned(),
-        };
         Self {
-            status: Kind::ALL.map(status),
+            status: Kind::ALL.map(|kind| SchedulerStatus::new(kind.name())),
             hot: HotRegion::default(),
             lately: BTreeMap::new(),
             search: Search::default(),
-            evicting: BTreeSet::new(),
         }
     }
 }
@@ -125,8 +124,7 @@ impl Default for Schedulers {
 impl Schedulers {
     /// Drafts for at most `room` operators, none of them for a region that is busy.
     pub fn plan(&mut self, view: &ClusterView, room: usize, now: Instant) -> Vec<Draft> {
-        let mut no_leaders: BTreeSet<StoreId> = evict_leader::leaving(view).collect();
-        no_leaders.extend(&self.evicting);
+        let no_leaders: BTreeSet<StoreId> = evict_leader::leaving(view).collect();
         self.hot.look(view, now);
         // While hot-region is paused, the others move hot regions as any other.
         let resting = self.status[Kind::HotRegion as usize].paused;
@@ -161,15 +159,6 @@ impl Schedulers {
         let status = status.ok_or_else(|| UnknownScheduler(name.to_owned()))?;
         status.paused = paused;
         Ok(())
-    }
-
-    /// Marks a store so that it shall lead nothing, or takes the mark away.
-    pub fn set_evicting(&mut self, store: StoreId, evicting: bool) {
-        if evicting {
-            self.evicting.insert(store);
-        } else {
-            self.evicting.remove(&store);
-        }
     }
 
     /// All schedulers, in the order in which they plan.

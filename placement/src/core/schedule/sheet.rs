@@ -121,7 +121,12 @@ impl<'a> Sheet<'a> {
             Goal::AddReplica { .. } | Goal::MoveReplica { .. } | Goal::RemoveReplica { .. } => {
                 self.moves += 1;
             }
-            Goal::Split { .. } | Goal::Promote { .. } | Goal::Demote { .. } | Goal::LeaveJoint => {}
+            Goal::Split { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. }
+            | Goal::RollBackMerge { .. } => {}
         }
         self.room = self.room.saturating_sub(1);
         self.tallies.begin(info, &goal);

@@ -1,9 +1,9 @@
 //! From settings to what planning needs.
 
-use super::{BadSetting, LEVELS, RULES, Settings};
+use super::{BadSetting, LEVELS, ON, RULES, Settings};
 use crate::core::labels::Levels;
 use crate::core::limit::LimitRates;
-use crate::core::policy::{HotSettings, Policy, Tolerances};
+use crate::core::policy::{HotSettings, MergeSettings, Policy, Tolerances};
 use crate::core::rule::RuleSet;
 
 impl Settings {
@@ -26,6 +26,13 @@ impl Settings {
                 ..Tolerances::default()
             },
             hot: HotSettings { share: part("hot.share_percent"), ..HotSettings::default() },
+            merge: MergeSettings {
+                enabled: self.text("merge.enabled") == ON,
+                max_bytes: self.number("merge.max_bytes"),
+                max_keys: self.number("merge.max_keys"),
+                min_age_ms: self.number("merge.min_age_ms"),
+                at_once: usize::try_from(self.number("merge.at_once")).unwrap_or(usize::MAX),
+            },
             min_free: part("store_limit.free_percent"),
         })
     }

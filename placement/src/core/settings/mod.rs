@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use super::lifecycle::Limits;
+use super::lifecycle::{Limits, MAX_LAG};
 
 mod build;
+mod table;
+
+pub use table::KNOWN;
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Kind {
     Odd,
     /// A whole number between two others.
     Number(u64, u64),
+    /// [`ON`] or `off`.
+    Switch,
     /// A text of at most so many bytes; those who use it check it further.
     Text(usize),
 }
@@ -35,15 +40,6 @@ pub struct Known {
     pub help: &'static str,
 }
 
-const fn known(name: &'static str, default: &'static str, kind: Kind, help: &'static str) -> Known {
-    Known { name, default, kind, help }
-}
-
-/// A day, in milliseconds.
-const DAY: u64 = 86_400_000;
-const PERCENT: Kind = Kind::Number(0, 100);
-const MILLIS: Kind = Kind::Number(1, DAY);
-
 /// Wanted voters of a region.
 pub const REPLICAS: &str = "replicas";
 /// The form of commands and records in use.
@@ -53,152 +49,10 @@ pub const CLUSTER_VERSION_NAME: &str = "cluster_version";
 pub const RULES: &str = "placement.rules";
 /// Failure domains.
 pub const LEVELS: &str = "placement.levels";
+/// What a switch is when it is not off.
+pub const ON: &str = "on";
 /// Schedulers that are paused, by name.
 pub const PAUSED: &str = "schedule.paused";
-
-/// All settings, in the order people see them.
-pub const KNOWN: &[Known] = &[
-    known(REPLICAS, "3", Kind::Odd, "voters of each region: 1, 3, 5 or 7"),
-    known(
-        CLUSTER_VERSION_NAME,
-        "3",
-        Kind::Number(1, 3),
-        "form of what placement replicates; raise it once every member runs the newer program",
-    ),
-    known(
-        "lifecycle.join_ms",
-        "30000",
-        MILLIS,
-        "milliseconds for a new replica to be seen in the applied configuration",
-    ),
-    known(
-        "lifecycle.pairing_ms",
-        "120000",
-        MILLIS,
-        "milliseconds that a ready learner waits for a partner before it stands by",
-    ),
-    known(
-        "lifecycle.promotion_ms",
-        "300000",
-        MILLIS,
-        "milliseconds that a learner may be ready without being promoted before it stands by",
-    ),
-    known(
-        "lifecycle.stall_ms",
-        "60000",
-        MILLIS,
-        "milliseconds without progress after which a learner that is behind is stale",
-    ),
-    known(
-        "lifecycle.zombie_ms",
-        "600000",
-        MILLIS,
-        "milliseconds without contact after which a learner is removed",
-    ),
-    known(
-        "lifecycle.catch_up_ms",
-        "600",
-        MILLIS,
-        "a ready learner catches up within so many milliseconds at its measured rate",
-    ),
-    known(
-        "lifecycle.max_lag",
-        "4096",
-        Kind::Number(0, 10_000_000),
-        "log entries that a ready learner may lack at most",
-    ),
-    known(
-        "lifecycle.contact_ms",
-        "5000",
-        MILLIS,
-        "a ready learner was heard of within so many milliseconds",
-    ),
-    known(
-        "lifecycle.stable_ms",
-        "2000",
-        Kind::Number(0, DAY),
-        "milliseconds for which all that must hold before a learner counts as ready",
-    ),
-    known(
-        "store.suspect_ms",
-        "20000",
-        MILLIS,
-        "milliseconds of silence after which a store is suspected",
-    ),
-    known(
-        "store.down_ms",
-        "1800000",
-        MILLIS,
-        "milliseconds of silence after which a store is given up and its replicas are replaced",
-    ),
-    known(
-        RULES,
-        "",
-        Kind::Text(16 * 1024),
-        "placement rules, as `1 learner where tier=analytics; 3 voters from \"a\" to \"b\"`",
-    ),
-    known(
-        LEVELS,
-        "zone,rack,host",
-        Kind::Text(256),
-        "labels that tell failure domains, from the widest to the narrowest",
-    ),
-    known(
-        "balance.leaders_percent",
-        "4",
-        PERCENT,
-        "percent of the mean by which stores may differ in leaders",
-    ),
-    known(
-        "balance.replicas_percent",
-        "4",
-        PERCENT,
-        "percent of the mean by which stores may differ in replicas",
-    ),
-    known(
-        "balance.bytes_percent",
-        "10",
-        PERCENT,
-        "percent of the mean by which stores may differ in bytes",
-    ),
-    known(
-        "hot.share_percent",
-        "10",
-        PERCENT,
-        "percent of a store's mean load from which on a region is hot",
-    ),
-    known(
-        "store_limit.additions",
-        "15",
-        Kind::Number(0, 100_000),
-        "full regions a minute that may be added to a store",
-    ),
-    known(
-        "store_limit.removals",
-        "15",
-        Kind::Number(0, 100_000),
-        "full regions a minute that may be removed from a store",
-    ),
-    known(
-        "store_limit.snapshots",
-        "8",
-        Kind::Number(1, 10_000),
-        "snapshots on their way to a store, from which on it gets no more replicas",
-    ),
-    known(
-        "store_limit.arriving",
-        "16",
-        Kind::Number(1, 10_000),
-        "replicas on their way to a store, from which on no more are begun",
-    ),
-    known(
-        "store_limit.free_percent",
-        "5",
-        PERCENT,
-        "percent of a store's disk that stay free: beyond, it gets no more replicas",
-    ),
-    known(PAUSED, "", Kind::Text(256), "schedulers that are paused, by name, with commas between"),
-];
 
 /// Why a setting cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -252,6 +106,10 @@ impl Known {
             Kind::Number(least, most) => match value.parse::<u64>() {
                 Ok(number) if (least..=most).contains(&number) => return Ok(()),
                 Ok(_) | Err(_) => format!("a whole number from {least} to {most}"),
+            },
+            Kind::Switch => match value {
+                ON | "off" => return Ok(()),
+                _ => "on or off".to_owned(),
             },
             Kind::Text(most) => match value.len() <= most {
                 true => return Ok(()),
@@ -348,7 +206,7 @@ impl Settings {
             stall_ms: self.number("lifecycle.stall_ms"),
             zombie_ms: self.number("lifecycle.zombie_ms"),
             catch_up_ms: self.number("lifecycle.catch_up_ms"),
-            max_lag: self.number("lifecycle.max_lag"),
+            max_lag: self.number("lifecycle.max_lag").min(MAX_LAG),
             contact_ms: self.number("lifecycle.contact_ms"),
             stable_ms: self.number("lifecycle.stable_ms"),
         }

@@ -46,7 +46,8 @@ impl Replica {
     fn apply(&mut self, commands: &[Command]) -> Vec<Answer> {
         let (tokens, mut ends): (Vec<_>, Vec<_>) = commands.iter().map(|_| Token::new()).unzip();
         let data = commands.iter().flat_map(Command::encode).collect();
-        let entry = Committed { index: self.next, term: Term(6), data, tokens };
+        let (index, changes_members) = (self.next, false);
+        let entry = Committed { index, term: Term(6), data, changes_members, tokens };
         let task = ApplyTask { group: GROUP, entries: vec![entry] };
         let outcome = self.machine.apply(vec![task]).unwrap();
         assert_eq!(outcome.progress[0].index, self.next);
@@ -116,7 +117,7 @@ fn a_snapshot_replaces_everything_and_the_next_entry_follows_it() {
     receiver.apply(&[Command::AllocateIds { count: 400 }]);
     let install = receiver.receive(&mut sender);
     let members = receiver.machine.install(install).unwrap();
-    assert_eq!(members.len(), 3);
+    assert_eq!(members.members.len(), 3);
     receiver.next = sender.next;
     assert_eq!(receiver.state.read().counters(), sender.state.read().counters());
     assert_eq!(receiver.state.read().stores(), sender.state.read().stores());
@@ -154,8 +155,8 @@ fn a_command_of_a_newer_version_stops_the_member() {
     let newer =
         wire::Command { version: CLUSTER_VERSION + 1, kind: None }.encode_length_delimited_to_vec();
     let (token, mut end) = Token::new();
-    let entry =
-        Committed { index: replica.next, term: Term(6), data: newer.into(), tokens: vec![token] };
+    let (index, data, changes_members) = (replica.next, newer.into(), false);
+    let entry = Committed { index, term: Term(6), data, changes_members, tokens: vec![token] };
     let task = ApplyTask { group: GROUP, entries: vec![entry] };
     let error = replica.machine.apply(vec![task]).unwrap_err();
     assert!(error.is_fatal());
@@ -217,7 +218,7 @@ fn members_that_joined_are_found_after_a_restart_and_in_a_snapshot() {
     let machine = StateMachine::new(engine.clone(), state.clone(), roster.clone(), applied);
     let mut receiver = Replica { engine, memory: newcomer, state, machine, next: LogIndex(1) };
     let install = receiver.receive(&mut replica);
-    assert_eq!(receiver.machine.install(install).unwrap().len(), 4);
+    assert_eq!(receiver.machine.install(install).unwrap().members.len(), 4);
     assert_eq!(roster.list().len(), 4);
     assert_eq!(receiver.state.read().members(), replica.state.read().members());
     let engine: Arc<dyn Engine> = Arc::new(receiver.memory.crash(|written| written));

@@ -2,9 +2,15 @@
 //! misbehave.
 
 mod balance;
+mod chaos;
+mod events;
 mod failover;
+mod lasting;
+mod merges;
+mod model;
 mod moves;
 mod people;
+mod shrink;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +19,11 @@ use std::time::Duration;
 use quorate_consensus::time::Instant;
 use quorate_placement::core::command::{Answer, Command};
 use quorate_placement::core::leader::Leader;
-use quorate_placement::core::lifecycle::Change;
-use quorate_placement::core::operators::{Order, Step};
+use quorate_placement::core::operators::Order;
 use quorate_placement::core::report::{OrderRefusal, Report, StoreStats};
-use quorate_placement::core::tree::{PeerProgress, RegionInfo, RegionStats};
+use quorate_placement::core::tree::Merging;
 use quorate_proto::limits::SENTINEL_START;
-use quorate_proto::{LogIndex, Peer, PeerId, Region, RegionId, Role, StoreId, Term};
+use quorate_proto::{Peer, PeerId, Region, RegionId, Role, StoreId, Term};
 
 use crate::support::{Machine, joining, region, seconds};
 
@@ -29,6 +34,26 @@ pub struct Hosted {
     pub term: u64,
     pub last: u64,
     pub matched: BTreeMap<PeerId, u64>,
+    /// Where it is stopped for a merge.
+    pub merging: Option<Merging>,
+    pub bytes: u64,
+    /// Keys written a second.
+    pub written: u64,
+}
+
+impl Default for Hosted {
+    fn default() -> Self {
+        Self {
+            region: region(0, "", "", 1),
+            leader: StoreId(1),
+            term: 6,
+            last: 1_000,
+            matched: BTreeMap::new(),
+            merging: None,
+            bytes: 0,
+            written: 0,
+        }
+    }
 }
 
 /// How a store behaves.
@@ -37,8 +62,23 @@ pub struct Behaviour {
     pub dead: bool,
     /// It refuses all changes of members, for this reason.
     pub refuses: Option<String>,
+    /// It hears no order to change members.
+    pub deaf: bool,
+    /// The first order to enter a joint configuration lies in its log, and further ones are refused.
+    pub holds: bool,
+    pub entering: Option<Order>,
     /// Its learners take nothing in.
     pub stuck: bool,
+    /// Orders to stop for a merge wait here, where there is such a place.
+    pub held: Option<Vec<Order>>,
+    /// All orders wait there.
+    pub holds_all: bool,
+    /// Stores that it does not hear.
+    pub unheard: Vec<StoreId>,
+    /// Its learners take in half of what is written.
+    pub slow: bool,
+    /// Its disk is.
+    pub full: bool,
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -86,7 +126,7 @@ impl Cluster {
             }
             let matched = described.peers.iter().map(|peer| (peer.id, 1_000)).collect();
             let leader = StoreId(1 + number % 3);
-            let one = Hosted { leader, region: described, term: 6, last: 1_000, matched };
+            let one = Hosted { leader, region: described, matched, ..Hosted::default() };
             hosted.insert(one.region.id, one);
         }
         let leader = Leader::new(Term(1), &machine.state, seconds(0));
@@ -171,9 +211,13 @@ impl Cluster {
             }
             hosted.last += 10;
             for peer in hosted.region.peers.iter().filter(lives) {
-                if !self.stores[&peer.store.0].stuck {
-                    hosted.matched.insert(peer.id, hosted.last);
-                }
+                let (behaviour, known) = (&self.stores[&peer.store.0], hosted.matched[&peer.id]);
+                let matched = match (behaviour.stuck, behaviour.slow) {
+                    (true, _) => known,
+                    (false, true) => known + 5,
+                    (false, false) => hosted.last,
+                };
+                hosted.matched.insert(peer.id, matched);
             }
         }
         self.report_all(false);
@@ -199,10 +243,13 @@ impl Cluster {
 
     fn report(&mut self, store: u64, led: &[RegionId], full: bool, refusals: Vec<OrderRefusal>) {
         let Some(known) = self.machine.state.stores().get(&StoreId(store)).cloned() else { return };
-        let regions = led.iter().map(|id| info(&self.regions[id], &self.dead())).collect();
+        let regions = led.iter().map(|id| model::info(&self.regions[id], &self.dead())).collect();
         let hosted = |one: &&Hosted| one.region.peer_on(StoreId(store)).is_some();
+        let capacity_bytes = if self.stores[&store].full { 1 << 30 } else { 0 };
         let stats = StoreStats {
             regions: self.regions.values().filter(hosted).count() as u32,
+            capacity_bytes,
+            available_bytes: 1 << 20,
             ..StoreStats::default()
         };
         let report = Report {
@@ -213,45 +260,11 @@ impl Cluster {
             full,
             sequence: 1,
             refusals,
+            unled: Vec::new(),
+            hosted: Vec::new(),
+            unheard: self.stores[&store].unheard.clone(),
         };
         self.leader.report(&known, report, self.now);
-    }
-
-    /// A store carries out an order, exactly at its epoch.
-    fn obey(&mut self, store: StoreId, order: Order) {
-        let behaviour = self.stores.get_mut(&store.0).unwrap();
-        if let Step::Destroy { peer } = order.step {
-            behaviour.destroyed.insert(peer);
-            self.done.push(format!("{} {store} destroys {peer}", order.region));
-            return;
-        }
-        let hosted = self.regions.get_mut(&order.region).unwrap();
-        let refused = if hosted.region.epoch != order.epoch {
-            Some("another epoch by now".to_owned())
-        } else if hosted.leader != store {
-            Some("not leader".to_owned())
-        } else {
-            behaviour.refuses.clone().filter(|_| matches!(order.step, Step::Change(_)))
-        };
-        if let Some(reason) = refused {
-            let refusal = OrderRefusal { operator: order.operator, region: order.region, reason };
-            return self.report(store.0, &[], false, vec![refusal]);
-        }
-        match order.step {
-            Step::TransferLeader { to } => {
-                assert_eq!(hosted.region.peer_on(to).unwrap().role, Role::Voter);
-                hosted.leader = to;
-                hosted.term += 1;
-                self.done.push(format!("{} leader {to}", order.region));
-            }
-            Step::Split { .. } | Step::Destroy { .. } => panic!("nobody asked for it"),
-            Step::Change(change) => {
-                self.done.push(format!("{} {}", order.region, words(&change)));
-                apply(hosted, change);
-            }
-        }
-        let leader = self.regions[&order.region].leader.0;
-        self.report(leader, &[order.region], false, Vec::new());
     }
 
     pub fn voters(&self, region: RegionId) -> Vec<u64> {
@@ -291,79 +304,5 @@ impl Cluster {
     pub fn decisions(&self, region: RegionId) -> Vec<String> {
         let decisions = self.leader.history().of(region);
         decisions.map(|decision| format!("{}: {}", decision.by, decision.what)).collect()
-    }
-}
-
-fn words(change: &Change) -> String {
-    match change {
-        Change::AddLearner { node, .. } => format!("add s{}", node.0),
-        Change::EnterJoint { promote, demote } => {
-            format!("enter +{} -{}", promote.len(), demote.len())
-        }
-        Change::LeaveJoint => "leave".to_owned(),
-        Change::RemoveLearner { .. } => "remove".to_owned(),
-    }
-}
-
-fn apply(hosted: &mut Hosted, change: Change) {
-    let peers = &mut hosted.region.peers;
-    match change {
-        Change::AddLearner { node, peer } => {
-            let store = StoreId::from(node);
-            let known = hosted.matched.contains_key(&peer);
-            assert!(!known && peers.iter().all(|other| other.store != store));
-            peers.push(Peer { id: peer, store, role: Role::Learner });
-            hosted.matched.insert(peer, 0);
-        }
-        Change::EnterJoint { promote, demote } => {
-            for peer in peers.iter_mut() {
-                if promote.contains(&peer.id) {
-                    assert_eq!(peer.role, Role::Learner);
-                    peer.role = Role::IncomingVoter;
-                } else if demote.contains(&peer.id) {
-                    assert_eq!((peer.role, peer.store == hosted.leader), (Role::Voter, false));
-                    peer.role = Role::DemotingVoter;
-                }
-            }
-        }
-        Change::LeaveJoint => {
-            for peer in peers.iter_mut() {
-                match peer.role {
-                    Role::IncomingVoter => peer.role = Role::Voter,
-                    Role::DemotingVoter => peer.role = Role::Learner,
-                    Role::Voter | Role::Learner => {}
-                }
-            }
-        }
-        Change::RemoveLearner { peer } => {
-            let at = peers.iter().position(|other| other.id == peer).unwrap();
-            assert_eq!(peers.remove(at).role, Role::Learner);
-        }
-    }
-    let of = |wanted: [Role; 2]| peers.iter().filter(|peer| wanted.contains(&peer.role)).count();
-    let sides = (of([Role::Voter, Role::IncomingVoter]), of([Role::Voter, Role::DemotingVoter]));
-    assert_eq!((sides.0 % 2, sides.1 % 2), (1, 1), "an even number of voters: {sides:?}");
-    hosted.region.epoch.conf_ver += 1;
-}
-
-fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
-    let progress = hosted.region.peers.iter().filter(|peer| peer.store != hosted.leader);
-    let progress = progress.map(|peer| PeerProgress {
-        peer: peer.id,
-        matched: LogIndex(hosted.matched[&peer.id]),
-        snapshot: None,
-        silent: Duration::from_millis(if dead.contains(&peer.store.0) { 60_000 } else { 50 }),
-    });
-    let down = hosted.region.peers.iter().filter(|peer| dead.contains(&peer.store.0));
-    RegionInfo {
-        leader: hosted.region.peer_on(hosted.leader).copied(),
-        term: Term(hosted.term),
-        down: down.map(|peer| peer.id).collect(),
-        pending: Vec::new(),
-        progress: progress.collect(),
-        last_index: LogIndex(hosted.last),
-        stats: RegionStats::default(),
-        led: true,
-        region: hosted.region.clone(),
     }
 }

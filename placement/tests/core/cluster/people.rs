@@ -157,3 +157,75 @@ fn settings_are_checked_before_they_are_changed() {
     cluster.set("schedule.paused", "");
     assert!(cluster.machine.state.settings().changed().is_empty(), "a default is not kept");
 }
+
+#[test]
+fn a_forced_removal_names_who_goes_along_before_and_in_its_reason() {
+    let mut cluster = Cluster::new(3, 1);
+    cluster.seconds(2);
+    let (state, now) = (&cluster.machine.state, cluster.now);
+    let (replica, remove) = ((FIRST, StoreId(2)), MemberAction::Remove);
+    let along = cluster.leader.go_along(state, replica, remove, true, now).unwrap();
+    let [partner] = along[..] else { panic!("{along:?} go along") };
+    assert_ne!(partner, StoreId(2));
+    assert_eq!(cluster.leader.operators().iter().count(), 0, "nothing has begun");
+    assert!(cluster.leader.go_along(state, replica, remove, false, now).is_err());
+    let demoted = MemberAction::Demote;
+    assert_eq!(cluster.leader.go_along(state, replica, demoted, true, now).unwrap(), along);
+    cluster.leader.change_member(state, FIRST, StoreId(2), remove, true, now).unwrap();
+    let operator = cluster.leader.operators().iter().next().unwrap();
+    let reason = format!("on request, and {partner} with it: voters go in pairs");
+    assert_eq!(operator.reason, reason);
+    cluster.seconds(30);
+    assert!(!cluster.voters(FIRST).contains(&partner.0), "as was said");
+}
+
+#[test]
+fn checkers_are_listed_and_a_paused_one_repairs_nothing() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.set("store.down_ms", "30000");
+    cluster.set("schedule.paused", "replica-checker,balance-region");
+    cluster.stores.get_mut(&2).unwrap().dead = true;
+    cluster.seconds(90);
+    assert_eq!(cluster.voters(FIRST), [1, 2, 3]);
+    let status = |cluster: &Cluster| cluster.leader.checkers().list()[0].clone();
+    let paused = status(&cluster);
+    assert_eq!((paused.name, paused.paused, paused.begun), ("replica-checker", true, 0));
+    assert_eq!(paused.last, "is paused");
+    cluster.set("schedule.paused", "balance-region");
+    cluster.seconds(90);
+    assert_eq!(cluster.voters(FIRST), [1, 3, 4]);
+    let resumed = status(&cluster);
+    assert!(!resumed.paused && resumed.begun >= 1, "{resumed:?}");
+    assert!(resumed.last.contains("r10"), "{}", resumed.last);
+    let names: Vec<&str> = cluster.leader.checkers().list().iter().map(|one| one.name).collect();
+    assert_eq!(names, ["replica-checker", "split-checker", "merge-checker"]);
+}
+
+#[test]
+fn a_member_is_cancelled_only_by_its_own_name() {
+    let mut cluster = Cluster::new(4, 1);
+    let id = move_replica(&mut cluster, 2, 4);
+    assert_eq!(
+        act(&mut cluster, 3, MemberAction::Cancel).unwrap_err(),
+        format!(
+            "operator {id} of r100 (move a replica from s2 to s4) is not about s3; cancel it with \
+             `quorate operator cancel {id}`"
+        )
+    );
+    assert_eq!(act(&mut cluster, 4, MemberAction::Cancel), Ok(id));
+    assert_eq!(
+        act(&mut cluster, 4, MemberAction::Cancel).unwrap_err(),
+        "r100 has no operator under way"
+    );
+}
+
+#[test]
+fn a_bound_that_stores_do_not_share_counts_as_theirs() {
+    let mut cluster = Cluster::new(3, 1);
+    let lag = |cluster: &Cluster| cluster.machine.state.settings().limits().max_lag;
+    assert_eq!(lag(&cluster), 1_024);
+    cluster.set("lifecycle.max_lag", "4096");
+    assert_eq!(lag(&cluster), 1_024);
+    cluster.set("lifecycle.max_lag", "10");
+    assert_eq!(lag(&cluster), 10);
+}

@@ -184,3 +184,78 @@ fn a_state_of_stores_is_applied_by_its_own_rules() {
     assert_eq!(change(1, StoreLife::Left), Answer::Done);
     assert_eq!(change(1, StoreLife::Active), refused("s1 has left, and does not come back"));
 }
+
+fn label(cluster: &mut Cluster, store: u64, labels: &[(&str, &str)]) {
+    let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let again = quorate_placement::core::command::Joining {
+        store: Some(StoreId(store)),
+        labels: labels.collect(),
+        ..joining(store)
+    };
+    let answer = cluster.machine.apply(Command::JoinStore(again));
+    assert!(matches!(answer, Answer::Joined(_)), "{answer:?}");
+}
+
+#[test]
+fn a_store_whose_voters_the_rules_want_nowhere_else_stays() {
+    let mut cluster = Cluster::new(4, 1);
+    for (store, zone) in [(1, "a"), (2, "b"), (3, "b"), (4, "b")] {
+        label(&mut cluster, store, &[("zone", zone)]);
+    }
+    cluster.set("placement.rules", "1 voter where zone=a; 2 voters where zone=b");
+    cluster.seconds(2);
+    assert_eq!(
+        remove(&mut cluster, 1, false, false).unwrap_err(),
+        "s1 cannot leave: no other store may take its voter of r100, where the rules are `1 voter \
+         where zone=a; 2 voters where zone=b`: s2 has a replica already, s3 has a replica already, \
+         s4 is not where the placement rules want a replica; add a store that fits, or change the \
+         rules"
+    );
+    // The others' voters have a place on s4.
+    assert_eq!(remove(&mut cluster, 2, false, false), Ok(2));
+    cluster.seconds(60);
+    assert_eq!(cluster.voters(FIRST), [1, 3, 4]);
+}
+
+#[test]
+fn a_store_does_not_leave_for_one_whose_disk_is_full() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.stores.get_mut(&4).unwrap().full = true;
+    cluster.seconds(2);
+    let refused = remove(&mut cluster, 2, false, false).unwrap_err();
+    assert!(refused.contains("s4 has 1 of 1024 MiB free"), "{refused}");
+    cluster.stores.get_mut(&4).unwrap().full = false;
+    cluster.seconds(2);
+    assert_eq!(remove(&mut cluster, 2, false, false), Ok(2));
+}
+
+#[test]
+fn the_only_voter_of_a_region_keeps_its_store() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.set("replicas", "1");
+    cluster.seconds(60);
+    let [store] = cluster.voters(FIRST)[..] else { panic!("{:?}", cluster.voters(FIRST)) };
+    assert_eq!(
+        remove(&mut cluster, store, false, false).unwrap_err(),
+        format!(
+            "s{store} cannot leave: it has the only voter of r100, which leads it, and a leader is \
+             never demoted; raise `replicas` to 3 first"
+        )
+    );
+}
+
+#[test]
+fn a_leaving_store_gives_up_the_voter_that_is_one_too_many() {
+    let mut cluster = Cluster::new(5, 1);
+    cluster.set("replicas", "5");
+    cluster.seconds(40);
+    assert_eq!(cluster.voters(FIRST).len(), 5);
+    // Nobody else could take it: all have one.
+    let life = StoreLife::Leaving { dead: false };
+    cluster.machine.apply(Command::ChangeStore { store: StoreId(5), life });
+    cluster.seconds(5);
+    assert_eq!(cluster.voters(FIRST).len(), 5);
+    cluster.set("replicas", "3");
+    cluster.seconds(60);
+    assert_eq!((cluster.voters(FIRST).len(), state(&cluster, 5)), (3, StoreState::Left));
+}

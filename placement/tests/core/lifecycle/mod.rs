@@ -1,5 +1,7 @@
 //! The lifecycle machine against a small model of a group: told as stories, then at random.
 
+mod given_up;
+mod pace;
 mod rules;
 mod safety;
 mod stories;
@@ -40,9 +42,11 @@ pub fn member(node: u64, role: Role) -> Member {
         role,
         matched: Some(LogIndex(1_000)),
         snapshot: None,
+        queue: 0,
         silent_ms: 100,
         alive: true,
         can_lead: role == Role::Voter,
+        leaders: 0,
         domain: Vec::new(),
     }
 }

@@ -67,8 +67,6 @@ pub struct Model {
     pub policy: Arc<Policy>,
     pub limits: Limits,
     pub begun: Vec<Begun>,
-    /// Whether each plan is held against the potential.
-    checked: bool,
     /// Stores that do not report any more.
     pub dead: BTreeSet<StoreId>,
     pub stores: BTreeMap<StoreId, Arc<Store>>,
@@ -95,7 +93,6 @@ impl Model {
             policy: Arc::new(Policy::of_replicas(3).unwrap()),
             limits: Limits::new(LimitRates::default()),
             begun: Vec::new(),
-            checked: true,
             dead: BTreeSet::new(),
             stores: BTreeMap::new(),
             machine: Machine::cluster(labels.len() as u32, 0),
@@ -219,9 +216,7 @@ impl Model {
         let room = 256 - self.running.len();
         let drafts = self.schedulers.plan(&view, room, self.now);
         assert!(drafts.len() <= room);
-        if self.checked {
-            potential::assert_falls(self, &view, &drafts);
-        }
+        potential::assert_falls(self, &view, &drafts);
         for draft in drafts {
             assert!(!view.busy.contains(&draft.region), "{draft:?} is for a busy region");
             self.begin(draft);
@@ -233,13 +228,6 @@ impl Model {
         while self.now < end {
             self.step(step);
         }
-    }
-
-    /// As [`Model::run`], where the test's potential does not know what is going on.
-    pub fn run_unchecked(&mut self, minutes: u64, step: Duration) {
-        self.checked = false;
-        self.run(minutes, step);
-        self.checked = true;
     }
 
     fn begin(&mut self, draft: Draft) {

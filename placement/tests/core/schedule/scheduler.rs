@@ -57,23 +57,6 @@ fn a_plan_keeps_to_its_room_and_counts_with_what_it_drafted() {
 }
 
 #[test]
-fn a_marked_store_gives_its_leaders_away_and_gets_none() {
-    let mut model = Model::plain(3);
-    model.fill(&even(30, MIB));
-    model.schedulers.set_evicting(StoreId(2), true);
-    // The potential of the other tests does not know of marks: only this scheduler plans.
-    model.run_unchecked(1, STEP);
-    let counts = model.counts();
-    assert_eq!(counts[&StoreId(2)].1, 0, "{counts:?}");
-    assert_eq!(counts[&StoreId(1)].1.abs_diff(counts[&StoreId(3)].1), 0, "{counts:?}");
-    assert!(model.begun.iter().all(|begun| begun.draft.reason == "s2 shall lead nothing"));
-    assert_eq!(model.schedulers.list()[0].last, "s2 lead nothing that could be moved now");
-    model.schedulers.set_evicting(StoreId(2), false);
-    model.run_unchecked(1, STEP);
-    assert_eq!(model.counts()[&StoreId(2)].1, 10);
-}
-
-#[test]
 fn a_store_that_stops_gives_its_leaders_away() {
     let mut model = Model::plain(3);
     model.fill(&even(30, MIB));

@@ -13,11 +13,10 @@ use quorate_consensus::shard::{Reconfigured, check_members};
 use quorate_proto::wire::command::ChangePeers;
 use quorate_proto::{Epoch, Peer, Region};
 
-use super::{Slot, Work};
+use super::{Change, Slot, Work};
 use crate::core::directory::{Directory, members};
 use crate::core::error::RegionError;
 use crate::core::keys;
-use crate::core::snapshot::serving;
 
 impl<T> Work<T> {
     pub(super) fn change_peers(
@@ -31,10 +30,9 @@ impl<T> Work<T> {
         }
         let after = Arc::new(region_after(&slot.region, change)?);
         // Also where this replica is not among them: see the module.
-        let state = serving(&after, slot.local.peer());
-        keys::put_region_state(&mut self.batch, after.id, &state);
         slot.region = Arc::clone(&after);
-        self.changed = Some(after);
+        keys::put_region_state(&mut self.batch, after.id, &slot.state());
+        self.changes.push(Change::Peers(after));
         Ok(())
     }
 }

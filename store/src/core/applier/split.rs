@@ -8,7 +8,7 @@ use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::command::{ApplyState, Split};
 use quorate_proto::{Epoch, KeyRange, LogIndex, Peer, PeerId, Region, RegionId, Term};
 
-use super::{Slot, Work};
+use super::{Change, Slot, Work};
 use crate::core::directory::{Directory, LocalRegion, State, new_group};
 use crate::core::error::RegionError;
 use crate::core::keys;
@@ -57,10 +57,9 @@ impl<T> Work<T> {
             }
         }
         let rest = Arc::new(rest);
-        let state = serving(&rest, slot.local.peer());
-        keys::put_region_state(&mut self.batch, rest.id, &state);
         slot.region = Arc::clone(&rest);
-        self.divisions.push(Division { rest, children: hosted, applied });
+        keys::put_region_state(&mut self.batch, rest.id, &slot.state());
+        self.changes.push(Change::Split(Division { rest, children: hosted, applied }));
         Ok(Ok(()))
     }
 }
@@ -80,7 +79,7 @@ impl Division {
         let locals = directory.split(&slot.local, self.rest, self.children);
         let host = |(local, region): (Arc<LocalRegion>, Arc<Region>)| {
             let group = new_group(&local, &region, at, campaign);
-            created.push(Slot::new(local, region, &self.applied));
+            created.push(Slot::new(local, region, (None, Vec::new()), &self.applied));
             group
         };
         locals.into_iter().zip(regions).map(host).collect()
@@ -134,11 +133,12 @@ fn place(
     match &*local.state() {
         State::Uninitialized { .. } if local.peer() == peer => Ok(Some(peer)),
         State::Uninitialized { .. } | State::Tombstone => Ok(None),
-        State::Serving(other) | State::Installing(other) | State::Removing(other) => {
-            Err(keys::corrupt(
-                "the cluster's map of regions",
-                &format!("{child} is to be split off but holds {} here", other.range),
-            ))
-        }
+        State::Serving(other)
+        | State::Merging(other, _)
+        | State::Installing(other)
+        | State::Removing(other) => Err(keys::corrupt(
+            "the cluster's map of regions",
+            &format!("{child} is to be split off but holds {} here", other.range),
+        )),
     }
 }

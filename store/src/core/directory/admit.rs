@@ -96,8 +96,8 @@ impl Directory {
     /// on, create the replica without data, wait, or drop it. Any thread may ask.
     pub fn admit_peer(&self, region: &Region, to: PeerId) -> PeerAdmission {
         let mut order = self.order.write();
-        if let Some(peer) = order.tombstones.get(&region.id).filter(|peer| to <= **peer) {
-            let peer = *peer.max(&to);
+        if let Some(peer) = order.removed(region.id).filter(|peer| to <= *peer) {
+            let peer = peer.max(to);
             return PeerAdmission::Refuse(Conflict::Removed { region: region.id, peer });
         }
         if let Some(local) = self.get(region.id) {
@@ -130,11 +130,17 @@ impl Directory {
 
     /// Whether a snapshot of `region` for replica `to` may be received. Where the replica has no
     /// data yet, its range is kept free for it from now on, until another snapshot of the same
-    /// region is announced.
+    /// region is announced. `taken_in` are regions that it has taken in: their replicas here are not
+    /// in its way.
     ///
     /// # Errors
     /// Why not: tell the sender, who will try again.
-    pub fn admit_snapshot(&self, region: Arc<Region>, to: PeerId) -> Result<(), Conflict> {
+    pub fn admit_snapshot(
+        &self,
+        region: Arc<Region>,
+        taken_in: &[RegionId],
+        to: PeerId,
+    ) -> Result<(), Conflict> {
         let order = self.order.write();
         let Some(local) = self.get(region.id) else {
             return Err(match order.tombstones.get(&region.id) {
@@ -146,13 +152,17 @@ impl Directory {
             let (region, actual) = (region.id, local.peer());
             return Err(Conflict::OtherPeer { region, actual, asked: to });
         }
-        order.check_snapshot(&local, &region)?;
+        order.check_snapshot(&local, &region, taken_in)?;
         match &*local.state() {
             State::Uninitialized { .. } => {
                 let since = region.epoch;
                 local.set(State::Uninitialized { since, expected: Some(region) });
             }
-            State::Serving(_) | State::Installing(_) | State::Removing(_) | State::Tombstone => {}
+            State::Serving(_)
+            | State::Merging(..)
+            | State::Installing(_)
+            | State::Removing(_)
+            | State::Tombstone => {}
         }
         Ok(())
     }
@@ -163,6 +173,7 @@ fn without_data(local: &LocalRegion, any_replica: bool) -> RegionError {
     let region = local.id();
     match &*local.state() {
         State::Removing(_) | State::Tombstone => return RegionError::RegionNotFound(region),
+        State::Merging(..) => return RegionError::Merging(region),
         State::Uninitialized { .. } | State::Installing(_) | State::Serving(_) => {}
     }
     match local.leader() {
@@ -175,9 +186,17 @@ impl Admitted {
     /// Whether the local replica leads.
     ///
     /// # Errors
-    /// [`RegionError::NotLeader`] with the leader, where known.
+    /// [`RegionError::NotLeader`] with the leader, where known; [`RegionError::NoQuorum`] where there
+    /// can be none.
     pub fn check_leader(&self) -> Result<(), RegionError> {
-        if self.local.view().is_leader() { Ok(()) } else { Err(self.not_leader(self.leader())) }
+        let view = self.local.view();
+        if view.is_leader() {
+            return Ok(());
+        }
+        Err(match view.lost_quorum() {
+            Some(lost) => RegionError::no_quorum(self.region.id, &lost),
+            None => self.not_leader(self.leader()),
+        })
     }
     /// Who leads the region, where known.
     pub fn leader(&self) -> Option<Peer> {

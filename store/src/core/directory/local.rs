@@ -1,11 +1,13 @@
 //! One region of this store, as all threads see it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use quorate_consensus::view::GroupView;
 use quorate_proto::{Epoch, Peer, PeerId, Region, RegionId};
+
+use super::merging::{Gone, Merging};
 
 /// What this store's replica of a region is at. Replaced as a whole, by the applier only.
 #[derive(Debug, Clone)]
@@ -19,6 +21,8 @@ pub enum State {
     },
     /// It has data and applies its log.
     Serving(Arc<Region>),
+    /// It is stopped: its neighbour is about to take it in, or it goes on one day.
+    Merging(Arc<Region>, Merging),
     /// Its data is being replaced by a snapshot of this region.
     Installing(Arc<Region>),
     /// It was removed; its data is about to go, and until then its range is taken.
@@ -31,9 +35,10 @@ impl State {
     /// The region, where there is data of it or soon will be; its range is taken.
     pub fn region(&self) -> Option<&Arc<Region>> {
         match self {
-            State::Serving(region) | State::Installing(region) | State::Removing(region) => {
-                Some(region)
-            }
+            State::Serving(region)
+            | State::Merging(region, _)
+            | State::Installing(region)
+            | State::Removing(region) => Some(region),
             State::Uninitialized { .. } | State::Tombstone => None,
         }
     }
@@ -47,12 +52,20 @@ pub struct LocalRegion {
     view: Arc<GroupView>,
     state: ArcSwap<State>,
     stats: RegionStats,
+    pub(super) taken_in: OnceLock<Gone>,
 }
 
 impl LocalRegion {
     pub(super) fn new(id: RegionId, peer: PeerId, view: Arc<GroupView>, state: State) -> Arc<Self> {
         let state = ArcSwap::from_pointee(state);
-        Arc::new(Self { id, peer, view, state, stats: RegionStats::default() })
+        Arc::new(Self {
+            id,
+            peer,
+            view,
+            state,
+            stats: RegionStats::default(),
+            taken_in: OnceLock::new(),
+        })
     }
     /// Its id.
     pub fn id(&self) -> RegionId {
@@ -70,11 +83,33 @@ impl LocalRegion {
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()
     }
-    /// The region, where the local replica has its data.
+    /// The region, where the local replica has its data and serves it.
     pub fn region(&self) -> Option<Arc<Region>> {
         match &**self.state.load() {
             State::Serving(region) => Some(Arc::clone(region)),
             State::Uninitialized { .. }
+            | State::Merging(..)
+            | State::Installing(_)
+            | State::Removing(_)
+            | State::Tombstone => None,
+        }
+    }
+    /// The region, where the local replica applies its log: one that is stopped for a merge, too.
+    pub fn replicated(&self) -> Option<Arc<Region>> {
+        match &**self.state.load() {
+            State::Serving(region) | State::Merging(region, _) => Some(Arc::clone(region)),
+            State::Uninitialized { .. }
+            | State::Installing(_)
+            | State::Removing(_)
+            | State::Tombstone => None,
+        }
+    }
+    /// The region and what it waits for, where it is stopped for a merge.
+    pub fn merging(&self) -> Option<(Arc<Region>, Merging)> {
+        match &**self.state.load() {
+            State::Merging(region, merging) => Some((Arc::clone(region), *merging)),
+            State::Uninitialized { .. }
+            | State::Serving(_)
             | State::Installing(_)
             | State::Removing(_)
             | State::Tombstone => None,
@@ -94,6 +129,7 @@ impl LocalRegion {
         match &**self.state.load() {
             State::Serving(now) => Arc::ptr_eq(now, region),
             State::Uninitialized { .. }
+            | State::Merging(..)
             | State::Installing(_)
             | State::Removing(_)
             | State::Tombstone => false,

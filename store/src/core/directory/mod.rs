@@ -10,6 +10,7 @@
 
 mod admit;
 mod local;
+mod merging;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -27,6 +28,8 @@ pub use self::admit::{Admitted, PeerAdmission};
 pub(super) use self::admit::{check_range, outside};
 pub(super) use self::local::Written;
 pub use self::local::{LocalRegion, RegionStats, State};
+use self::merging::named_gone;
+pub use self::merging::{Gone, Merging};
 
 /// Maps by id: enough that network threads rarely meet.
 const MAPS: usize = 64;
@@ -47,7 +50,15 @@ struct Order {
     /// Replicas without data.
     waiting: BTreeMap<RegionId, Arc<LocalRegion>>,
     /// Removed replicas: the last one of each region.
-    tombstones: BTreeMap<RegionId, PeerId>,
+    tombstones: BTreeMap<RegionId, Tombstone>,
+}
+
+/// What is remembered of a removed replica.
+#[derive(Debug)]
+pub(super) struct Tombstone {
+    pub(super) peer: PeerId,
+    /// Where the whole region is gone.
+    pub(super) gone: Option<Gone>,
 }
 
 /// Why a region cannot be taken in.
@@ -100,6 +111,9 @@ pub enum Conflict {
         region: RegionId,
     },
 }
+
+/// A replica whose place a snapshot of another region takes: what it was, and into what it went.
+pub(super) type Replaced = (Arc<LocalRegion>, Arc<Region>, Gone);
 
 impl Directory {
     /// The empty directory of a store.
@@ -164,13 +178,13 @@ impl Directory {
     }
 
     /// Remembers a removed replica found at start.
-    pub(super) fn insert_tombstone(&self, region: RegionId, peer: PeerId) {
-        self.order.write().tombstones.insert(region, peer);
+    pub(super) fn insert_tombstone(&self, region: RegionId, peer: PeerId, gone: Option<Gone>) {
+        self.order.write().tombstones.insert(region, Tombstone { peer, gone });
     }
 
     /// The last removed replica of a region.
     pub(super) fn tombstone(&self, region: RegionId) -> Option<PeerId> {
-        self.order.read().tombstones.get(&region).copied()
+        self.order.read().removed(region)
     }
 
     /// Puts a split into effect whose state is written. `children` are ascending; those that
@@ -211,27 +225,31 @@ impl Directory {
         created
     }
 
-    /// Marks a region as being replaced by a snapshot of `region`.
+    /// Marks a region as being replaced by a snapshot of `region`. Returns the replicas whose place
+    /// it takes, with what they were; they are gone.
     pub(super) fn begin_install(
         &self,
         local: &Arc<LocalRegion>,
         region: &Arc<Region>,
-    ) -> Result<(), Conflict> {
+        taken_in: &[RegionId],
+    ) -> Result<Vec<Replaced>, Conflict> {
         let mut order = self.order.write();
-        order.check_snapshot(local, region)?;
+        let needless = order.check_snapshot(local, region, taken_in)?;
+        let mut replaced = Vec::with_capacity(needless.len());
+        for other in needless {
+            let Some(old) = other.state().region().cloned() else { continue };
+            order.ranges.remove(&old.range.start);
+            let gone = other.known_gone().unwrap_or_else(|| named_gone(region, &old));
+            self.bury(&mut order, &other, Some(gone.clone()));
+            replaced.push((other, old, gone));
+        }
         if let Some(old) = local.state().region() {
             order.ranges.remove(&old.range.start);
         }
         order.waiting.remove(&region.id);
         local.set(State::Installing(Arc::clone(region)));
         order.ranges.insert(region.range.start.clone(), Arc::clone(local));
-        Ok(())
-    }
-
-    /// The snapshot is in: the region serves. The description is a new one, so that whoever read
-    /// before and in between notices.
-    pub(super) fn finish_install(&self, local: &Arc<LocalRegion>, region: Arc<Region>) {
-        local.set(State::Serving(region));
+        Ok(replaced)
     }
 
     /// Puts a change of peers into effect whose state is written. Where the local replica is not
@@ -261,10 +279,7 @@ impl Directory {
         if let Some(old) = local.state().region() {
             order.ranges.remove(&old.range.start);
         }
-        order.waiting.remove(&local.id());
-        order.tombstones.insert(local.id(), local.peer());
-        local.set(State::Tombstone);
-        self.map(local.id()).write().remove(&local.id());
+        self.bury(&mut order, local, local.known_gone());
     }
 }
 
@@ -290,10 +305,16 @@ impl Order {
         }
     }
 
-    /// Whether a snapshot of `region` may replace what is here.
-    fn check_snapshot(&self, local: &LocalRegion, region: &Region) -> Result<(), Conflict> {
+    /// Whether a snapshot of `region` may replace what is here; returns the replicas beside its own
+    /// whose place it takes.
+    fn check_snapshot(
+        &self,
+        local: &LocalRegion,
+        region: &Region,
+        taken_in: &[RegionId],
+    ) -> Result<Vec<Arc<LocalRegion>>, Conflict> {
         match &*local.state() {
-            State::Serving(old) | State::Installing(old) => {
+            State::Serving(old) | State::Merging(old, _) | State::Installing(old) => {
                 if region.epoch.is_stale_against(old.epoch) {
                     return Err(Conflict::Stale { region: region.id });
                 }
@@ -303,7 +324,7 @@ impl Order {
                 return Err(Conflict::Removed { region: region.id, peer: local.peer() });
             }
         }
-        self.check_free(region)?;
+        let replaced = self.room_for(region, taken_in)?;
         for other in self.waiting.values().filter(|other| other.id() != region.id) {
             match &*other.state() {
                 State::Uninitialized { expected: Some(expected), .. }
@@ -313,12 +334,13 @@ impl Order {
                 }
                 State::Uninitialized { .. }
                 | State::Serving(_)
+                | State::Merging(..)
                 | State::Installing(_)
                 | State::Removing(_)
                 | State::Tombstone => {}
             }
         }
-        Ok(())
+        Ok(replaced)
     }
 }
 

@@ -172,9 +172,10 @@ impl ReadPath {
     fn changed(&self, admitted: &Admitted) -> RegionError {
         let id = admitted.region.id;
         let Some(local) = self.directory.get(id) else { return RegionError::RegionNotFound(id) };
-        match local.region() {
-            Some(now) => self.directory.epoch_not_match(&now, admitted.region.epoch.version),
-            None => RegionError::NotInitialized(id),
+        match (local.region(), local.merging()) {
+            (Some(now), _) => self.directory.epoch_not_match(&now, admitted.region.epoch.version),
+            (None, Some(_)) => RegionError::Merging(id),
+            (None, None) => RegionError::NotInitialized(id),
         }
     }
 

@@ -181,6 +181,10 @@ impl MemberRole {
                 }
                 Err(refusal) => Told::Refused(refusal.to_string()),
             },
+            Ask::Merge { region } => match session.leader.merge(state, *region, None, now) {
+                Ok(_) => Told::Done,
+                Err(refusal) => Told::Refused(refusal.to_string()),
+            },
             Ask::Replica { region, add, remove } => {
                 let role = ReplicaRole::Standard;
                 let goal = match (*add, *remove) {

@@ -226,6 +226,7 @@ impl MemberRole {
             | Ask::Region(_)
             | Ask::RegionById(_)
             | Ask::Split(_)
+            | Ask::Merge { .. }
             | Ask::Transfer { .. }
             | Ask::Replica { .. } => {
                 let told = self.not_leader();
@@ -254,6 +255,7 @@ impl MemberRole {
                     Refusal::Undetermined => Told::Undetermined,
                     Refusal::NotLeader { .. }
                     | Refusal::NoGroup
+                    | Refusal::NoQuorum(_)
                     | Refusal::Busy { .. }
                     | Refusal::TooLarge { .. }
                     | Refusal::Members(_)

@@ -1,7 +1,9 @@
 //! What a raft worker's shard wants done, in the order of its effects, and how long it takes.
 
 use quorate_consensus::engine::{Engine, EngineError};
-use quorate_consensus::shard::{self, ApplyTask, Effects, Install, MakeSnapshot, Outgoing, Plane};
+use quorate_consensus::shard::{
+    self, ApplyTask, Effects, Install, MakeSnapshot, Merged, Outgoing, Plane,
+};
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, PeerId, RegionId};
@@ -19,6 +21,7 @@ pub(super) enum Work {
     Apply(Vec<ApplyTask<Token>>),
     Snapshot(MakeSnapshot),
     Install(Install),
+    Merged(Merged),
     Destroy(RegionId, PeerId),
     Discard(String),
 }
@@ -46,15 +49,18 @@ impl Process {
             self.with_role(cx, |role, _| role.leader_changed(change));
         }
         let ignored = cx.is(Mutant::StrangersIgnored);
+        let mut answers = Vec::new();
         for stranger in effects.strangers.into_iter().filter(|_| !ignored) {
-            self.with_role(cx, |role, host| role.stranger(stranger, host));
+            answers.extend(self.with_role(cx, |role, host| role.stranger(stranger, host)));
         }
+        self.send(answers, cx);
         let worker = &mut self.life().workers[shard];
         if !effects.apply.is_empty() {
             worker.work.push_back(Work::Apply(effects.apply));
         }
         worker.work.extend(effects.snapshots.into_iter().map(Work::Snapshot));
         worker.work.extend(effects.installs.into_iter().map(Work::Install));
+        worker.work.extend(effects.merged.into_iter().map(Work::Merged));
         worker
             .work
             .extend(effects.destroyed.into_iter().map(|(group, peer)| Work::Destroy(group, peer)));
@@ -172,6 +178,10 @@ impl Process {
             Some(Work::Apply(tasks)) => self.apply(tasks, cx)?,
             Some(Work::Snapshot(make)) => self.make_snapshot(make, cx)?,
             Some(Work::Install(install)) => self.install(install, cx)?,
+            Some(Work::Merged(told)) => {
+                let gone = self.with_role(cx, |role, _| role.merged(told));
+                self.stop_hosting(gone, cx);
+            }
             Some(Work::Destroy(group, peer)) => {
                 cx.note(format_args!("{} removes {peer} of {group}", self.id));
                 self.with_role(cx, |role, host| role.destroy(group, peer, host))?;
@@ -181,6 +191,17 @@ impl Process {
         }
         self.go_on_working(shard, cx);
         Ok(())
+    }
+
+    /// Each of these groups is told on its own worker.
+    pub(super) fn stop_hosting(&mut self, merged: Vec<(RegionId, PeerId)>, cx: &mut Cx) {
+        for (group, peer) in merged {
+            if cx.is(Mutant::SourceStaysHosted) {
+                continue;
+            }
+            cx.note(format_args!("{} has no {peer} of {group} any more", self.id));
+            self.mail(shard::Event::Destroy { group, peer }, cx);
+        }
     }
 
     fn apply(&mut self, tasks: Vec<ApplyTask<Token>>, cx: &mut Cx) -> Result<(), EngineError> {
@@ -197,6 +218,7 @@ impl Process {
             cx.note(format_args!("{node} {}: {:?}", change.group, change.members));
             self.mail(shard::Event::Reconfigured(change), cx);
         }
+        self.stop_hosting(outcome.merged, cx);
         for progress in outcome.progress {
             let (group, index, term) = (progress.group, progress.index, progress.term);
             cx.note(format_args!("{node} {group} applied {index}"));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use quorate_consensus::engine::{EngineError, MemoryEngine};
-use quorate_consensus::node::{Outcome, SnapshotSource};
+use quorate_consensus::node::{Installed, Outcome, SnapshotSource};
 use quorate_consensus::shard::{
-    self, ApplyTask, Install, LeaderChange, Member, NewGroup, Reply, Stranger,
+    self, ApplyTask, Install, LeaderChange, Merged, NewGroup, Outgoing, Reply, Stranger,
 };
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::GroupView;
@@ -87,10 +87,21 @@ impl Role {
         &mut self,
         install: Install,
         host: &mut Host<'_>,
-    ) -> Result<Vec<Member>, EngineError> {
+    ) -> Result<Installed, EngineError> {
         match self {
             Role::Store(store) => store.install(install, host),
-            Role::Member(member) => member.install(install, host),
+            Role::Member(member) => {
+                let members = member.install(install, host)?;
+                Ok(Installed { members, merged: Vec::new() })
+            }
+        }
+    }
+
+    /// Somebody says that a group is gone.
+    pub(crate) fn merged(&mut self, told: Merged) -> Vec<(RegionId, PeerId)> {
+        match self {
+            Role::Store(store) => store.applier.merged(told).into_iter().collect(),
+            Role::Member(_) => Vec::new(),
         }
     }
 
@@ -128,10 +139,10 @@ impl Role {
         }
     }
 
-    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
+    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) -> Option<Outgoing> {
         match self {
             Role::Store(store) => store.stranger(stranger, host),
-            Role::Member(_) => {}
+            Role::Member(_) => None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, Engine, EngineError};
-use quorate_consensus::node::SnapshotSource;
+use quorate_consensus::node::{Installed, SnapshotSource};
 use quorate_consensus::shard::{self, Install, MakeSnapshot, Plane, conf_of};
 use quorate_proto::wire::peer::{Envelope, SnapshotMeta};
 use quorate_proto::{NodeId, Role};
@@ -126,10 +126,12 @@ impl Process {
             cx.note(format_args!("{} cannot sync", self.id));
             self.disk.fail_next_sync();
         }
-        let members = self.with_role(cx, |role, host| role.install(install, host))?;
+        let installed = self.with_role(cx, |role, host| role.install(install, host))?;
+        let Installed { members, merged } = installed;
         cx.note(format_args!("{} installed {group} at {index} after {before}", self.id));
         cx.checks.installs += 1;
         self.mail(shard::Event::Installed { group, index, members }, cx);
+        self.stop_hosting(merged, cx);
         Ok(())
     }
 }

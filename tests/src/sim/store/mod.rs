@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_consensus::engine::{Cf, Engine, EngineError, MemoryEngine, WriteBatch};
-use quorate_consensus::node::Outcome;
-use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, Member, NewGroup};
+use quorate_consensus::node::{Installed, Outcome};
+use quorate_consensus::shard::{ApplyTask, Install, LeaderChange, NewGroup};
 use quorate_consensus::time::Instant;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{Epoch, NodeId, PeerId, RegionId, StoreId};
@@ -57,6 +57,8 @@ pub(crate) struct StoreRole {
     pub(crate) reporter: Reporter,
     /// Placement should hear something at once.
     pub(crate) nudged: bool,
+    /// Regions without leader that placement said it does not know.
+    pub(crate) unknown: BTreeSet<RegionId>,
     pub(crate) sequence: u64,
     pub(crate) duties: u64,
     /// The member of placement that is asked, by number.
@@ -100,6 +102,7 @@ impl StoreRole {
             incarnation,
             reporter: Reporter::new(),
             nudged: false,
+            unknown: BTreeSet::new(),
             sequence: 0,
             duties: 0,
             placement: 1,
@@ -161,6 +164,12 @@ impl StoreRole {
             self.check((new.group, new.applied.0.0, true), host)?;
         }
         self.nudged |= !outcome.created.is_empty() || !outcome.reconfigured.is_empty();
+        self.nudged |= !outcome.changed.is_empty();
+        for (group, _) in &outcome.merged {
+            if let Some(gone) = self.directory.taken_in(*group) {
+                host.cx.checks.gone(&gone.region);
+            }
+        }
         self.look_around(host);
         Ok(outcome)
     }
@@ -170,7 +179,7 @@ impl StoreRole {
         (group, index, is_new): (RegionId, u64, bool),
         host: &mut Host<'_>,
     ) -> Result<(), EngineError> {
-        if let Some(region) = self.directory.get(group).and_then(|local| local.region()) {
+        if let Some(region) = self.directory.get(group).and_then(|local| local.replicated()) {
             let hash = region_hash(host.disk, &region)?;
             host.cx.checks.state(host.node, group, index, hash);
         }
@@ -188,12 +197,12 @@ impl StoreRole {
         &mut self,
         install: Install,
         host: &mut Host<'_>,
-    ) -> Result<Vec<Member>, EngineError> {
+    ) -> Result<Installed, EngineError> {
         let (group, index) = (install.group, install.index.0);
-        let members = self.applier.install(install)?;
+        let installed = self.applier.install(install)?;
         self.check((group, index, true), host)?;
         self.look_around(host);
-        Ok(members)
+        Ok(installed)
     }
 
     /// A group is gone from here: so is its data.
@@ -205,7 +214,7 @@ impl StoreRole {
     ) -> Result<(), EngineError> {
         let here = self.directory.get(group).filter(|here| here.peer() == peer);
         if here.is_none() {
-            return Ok(());
+            return self.applier.forget_merged(group);
         }
         if host.cx.is(Mutant::RemovedStays) {
             return Ok(());
@@ -224,9 +233,10 @@ impl StoreRole {
     /// Whether a snapshot may come in.
     pub(crate) fn admit_snapshot(&mut self, message: &Envelope) -> bool {
         let Some(meta) = &message.snapshot else { return false };
-        let Ok((region, _)) = snapshot::parse_state(meta.state.clone()) else { return false };
-        let to = quorate_proto::PeerId(message.to_peer);
-        self.directory.admit_snapshot(Arc::new(region), to).is_ok()
+        let Ok(described) = snapshot::parse_state(meta.state.clone()) else { return false };
+        let to = PeerId(message.to_peer);
+        let (region, taken_in) = (Arc::new(described.region), described.taken_in);
+        self.directory.admit_snapshot(region, &taken_in, to).is_ok()
     }
 
     /// Placement should hear of it at once.

@@ -4,14 +4,19 @@
 //! The counterpart of `store/src/placement/orders.rs`, and of what looks after replicas that nobody
 //! speaks to any more.
 
-use quorate_consensus::shard::{self, Stranger};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_consensus::shard::{self, Outgoing, Stranger};
 use quorate_proto::wire::placement::change_peers_step::Change;
 use quorate_proto::wire::placement::order::Step;
-use quorate_proto::wire::placement::{DestroyPeerStep, Order};
-use quorate_proto::{Epoch, NodeId, PeerId, Region, RegionId, StoreId};
+use quorate_proto::wire::placement::{CommitMergeStep, DestroyPeerStep, Order};
+use quorate_proto::{Epoch, LogIndex, NodeId, PeerId, Region, RegionId, StoreId};
+use quorate_store::core::command::{self, Stamp};
 use quorate_store::core::directory::Conflict;
+use quorate_store::core::merge::{self, MergeError};
 use quorate_store::core::peers::{self, PeersPlan};
-use quorate_store::core::{Admitted, PeerAdmission};
+use quorate_store::core::{Admitted, LocalRegion, PeerAdmission};
 
 use super::StoreRole;
 use super::serving::Waiting;
@@ -33,10 +38,16 @@ impl StoreRole {
             Step::Split(step) => (step.region_id, step.epoch),
             Step::ChangePeers(step) => (step.region_id, step.epoch),
             Step::DestroyPeer(step) => return self.destroy_if_removed(step, host),
+            Step::PrepareMerge(step) => (step.region_id, step.epoch),
+            Step::CommitMerge(step) => (step.region_id, step.epoch),
+            Step::RollbackMerge(step) => (step.region_id, step.epoch),
+            Step::RefuseMerge(step) => (step.region_id, step.epoch),
         };
         let Some(local) = self.directory.get(RegionId(id)) else { return };
-        let Some(region) = local.region() else { return };
-        if epoch.map(Epoch::from) != Some(region.epoch) || !local.view().is_leader() {
+        let Some(region) = local.replicated() else { return };
+        let anyhow = matches!(step, Step::CommitMerge(_)) && host.cx.is(Mutant::CommitAtAnyEpoch);
+        let meant = anyhow || epoch.map(Epoch::from) == Some(region.epoch);
+        if !meant || !local.view().is_leader() {
             return;
         }
         match step {
@@ -58,6 +69,59 @@ impl StoreRole {
                 self.change_peers(&Admitted { local, region }, &change, host);
             }
             Step::DestroyPeer(_) => {}
+            Step::PrepareMerge(step) => {
+                let time_ms = self.time_ms(host.now);
+                let command = merge::prepare(&self.directory, &local, &step, time_ms);
+                self.merge(region.id, command, true, host);
+            }
+            Step::CommitMerge(step) => {
+                let time_ms = self.time_ms(host.now);
+                let command = match host.cx.is(Mutant::CommitAtAnyEpoch) {
+                    true => careless_commit(&region, step, time_ms),
+                    false => merge::commit(&self.directory, &local, &step, time_ms),
+                };
+                self.merge(region.id, command, true, host);
+            }
+            Step::RollbackMerge(step) => {
+                let command = merge::rollback(&local, &step, self.time_ms(host.now));
+                self.merge(region.id, command, false, host);
+            }
+            Step::RefuseMerge(step) => {
+                let command = merge::refuse(&local, &step, self.time_ms(host.now));
+                self.merge(region.id, command, false, host);
+            }
+        }
+    }
+
+    /// A mutant: stopped regions go on after a while.
+    pub(super) fn lose_patience(&mut self, host: &mut Host<'_>) {
+        let led = |local: &Arc<LocalRegion>| local.merging().filter(|_| local.view().is_leader());
+        let stopped: Vec<_> = self.directory.all().iter().filter_map(led).collect();
+        for (region, merging) in stopped {
+            let Epoch { conf_ver, version } = region.epoch;
+            let stamp = Stamp { conf_ver, version, time_ms: self.time_ms(host.now) };
+            let target = merging.target_epoch;
+            let seen = Epoch { version: target.version + 1, ..target };
+            let command = command::rollback_merge(stamp, merging.frozen, seen);
+            self.merge(region.id, command.map_err(MergeError::from), false, host);
+        }
+    }
+
+    fn merge(
+        &mut self,
+        group: RegionId,
+        command: Result<Bytes, MergeError>,
+        suspends_lease: bool,
+        host: &mut Host<'_>,
+    ) {
+        let node = host.node;
+        match command {
+            Ok(command) => {
+                host.cx.note(format_args!("{node} takes a step of a merge of {group}"));
+                let token = self.token(Waiting::Peers);
+                host.mail.push(shard::Event::Propose { group, command, token, suspends_lease });
+            }
+            Err(refused) => host.cx.note(format_args!("{node} refuses to merge: {refused}")),
         }
     }
 
@@ -105,7 +169,7 @@ impl StoreRole {
         for local in self.directory.hosted() {
             if local.view().silent_since().is_some_and(lost) {
                 let id = local.id();
-                self.ask(Ask::RegionById(id), Purpose::Lost, host);
+                self.ask(Ask::RegionById(id), Purpose::Lost(id), host);
             }
         }
     }
@@ -132,8 +196,27 @@ impl StoreRole {
     }
 
     /// Somebody speaks to a replica that is not here: asks placement for its region.
-    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) {
+    pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) -> Option<Outgoing> {
+        let told = !host.cx.is(Mutant::MergedUntold);
+        if let Some(gone) = self.directory.taken_in(stranger.group).filter(|_| told) {
+            return Some(stranger.answer_merged(gone.into, gone.region.as_ref().into()));
+        }
         let ask = Ask::RegionById(stranger.group);
         self.ask(ask, Purpose::Stranger(stranger.peer), host);
+        None
     }
+}
+
+/// A mutant: takes a source in as the order names it, whatever it was stopped for.
+fn careless_commit(
+    target: &Region,
+    step: CommitMergeStep,
+    time_ms: u64,
+) -> Result<Bytes, MergeError> {
+    let Epoch { conf_ver, version } = target.epoch;
+    let source = Region::try_from(step.source.unwrap_or_default());
+    let source = source
+        .map_err(|error| MergeError::Rule { region: target.id, reason: error.to_string() })?;
+    let stamp = Stamp { conf_ver, version, time_ms };
+    Ok(command::commit_merge(stamp, &source, LogIndex(step.frozen_index))?)
 }

@@ -3,10 +3,11 @@
 //! The counterpart of `store/src/serve`. Each step of a read is an event of its own, so that a
 //! pause, a split, a snapshot or a change of leadership can fall between any two of them.
 
+use quorate_consensus::engine::{Cf, Reader};
 use quorate_consensus::shard::{self, Refusal, Reply};
 use quorate_proto::{NodeId, RegionId};
 use quorate_store::core::{
-    Effort, Pass, ReadAdmission, ReadError, RegionError, Scan, Unconfirmed, command,
+    Effort, Pass, ReadAdmission, ReadError, RegionError, Scan, Unconfirmed, command, keys,
 };
 
 use super::StoreRole;
@@ -129,6 +130,9 @@ impl StoreRole {
                     self.go_on(Job::Look(read, pass), host);
                 }
                 Ok(ReadAdmission::NeedsIndex(group)) => self.ask_index(read, group, host),
+                Err(RegionError::Merging(_)) if host.cx.is(Mutant::ServedWhileStopped) => {
+                    self.read_stopped(&read, host);
+                }
                 Err(refused) => self.respond(read.caller, Err(Failure::Region(refused)), host),
             },
             Job::AtIndex(read) => match self.reads.admit_at_index(&read.request.context) {
@@ -161,6 +165,17 @@ impl StoreRole {
                     }
                 }
             }
+        }
+    }
+
+    /// A mutant: a region that is stopped is read all the same.
+    fn read_stopped(&self, read: &Read, host: &mut Host<'_>) {
+        let Operation::Get { key } = &read.request.operation else { return };
+        let stored = host.disk.get(Cf::Data, key);
+        if let Ok(stored) = stored
+            && let Ok(value) = stored.map(keys::user_value).transpose()
+        {
+            self.respond(read.caller, Ok(Output::Value(value)), host);
         }
     }
 
@@ -241,11 +256,12 @@ impl StoreRole {
     fn refused(&self, region: RegionId, refusal: Refusal) -> Failure {
         Failure::Region(match refusal {
             Refusal::NotLeader { leader } => {
-                let local = self.directory.get(region).and_then(|local| local.region());
+                let local = self.directory.get(region).and_then(|local| local.replicated());
                 let leader = leader.and_then(|leader| local.as_ref()?.peer(leader).copied());
                 RegionError::NotLeader { region, leader }
             }
             Refusal::NoGroup => RegionError::RegionNotFound(region),
+            Refusal::NoQuorum(lost) => RegionError::no_quorum(region, &lost),
             Refusal::Busy { reason } => RegionError::Busy(reason),
             Refusal::TooLarge { bytes } => RegionError::EntryTooLarge { region, bytes },
             Refusal::Members(_) => RegionError::Busy("the replicas of the region are changing"),

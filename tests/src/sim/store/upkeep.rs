@@ -12,13 +12,14 @@ use quorate_placement::core::command::Joining;
 use quorate_proto::wire::command::StoreIdent;
 use quorate_proto::wire::placement::StoreReport;
 use quorate_proto::{NodeId, PeerId, Region, RegionId, StoreId};
-use quorate_store::core::{Admitted, keys, split};
+use quorate_store::core::{Admitted, keys, split, unled};
 
 use super::StoreRole;
 use super::serving::Waiting;
 use crate::sim::agenda::MS;
 use crate::sim::chance::Lane;
 use crate::sim::messages::{Ask, Body, Told};
+use crate::sim::mutant::Mutant;
 use crate::sim::placement::MEMBERS;
 use crate::sim::process::role::Host;
 
@@ -39,8 +40,8 @@ pub(crate) enum Purpose {
         keys: Vec<Bytes>,
     },
     Stranger(PeerId),
-    /// Is it still a replica?
-    Lost,
+    /// Is there still a replica of it here?
+    Lost(RegionId),
 }
 
 impl StoreRole {
@@ -95,6 +96,9 @@ impl StoreRole {
         }
         if self.duties.is_multiple_of(20) {
             self.look_for_lost(host);
+            if host.cx.is(Mutant::RollbackWithoutProof) {
+                self.lose_patience(host);
+            }
         }
     }
 
@@ -105,13 +109,28 @@ impl StoreRole {
         }
         self.nudged = false;
         self.sequence += 1;
-        let regions = self.reporter.report(&self.directory, host.now);
+        let mut regions = self.reporter.report(&self.directory, host.now);
+        if host.cx.is(Mutant::CommitBeforeEverywhere) {
+            let merging = regions.reports.iter_mut().filter_map(|report| report.merging.as_mut());
+            merging.for_each(|merging| merging.everywhere = true);
+        }
+        let unknown = std::mem::take(&mut self.unknown).into_iter();
+        let unknown: Vec<_> = unknown.filter_map(|id| self.directory.get(id)).collect();
+        regions.unled = unknown.iter().filter_map(|local| unled(local)).collect();
+        if host.cx.is(Mutant::HostedUntold) {
+            regions.hosted.clear();
+        }
+        if host.cx.is(Mutant::UnknownUntold) {
+            regions.unled.clear();
+        }
         let report = StoreReport {
             cluster_id: 7,
             store_id: self.id.0,
             incarnation: self.incarnation,
             regions: regions.reports,
             full: regions.full,
+            unled: regions.unled,
+            hosted: regions.hosted,
             sequence: self.sequence,
             ..StoreReport::default()
         };
@@ -206,8 +225,12 @@ impl StoreRole {
             (Some(Purpose::Stranger(peer)), Told::Region(Some((region, _)))) => {
                 self.welcome(&region, peer, host);
             }
-            (Some(Purpose::Lost), Told::Region(Some((region, _)))) => {
+            (Some(Purpose::Lost(_)), Told::Region(Some((region, _)))) => {
                 self.is_lost(&region, host);
+            }
+            (Some(Purpose::Lost(region)), Told::Region(None)) => {
+                self.nudged = true;
+                self.unknown.insert(region);
             }
             (Some(Purpose::Join), Told::Refused(words)) => {
                 let node = host.node;

@@ -1,6 +1,7 @@
 //! The world of one seed: processes, clients, trouble, and the order in which all of it happens.
 
 mod deeds;
+mod merger;
 mod mover;
 mod nemesis;
 mod packets;
@@ -13,6 +14,7 @@ use quorate_consensus::engine::EngineError;
 use quorate_proto::{NodeId, StoreId};
 
 pub(crate) use self::deeds::Deed;
+use self::merger::Plot;
 use super::agenda::MS;
 use super::case::Case;
 use super::chance::Concern;
@@ -43,6 +45,8 @@ pub(crate) struct World {
     pub(crate) joining: Option<u64>,
     /// Replicas that the mover has made.
     pub(crate) made: u64,
+    /// Merges under way where placement does not plan.
+    pub(crate) plots: Vec<Plot>,
     pub(crate) events: u64,
 }
 
@@ -65,6 +69,8 @@ pub struct Outcome {
     pub regions: u64,
     /// Snapshots installed.
     pub installs: u64,
+    /// Regions that were taken in by a neighbour.
+    pub merges: u64,
     /// Configurations of regions, one after the other.
     pub configurations: u64,
 }
@@ -91,6 +97,7 @@ impl World {
             lost: BTreeSet::new(),
             joining: None,
             made: 0,
+            plots: Vec::new(),
             events: 0,
         };
         for node in nodes {
@@ -126,6 +133,7 @@ impl World {
             elections: checks.elections,
             regions: checks.regions().count() as u64,
             installs: checks.installs,
+            merges: checks.merges,
             configurations: checks.configurations,
         }
     }
@@ -178,6 +186,10 @@ impl World {
                 self.move_replicas();
                 return Ok(());
             }
+            Event::Merge => {
+                self.merge_regions();
+                return Ok(());
+            }
             Event::Deed(deed) => {
                 let deed = deed.clone();
                 self.perform(deed);
@@ -224,6 +236,7 @@ impl World {
             | Event::Stamp { .. }
             | Event::Nemesis
             | Event::Move
+            | Event::Merge
             | Event::Deed(_) => Ok(()),
         };
         result.map_err(|error| (node, error))

@@ -71,7 +71,7 @@ impl World {
         Some((leader.into(), store.directory.get(id)?.region()?))
     }
 
-    fn order(&mut self, store: StoreId, step: Step) {
+    pub(super) fn order(&mut self, store: StoreId, step: Step) {
         let order = Order { step: Some(step), ..Order::default() };
         let told = Told::Orders(StoreOrders { orders: vec![order], ..StoreOrders::default() });
         let body = Body::Told { call: 0, told };

@@ -3,6 +3,7 @@
 //! Some deeds are plots of several steps that aim at one promise; chance alone would need too many
 //! seeds to break it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_proto::{NodeId, Region, Role};
@@ -190,9 +191,9 @@ impl World {
             let voters = region.peers.iter().filter(|peer| peer.role != Role::Learner);
             voters.count() < 3 || region.peers.iter().any(|peer| lost.contains(&peer.store))
         };
-        // One at a time, and never the last majority of a region. A voter without data does not
-        // count: where it has missed the split that made the region, and placement has not heard of
-        // the region yet, only those that have it can tell it that it exists.
+        // One at a time, and never the last majority of a region. A voter without data counts only
+        // where that is wanted: it may have missed the split that made the region, and placement may
+        // not have heard of the region yet.
         let is_whole = |it: &Arc<Region>| !is_hurt(it) && self.is_everywhere(it);
         if self.joining.is_some() || !self.cx.checks.regions().all(is_whole) {
             return;
@@ -207,13 +208,14 @@ impl World {
         self.perform(Deed::JoinStore);
     }
 
-    /// All replicas of a region are up and have its data.
+    /// All replicas of a region are up, and have its data or, where that is wanted, may lack it.
     fn is_everywhere(&self, region: &Region) -> bool {
         region.peers.iter().all(|peer| {
             let process = self.processes.get(&NodeId::from(peer.store));
             let store = process.and_then(|process| process.up.as_ref()?.role.store());
             let local = store.and_then(|store| store.directory.get(region.id));
-            local.is_some_and(|local| local.region().is_some())
+            let has_data = local.is_some_and(|local| local.region().is_some());
+            has_data || (self.cx.knobs.hollow && store.is_some())
         })
     }
 
@@ -231,6 +233,36 @@ impl World {
         }
     }
 
+    /// Some region is taken in by a neighbour.
+    fn merge_somewhere(&mut self) {
+        let Some(region) = self.some_region() else { return };
+        self.ask_placement(&Ask::Merge { region: region.id });
+    }
+
+    /// The leader of a region that is stopped for a merge, or of its target, dies, or is cut off.
+    fn trouble_a_merge(&mut self) {
+        let mut stopped = BTreeSet::new();
+        for process in self.processes.values() {
+            let Some(store) = process.up.as_ref().and_then(|up| up.role.store()) else { continue };
+            let all = store.directory.all();
+            stopped.extend(all.iter().filter_map(|local| {
+                local.merging().map(|(region, merging)| (region.id, merging.target))
+            }));
+        }
+        let stopped: Vec<_> = stopped.into_iter().collect();
+        if stopped.is_empty() {
+            return self.merge_somewhere();
+        }
+        let (source, target) = self.one_of(&stopped);
+        let group = self.one_of(&[source, target]);
+        let (kills, down) = (self.draw((0, 2)) > 0, self.draw((5 * MS, 2_500 * MS)));
+        match self.leader_of(group) {
+            Some(node) if kills => self.perform(Deed::Kill { node, down }),
+            Some(node) => self.cut_off(node),
+            None => {}
+        }
+    }
+
     /// Asks all members of placement: one of them leads.
     pub(super) fn ask_placement(&mut self, ask: &Ask) {
         for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
@@ -242,7 +274,7 @@ impl World {
 }
 
 /// Newer ones come last: they change nothing of what is drawn where their weight is zero.
-fn acts(deeds: &Deeds) -> [(u64, Act); 15] {
+fn acts(deeds: &Deeds) -> [(u64, Act); 17] {
     [
         (deeds.kill, World::kill_somebody),
         (deeds.pause, World::pause_somebody),
@@ -259,5 +291,7 @@ fn acts(deeds: &Deeds) -> [(u64, Act); 15] {
         (deeds.placement_cut, World::cut_placement_leader_off),
         (deeds.replace, World::replace_store),
         (deeds.joint_kill, World::kill_in_joint),
+        (deeds.merge, World::merge_somewhere),
+        (deeds.merge_trouble, World::trouble_a_merge),
     ]
 }

@@ -26,6 +26,7 @@ impl World {
         self.cx.net.bad = true;
         self.cx.after(0, Event::Nemesis);
         self.cx.after(0, Event::Move);
+        self.cx.after(0, Event::Merge);
         let end = self.cx.now() + self.cx.knobs.chaos;
         self.run_to(end);
         self.heal();
