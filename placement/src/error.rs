@@ -56,8 +56,8 @@ pub enum PlacementError {
     /// Its group exists, and its own part in it may be lost.
     #[error(
         "this group was founded already, as {by} says, and not with the data folder {folder}: what \
-         this member knew and promised there may be lost; take it out (`quorate member remove \
-         placement/{member}`), then start it with --join and an empty data folder"
+         this member knew and promised there may be lost; start it with --join and an empty data \
+         folder, then `quorate member replace placement/{member} --with` the id it gets"
     )]
     FoundedAlready {
         /// Who says so.

@@ -83,7 +83,7 @@ async fn a_member_that_lost_its_disk_does_not_vote_again() {
     let said = tokio::time::timeout(Duration::from_secs(30), empty.ended()).await.unwrap();
     let said = said.unwrap_err().to_string();
     assert!(said.contains("founded already"), "{said}");
-    assert!(said.contains("quorate member remove placement/2"), "{said}");
+    assert!(said.contains("quorate member replace placement/2 --with"), "{said}");
 
     // Those that have their disks go on, as the same cluster; and the lost one joins anew, with the
     // folder that it was refused with.
