@@ -55,7 +55,7 @@ victim="$(awk -F' = ' '
 ' "$QUORATE_CLUSTER/cluster.toml")"
 [ -n "$endpoints" ] && [ -n "$victim" ] || fail "the cluster's addresses cannot be read"
 
-if "$venv/bin/python" "$QUORATE_ROOT/scripts/compat.py" "$endpoints" "$QUORATE" "$victim"; then
+if "$venv/bin/python" "$QUORATE_ROOT/tests/compat/raw.py" "$endpoints" "$QUORATE" "$victim"; then
     echo "PASS"
 else
     echo "FAIL"

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_proto::limits::SENTINEL_START;
 use quorate_proto::wire::placement::SplitIds;
 use quorate_proto::{KeyRange, Region};
-use quorate_store::core::command::{Commands, put_all};
+use quorate_store::core::command::{Commands, delete_all, put_all};
 use quorate_store::core::split::{
     self, MAX_PARTS, SplitError, SplitOptions, check, check_epoch, due, plan_half, plan_split,
     requested,
@@ -141,6 +141,24 @@ fn a_region_is_due_when_it_has_grown_and_leads() {
     assert!(!due(&local, &SMALL));
     world.put(1, "zz", &"v".repeat(300));
     assert!(due(&local, &SMALL));
+}
+
+#[test]
+fn a_region_is_measured_again_once_much_of_it_was_removed() {
+    let mut world = filled(10);
+    let local = world.local(1);
+    world.lead(1);
+    local.stats().measure(80 << 20, 4_096);
+    let most = SplitOptions::default();
+    let stamp = stamp(&world.region(1), 0);
+    let gone: Vec<String> = (0..1_023).map(|number| format!("gone-{number}")).collect();
+    assert_eq!(world.apply(1, delete_all(stamp, &gone).unwrap()).1, Answer::Done);
+    assert!(!due(&local, &most), "not a quarter of it");
+    assert_eq!(world.apply(1, delete_all(stamp, &["gone"]).unwrap()).1, Answer::Done);
+    assert!(due(&local, &most));
+    assert!(check(&world.engine, &local, &most).unwrap().is_none());
+    assert_eq!(local.stats().keys(), 10, "as it is");
+    assert!(!due(&local, &most));
 }
 
 #[test]

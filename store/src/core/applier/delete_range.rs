@@ -42,6 +42,7 @@ impl<T> Work<T> {
             }
             None => {
                 written.deletes += POINT_DELETES as u64;
+                written.swept = true;
                 keys::delete_data(&mut self.batch, &range);
             }
         }

@@ -151,6 +151,7 @@ pub struct RegionStats {
     read_keys: AtomicU64,
     checked_bytes: AtomicU64,
     checked_keys: AtomicU64,
+    removed: AtomicU64,
     measured: AtomicU64,
 }
 
@@ -187,12 +188,18 @@ impl RegionStats {
     pub fn unchecked_keys(&self) -> u64 {
         self.written_keys().saturating_sub(self.checked_keys.load(Ordering::Relaxed))
     }
+    /// Keys removed since the sizes were last measured, whether they were there or not. A removed
+    /// range counts as everything.
+    pub fn removed_keys(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
+    }
     /// Replaces the estimates by what was measured just now.
     pub fn measure(&self, bytes: u64, keys: u64) {
         self.checked_bytes.store(self.written_bytes(), Ordering::Relaxed);
         self.checked_keys.store(self.written_keys(), Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
         self.keys.store(keys, Ordering::Relaxed);
+        self.removed.store(0, Ordering::Relaxed);
         self.measured.store(1, Ordering::Relaxed);
     }
     /// Counts keys that were read.
@@ -206,6 +213,11 @@ impl RegionStats {
         self.keys.fetch_add(written.puts, Ordering::Relaxed);
         self.written_bytes.fetch_add(written.bytes, Ordering::Relaxed);
         self.written_keys.fetch_add(written.puts + written.deletes, Ordering::Relaxed);
+        if written.swept {
+            self.removed.fetch_max(self.keys(), Ordering::Relaxed);
+        } else if written.deletes > 0 {
+            self.removed.fetch_add(written.deletes, Ordering::Relaxed);
+        }
     }
     /// The estimates after a split into `parts`: equal shares, not counted as measured.
     pub(super) fn share(&self, parts: u64) -> (u64, u64) {
@@ -223,4 +235,6 @@ pub(in crate::core) struct Written {
     pub(in crate::core) bytes: u64,
     pub(in crate::core) puts: u64,
     pub(in crate::core) deletes: u64,
+    /// A range was removed, of nobody knows how many keys.
+    pub(in crate::core) swept: bool,
 }

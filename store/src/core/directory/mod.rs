@@ -115,9 +115,6 @@ pub enum Conflict {
     },
 }
 
-/// A replica whose place a snapshot of another region takes: what it was, and into what it went.
-pub(super) type Replaced = (Arc<LocalRegion>, Arc<Region>, Gone);
-
 impl Directory {
     /// The empty directory of a store.
     pub fn new(store: StoreId) -> Self {

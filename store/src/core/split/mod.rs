@@ -75,15 +75,20 @@ pub fn is_sentinel(region: &Region) -> bool {
     region.range.start.as_ref() == SENTINEL_START
 }
 
-/// True where [`check`] is worth its cost: the region was never measured by this process, or its
-/// estimate is over a bound and an eighth of that bound was written since the last time.
+/// Removed keys below which a region is not measured again for them: a smaller one is small anyway.
+const REMOVED: u64 = 1_024;
+
+/// True where [`check`] is worth its cost: the region was never measured by this process; its
+/// estimate is over a bound and an eighth of that bound was written since the last time; or a
+/// quarter of its keys may have been removed since, of which the estimate knows nothing.
 pub fn due(local: &LocalRegion, options: &SplitOptions) -> bool {
     let stats = local.stats();
     let over = stats.bytes() > options.max_bytes || stats.keys() > options.max_keys;
     let grown = stats.unchecked_bytes() >= options.max_bytes / 8
         || stats.unchecked_keys() >= options.max_keys / 8;
+    let shrunk = stats.removed_keys() >= REMOVED.max(stats.keys() / 4);
     let led = local.view().is_leader();
-    led && (!stats.is_measured() || (over && grown))
+    led && (!stats.is_measured() || (over && grown) || shrunk)
         && local.region().is_some_and(|region| !is_sentinel(&region))
 }
 
