@@ -363,6 +363,7 @@ impl Store {
             metrics: Arc::clone(&self.metrics),
             time: Arc::clone(&service.time),
             nudge: Arc::clone(&service.nudge),
+            split: self.config.split.options(),
             interval: Duration::from_millis(self.config.report_interval_ms),
             fatal: self.fatal.clone(),
         };

@@ -42,6 +42,10 @@ pub struct StoreStats {
     pub log_truncations: u64,
     /// Entries in them.
     pub log_truncated_entries: u64,
+    /// Bytes beyond which it splits a region that it leads; 0 where it does not say.
+    pub split_bytes: u64,
+    /// Keys beyond which it does.
+    pub split_keys: u64,
 }
 
 /// An order that a store refused, or that failed there.
@@ -142,6 +146,8 @@ impl TryFrom<wire::StoreReport> for Report {
             snapshots_receiving: wire.snapshots_receiving,
             log_truncations: wire.log_truncations,
             log_truncated_entries: wire.log_truncated_entries,
+            split_bytes: wire.split_bytes,
+            split_keys: wire.split_keys,
         };
         let refusals = wire.refusals.into_iter().map(|refusal| OrderRefusal {
             operator: refusal.operator_id,

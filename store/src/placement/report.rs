@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::sample::{Sample, Sampler};
 use super::{Joiner, Orders, Patience};
-use crate::core::{Directory, LocalRegion, Regions, Reporter, add_snapshots, unled};
+use crate::core::{Directory, LocalRegion, Regions, Reporter, SplitOptions, add_snapshots, unled};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
@@ -140,6 +140,7 @@ pub(crate) struct Heartbeats {
     pub(crate) time: Arc<PlacementTime>,
     pub(crate) nudge: Arc<Nudge>,
     pub(crate) interval: Duration,
+    pub(crate) split: SplitOptions,
     pub(crate) fatal: Fatal,
 }
 
@@ -306,6 +307,8 @@ impl Heartbeats {
             unheard_store_ids: unheard.take(UNHEARD).collect(),
             log_truncations,
             log_truncated_entries,
+            split_bytes: self.split.max_bytes,
+            split_keys: self.split.max_keys,
             cpu_us: cpu_us(),
             refusals: self.nudge.refusals(),
             unled,

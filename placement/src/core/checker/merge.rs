@@ -2,9 +2,9 @@
 //!
 //! The smaller one of two is taken in by the larger one, where it is small by bytes and by keys,
 //! and both together stay well below the size at which regions are split: at most
-//! [`RESULT`] times what a source may be. So what was merged is not split again for its size, and
-//! halves of what was split are too large to be merged. Beyond that, neither has changed its range
-//! for a while, neither was split on request lately, the source has next to no load and the target
+//! [`RESULT`] times what a source may be, and less where stores say that they split earlier. So what
+//! was merged is not split again for its size, and halves of what was split are too large to be
+//! merged. Beyond that, neither has changed its range for a while, neither was split on request lately, the source has next to no load and the target
 //! is not hot.
 //!
 //! Of two neighbours, the one whose leader is on the same store, then the smaller one.
@@ -28,13 +28,15 @@ use crate::core::operators::{Draft, Goal};
 use crate::core::policy::{HotSettings, MergeSettings};
 use crate::core::rule::RuleRole;
 use crate::core::tree::{RegionInfo, RegionTree};
-use crate::core::view::ClusterView;
+use crate::core::view::{ClusterView, StoreView};
 
 /// As people know it.
 pub const NAME: &str = "merge-checker";
 /// Both together hold at most so many times what a source may hold: with the defaults 60 MiB and
 /// 600,000 keys, where regions are split at 96 MiB and 960,000 keys.
 pub const RESULT: u64 = 3;
+/// Where stores split earlier, both together hold less than this part of it: 5 of 8.
+const NEAR: (u64, u64) = (8, 5);
 /// A source has at most this part of the load from which on a region is hot.
 const COLD: f64 = 0.125;
 
@@ -113,6 +115,14 @@ fn judge(
         || keys > wanted.max_keys.saturating_mul(RESULT)
     {
         return Err(format!("with {into} it would be too large"));
+    }
+    let stores = target.region.peers.iter().filter_map(|peer| view.stores.get(&peer.store));
+    let is_near = |size: u64, split: u64| split > 0 && size / NEAR.1 >= split / NEAR.0;
+    let splits = |store: &StoreView| {
+        is_near(bytes, store.stats.split_bytes) || is_near(keys, store.stats.split_keys)
+    };
+    if stores.into_iter().any(splits) {
+        return Err(format!("with {into} it would come near the size at which stores split"));
     }
     let checked = rules::check(view, source, target);
     let elsewhere = match checked {

@@ -79,6 +79,8 @@ pub struct Behaviour {
     pub slow: bool,
     /// Its disk is.
     pub full: bool,
+    /// Bytes beyond which it splits.
+    pub splits_at: u64,
     /// Replicas it destroyed.
     pub destroyed: BTreeSet<PeerId>,
 }
@@ -250,6 +252,7 @@ impl Cluster {
             regions: self.regions.values().filter(hosted).count() as u32,
             capacity_bytes,
             available_bytes: 1 << 20,
+            split_bytes: self.stores[&store].splits_at,
             ..StoreStats::default()
         };
         let report = Report {

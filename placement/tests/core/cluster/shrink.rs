@@ -54,6 +54,18 @@ fn many_small_regions_become_few_and_then_nothing_moves() {
 }
 
 #[test]
+fn where_stores_split_early_less_is_merged() {
+    let mut cluster = cluster(3, &[MIB; 40]);
+    cluster.stores.values_mut().for_each(|store| store.splits_at = 8 * MIB);
+    cluster.report_all(true);
+    cluster.seconds(10 * MINUTE);
+    let sizes: Vec<u64> = cluster.regions.values().map(|one| one.bytes / MIB).collect();
+    assert!(sizes.iter().all(|size| *size < 5), "{sizes:?}");
+    assert!(sizes.len() < 30, "{sizes:?}");
+    is_steady(&mut cluster, 20);
+}
+
+#[test]
 fn generated_clusters_come_to_rest_balanced() {
     for seed in 1..=4_u64 {
         let mut draw = seed;
