@@ -117,11 +117,13 @@ mod tests {
     #[test]
     fn a_gap_is_that_of_one_place_and_reaches_to_the_end() {
         let mut timeline = Timeline::new(2);
-        for at in [10, 20, 30, 40, 500] {
-            timeline.record(0, millis(at), millis(1));
-        }
-        for at in [15, 300, 480] {
-            timeline.record(1, millis(at), millis(2));
+        let (first, second) = ([10, 20, 30, 40, 500], [15, 300, 480]);
+        let mut all: Vec<(u64, u16)> = first.map(|at| (at, 0)).into();
+        all.extend(second.map(|at| (at, 1)));
+        // In the order of their answers, as a load records them.
+        all.sort_unstable();
+        for (at, place) in all {
+            timeline.record(place, millis(at), millis(1 + u64::from(place)));
         }
         assert_eq!(timeline.longest_gap(millis(0), millis(510)), (millis(460), 0));
         assert_eq!(timeline.longest_gap(millis(0), millis(45)), (millis(30), 1));
