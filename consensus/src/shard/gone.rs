@@ -8,8 +8,8 @@ use super::{Outgoing, Plane};
 
 /// Somebody speaks to a peer that this process does not host (it may host an older one of the same
 /// group, which is to be destroyed then). The region may be about to split off here; or the peer was
-/// added and is to be created; or this process missed the split, was given the rest of the parent by a snapshot, and has
-/// to create the peer without data ([`Event::Create`] with nothing applied and no members), which
+/// added and is to be created; or this process missed the split, was given the rest of the parent by
+/// a snapshot, and has to create the peer without data ([`Event::Create`] with nothing applied and no members), which
 /// its leader then sends a snapshot. The caller finds out which (it knows who has which range).
 /// Said again, at growing intervals up to half a second, for as long as messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

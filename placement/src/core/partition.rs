@@ -36,6 +36,11 @@ pub struct Partitions {
 }
 
 impl Partitions {
+    /// How many pairs of stores do not hear each other, as far as that was told.
+    pub fn told(&self) -> usize {
+        self.cuts.values().filter(|cut| cut.told).count()
+    }
+
     /// A store reports whom it does not hear.
     pub fn reported(&mut self, store: StoreId, unheard: &[StoreId], now: Instant) {
         let over = &mut self.over;

@@ -46,6 +46,8 @@ pub struct StoreStats {
     pub split_bytes: u64,
     /// Keys beyond which it does.
     pub split_keys: u64,
+    /// The newest form of commands that it applies; 0: older than 4.
+    pub known_version: u32,
 }
 
 /// An order that a store refused, or that failed there.
@@ -148,6 +150,7 @@ impl TryFrom<wire::StoreReport> for Report {
             log_truncated_entries: wire.log_truncated_entries,
             split_bytes: wire.split_bytes,
             split_keys: wire.split_keys,
+            known_version: wire.known_version,
         };
         let refusals = wire.refusals.into_iter().map(|refusal| OrderRefusal {
             operator: refusal.operator_id,

@@ -97,7 +97,12 @@ pub(crate) fn open(
         Some(known) => known.first,
         None => {
             must_be_empty(engine.as_ref(), folder)?;
-            begin(engine.as_ref(), id, group, &Folders::new())?;
+            // A group that begins alone is told from one that lost its disk by its folder, too.
+            let folders = match group.len() {
+                1 => Folders::from([(id, waiting(engine.as_ref(), folder)?)]),
+                _ => Folders::new(),
+            };
+            begin(engine.as_ref(), id, group, &folders)?;
             group.to_vec()
         }
     };

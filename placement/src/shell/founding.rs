@@ -31,7 +31,7 @@ use quorate_proto::wire::placement_state::FoundingFolder;
 use quorate_proto::{NodeId, PeerId};
 use tokio::sync::watch;
 use tonic::transport::Endpoint;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::cluster::Cluster;
 use super::machine::GROUP;
@@ -90,6 +90,10 @@ impl Asker {
             let theirs = read(&answer.folders);
             match answer.founded {
                 true if theirs.get(&self.me) == Some(&self.folder) => counted_on = Some(theirs),
+                true if answer.fingerprint != self.fingerprint => missing.push(format!(
+                    "{} ({}: a member of another group answers there)",
+                    member.name, member.address
+                )),
                 true => return Verdict::Refuse(member.clone()),
                 false if answer.fingerprint != self.fingerprint => missing.push(format!(
                     "{} ({}: it was started with another list of members)",
@@ -250,5 +254,8 @@ async fn call(member: &Member, me: NodeId) -> Heard {
     let endpoint = endpoint.map_err(|error| error.to_string())?.connect_timeout(PATIENCE);
     let channel = endpoint.connect().await.map_err(|_| "nobody answers".to_owned())?;
     let answer = FoundingClient::new(channel).compare(FoundingRequest { member_id: me.0 }).await;
-    answer.map(Response::into_inner).map_err(|status| status.message().to_owned())
+    answer.map(Response::into_inner).map_err(|status| match status.code() {
+        Code::Unimplemented => "it runs an older version: restart it with this one".to_owned(),
+        _ => status.message().to_owned(),
+    })
 }

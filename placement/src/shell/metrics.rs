@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) orders: IntCounter,
     pub(crate) under_replicated: IntGauge,
     pub(crate) leaderless: IntGauge,
+    pub(crate) partitions: IntGauge,
     pub(crate) unreported: IntGauge,
     pub(crate) without_quorum: IntGauge,
     pub(crate) events: IntGauge,
@@ -67,6 +68,10 @@ impl Metrics {
             under_replicated: gauge(
                 "quorate_placement_under_replicated_regions",
                 "regions with fewer healthy voters than wanted, at the leader",
+            ),
+            partitions: gauge(
+                "quorate_placement_partitions",
+                "pairs of stores that do not hear each other, at the leader",
             ),
             leaderless: gauge(
                 "quorate_placement_leaderless_regions",

@@ -170,6 +170,7 @@ impl Pages {
         metrics.regions.set(gauge(counts.regions));
         metrics.under_replicated.set(gauge(counts.under_replicated));
         metrics.leaderless.set(gauge(counts.leaderless));
+        metrics.partitions.set(gauge(counts.partitions));
         metrics.unreported.set(gauge(counts.unreported));
         metrics.without_quorum.set(gauge(leader.without_quorum() as u64));
         // One that is 0 is shown, so that an alert on it does not wait for its first.

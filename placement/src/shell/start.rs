@@ -172,8 +172,13 @@ fn founding_member(
         let (joined, now) = (me.address, config.advertise.clone());
         return Err(PlacementError::AddressMoved { joined, now });
     }
-    let fingerprint = disk::fingerprint(&first);
     let folders = disk::folders(engine.as_ref(), &config.data)?;
+    let mut fingerprint = disk::fingerprint(&first);
+    // Whoever joins the group of one gets its fingerprint from it, so the number can be a part of it:
+    // started with an empty folder, the first member is a stranger to the group that grew from it.
+    if let ([_], Some(number)) = (first.as_slice(), folders.get(&id)) {
+        fingerprint = (fingerprint ^ number).max(1);
+    }
     Ok(Start { me, applied, state, fingerprint, told: Vec::new(), data_id: 0, folders })
 }
 

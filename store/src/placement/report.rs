@@ -15,7 +15,7 @@ use prost::Message;
 use quorate_client::PlacementClient;
 use quorate_consensus::node::clock;
 use quorate_proto::RegionId;
-use quorate_proto::limits::MAX_FRAME_BYTES;
+use quorate_proto::limits::{KNOWN_VERSION, MAX_FRAME_BYTES};
 use quorate_proto::wire::placement::{OrderRefusal, RegionReport, StoreOrders, StoreReport};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, sleep_until};
@@ -309,6 +309,7 @@ impl Heartbeats {
             log_truncated_entries,
             split_bytes: self.split.max_bytes,
             split_keys: self.split.max_keys,
+            known_version: KNOWN_VERSION,
             cpu_us: cpu_us(),
             refusals: self.nudge.refusals(),
             unled,

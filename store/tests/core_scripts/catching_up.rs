@@ -157,6 +157,39 @@ fn a_part_of_it_was_applied_before() {
     }
 }
 
+/// `r1` has one key written three times, and `r2` takes it in.
+fn overwritten_and_merged() -> Pair {
+    let mut pair = Pair::new();
+    for value in ["first", "second", "third"] {
+        let stamp = stamp(&pair.ahead.region(1), 3);
+        pair.log(1, put(stamp, b"k", value.as_bytes()).unwrap());
+    }
+    pair.merge(1, 2);
+    pair
+}
+
+#[test]
+fn a_part_of_it_may_be_handed_out_together_with_the_merge() {
+    let together = |pair: &mut Pair, applied: usize| {
+        let mut first = task(1, &pair.logs[&1], 0);
+        first.entries.truncate(applied);
+        let second = task(2, &pair.logs[&2], 0);
+        pair.behind.try_apply(vec![first, second]).0.unwrap();
+    };
+    for applied in 1..4 {
+        let mut pair = overwritten_and_merged();
+        together(&mut pair, applied);
+        pair.is_level();
+        for kept in 0..=pair.behind.engine.unsynced() {
+            let mut pair = overwritten_and_merged();
+            together(&mut pair, applied);
+            pair.behind = pair.behind.crash(kept);
+            pair.follow(2);
+            pair.is_level();
+        }
+    }
+}
+
 #[test]
 fn a_source_may_have_taken_others_in_itself() {
     let mut pair = Pair::new();

@@ -148,7 +148,7 @@ fn a_region_is_measured_again_once_much_of_it_was_removed() {
     let mut world = filled(10);
     let local = world.local(1);
     world.lead(1);
-    local.stats().measure(80 << 20, 4_096);
+    local.stats().measure(8 << 20, 4_096);
     let most = SplitOptions::default();
     let stamp = stamp(&world.region(1), 0);
     let gone: Vec<String> = (0..1_023).map(|number| format!("gone-{number}")).collect();

@@ -24,7 +24,7 @@ pub(crate) mod plan;
 
 /// The newest cluster version this program knows: the form of its commands and records. A running
 /// cluster uses an older form until somebody raises its setting `cluster_version`.
-pub const CLUSTER_VERSION: u32 = 4;
+pub const CLUSTER_VERSION: u32 = quorate_proto::limits::KNOWN_VERSION;
 /// Since when operators, lifecycles, events, settings and the leaving of stores are replicated.
 pub const PLANS_SINCE: u32 = 2;
 /// Since when regions are merged: stores apply no such command before.

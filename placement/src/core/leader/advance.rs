@@ -40,7 +40,7 @@ impl Leader {
     pub(super) fn advance(&mut self, state: &State, region: RegionId, now: Instant) {
         let now_ms = self.time_ms(now);
         // Nothing else may be done to a region that is to be taken in.
-        let merges = Self::may_merge(state) && self.advance_merge(state, region, now);
+        let merges = Self::knows_merges(state) && self.advance_merge(state, region, now);
         if merges && self.tree.get(region).is_some() {
             return;
         }

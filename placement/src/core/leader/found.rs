@@ -45,7 +45,8 @@ impl Leader {
                 continue;
             }
             let order = Order {
-                operator: self.operators.of(*region).map_or(0, |operator| operator.id),
+                // Of no operator: a refusal is nobody's concern.
+                operator: 0,
                 region: *region,
                 epoch,
                 reason: format!("{region} goes on without {peer}, which missed its removal"),

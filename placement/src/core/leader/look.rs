@@ -25,6 +25,8 @@ pub struct Counts {
     pub leaderless: u64,
     /// Those that a merge has stopped for longer than one takes.
     pub stopped: u64,
+    /// Pairs of stores that do not hear each other.
+    pub partitions: u64,
     /// Those that may be led by a store which has not told this leader yet; not in `leaderless`.
     pub unreported: u64,
     /// Stores that should report.
@@ -196,6 +198,7 @@ impl Leader {
                 false => counts.leaderless += 1,
             }
         }
+        counts.partitions = self.partitions.told() as u64;
         counts.stopped = self.watch.stopped_for_long(self.time_ms(now)) as u64;
         counts.operations_per_second = serving
             .iter()

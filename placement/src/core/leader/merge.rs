@@ -4,7 +4,7 @@
 //! stopped it.
 
 use quorate_consensus::time::Instant;
-use quorate_proto::RegionId;
+use quorate_proto::{RegionId, StoreId};
 
 use super::Leader;
 use crate::core::checker::{Verdict, merge as checker};
@@ -19,9 +19,18 @@ use crate::core::tree::{Merging, RegionInfo};
 const BY: &str = "merge-checker";
 
 impl Leader {
-    /// True once all members and stores know merges.
-    pub(super) fn may_merge(state: &State) -> bool {
+    /// True once merges are a part of the cluster's form: those that have begun are pursued.
+    pub(super) fn knows_merges(state: &State) -> bool {
         state.cluster().is_some_and(|cluster| cluster.version >= MERGES_SINCE)
+    }
+
+    /// True where a merge may begin: all members and stores know them. An older store would take the commands of a
+    /// merge for empty ones; one that is silent has no part in any.
+    pub(super) fn may_merge(&self, state: &State) -> bool {
+        let is_older = |store: &StoreId| {
+            self.stores.last(*store).is_some_and(|heard| heard.stats.known_version < MERGES_SINCE)
+        };
+        Self::knows_merges(state) && !state.stores().keys().any(is_older)
     }
 
     /// Goes on with a region's merge, or begins to let it go on. False where it has no part in
@@ -132,7 +141,7 @@ impl Leader {
         draft: Draft,
         now: Instant,
     ) -> Result<u64, Refused> {
-        if !Self::may_merge(state) {
+        if !self.may_merge(state) {
             return Err(Refused::OldMerges);
         }
         let (region, now_ms) = (draft.region, self.time_ms(now));
@@ -192,7 +201,7 @@ impl Leader {
         into: Option<RegionId>,
         now: Instant,
     ) -> Result<RegionId, Refused> {
-        if !Self::may_merge(state) {
+        if !self.may_merge(state) {
             return Err(Refused::OldMerges);
         }
         let view = self.view(state, now);
@@ -238,7 +247,7 @@ impl Leader {
     /// What the merge checker says of a region, in words; nothing of one that is large enough.
     pub fn merge_advice(&self, state: &State, region: RegionId, now: Instant) -> Option<String> {
         let info = self.tree.get(region)?;
-        if !Self::may_merge(state) || self.operators.may_begin(region).is_err() {
+        if !self.may_merge(state) || self.operators.may_begin(region).is_err() {
             return None;
         }
         let view = self.view(state, now);

@@ -71,7 +71,7 @@ impl Leader {
             return;
         }
         let now_ms = self.time_ms(now);
-        let merges = Self::may_merge(state);
+        let merges = self.may_merge(state);
         let of = |is: &dyn Fn(&Store) -> bool| -> BTreeSet<StoreId> {
             state.stores().values().filter(|store| is(store)).map(|store| store.id).collect()
         };

@@ -48,8 +48,9 @@ pub const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 pub const SPLIT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a change of replicas may go without progress.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(600);
-/// How long a merge may take, from its beginning on. A region that is stopped by then goes on.
-pub const MERGE_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a merge may take, from its beginning on. A region that is stopped by then goes on: it
+/// takes well below a second, and where a replica has fallen silent since, nobody should wait.
+pub const MERGE_DEADLINE: Duration = Duration::from_secs(4);
 /// How long the roll-back of a merge takes at most while the leaders of both regions are well;
 /// it goes on beyond, loudly.
 pub const ROLL_BACK_DEADLINE: Duration = Duration::from_secs(60);
@@ -327,11 +328,23 @@ impl Operators {
     }
 
     /// The region's operator gets on: it has all its time again, up to [`CHANGE_AT_MOST`] since it
-    /// began. False where that leaves it no more than it has.
+    /// began; a roll-back of a merge has no last moment. False where that leaves it no more than it
+    /// has.
     pub fn extend(&mut self, region: RegionId, now_ms: u64) -> bool {
         let Some(under_way) = self.under_way.get_mut(&region) else { return false };
         let operator = &mut under_way.operator;
-        let latest_ms = operator.began_ms + millis(CHANGE_AT_MOST);
+        let latest_ms = match operator.goal {
+            Goal::RollBackMerge { .. } => u64::MAX,
+            Goal::TransferLeader { .. }
+            | Goal::Split { .. }
+            | Goal::AddReplica { .. }
+            | Goal::MoveReplica { .. }
+            | Goal::RemoveReplica { .. }
+            | Goal::Promote { .. }
+            | Goal::Demote { .. }
+            | Goal::LeaveJoint
+            | Goal::MergeInto { .. } => operator.began_ms + millis(CHANGE_AT_MOST),
+        };
         let deadline_ms = (now_ms + operator.goal.time_ms()).min(latest_ms);
         let is_later = deadline_ms > operator.deadline_ms;
         operator.deadline_ms = operator.deadline_ms.max(deadline_ms);

@@ -45,7 +45,8 @@ pub enum Step {
     RollbackMerge {
         /// The entry that stopped it.
         frozen: LogIndex,
-        /// As reported: at another epoch than the one it was to be merged at.
+        /// As reported: at a newer epoch than the one it was to be merged at, with a version below
+        /// the source's.
         target: Region,
     },
     /// To the target of a merge: it raises its version, so that the source can go on.

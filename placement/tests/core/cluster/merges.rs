@@ -270,6 +270,12 @@ fn what_cannot_be_merged_is_refused_with_the_rule() {
     let refused = ask(&mut cluster, FIRST, Some(SECOND)).unwrap_err();
     assert!(refused.starts_with("other placement rules begin at k000001"), "{refused}");
     cluster.set("placement.rules", "");
+    cluster.stores.get_mut(&4).unwrap().old = true;
+    cluster.seconds(2);
+    let refused = ask(&mut cluster, FIRST, Some(SECOND)).unwrap_err();
+    assert!(refused.contains("run the newer program on all members"), "{refused}");
+    cluster.stores.get_mut(&4).unwrap().old = false;
+    cluster.seconds(2);
     cluster.stores.get_mut(&3).unwrap().dead = true;
     cluster.seconds(2);
     let refused = ask(&mut cluster, FIRST, Some(SECOND)).unwrap_err();

@@ -79,6 +79,8 @@ pub struct Behaviour {
     pub slow: bool,
     /// Its disk is.
     pub full: bool,
+    /// It runs an older program.
+    pub old: bool,
     /// Bytes beyond which it splits.
     pub splits_at: u64,
     /// Replicas it destroyed.
@@ -253,6 +255,7 @@ impl Cluster {
             capacity_bytes,
             available_bytes: 1 << 20,
             split_bytes: self.stores[&store].splits_at,
+            known_version: if self.stores[&store].old { 0 } else { 4 },
             ..StoreStats::default()
         };
         let report = Report {

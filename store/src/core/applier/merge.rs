@@ -131,9 +131,11 @@ impl<T> Work<T> {
         };
         let (target, frozen) = (&slot.region, LogIndex(commit.frozen_index));
         let merging = Merging { target: target.id, target_epoch: target.epoch, frozen };
-        let (taken, batch) = applier.catch_up::<T>(&source, merging, outcome)?;
-        // What this region has gathered lies elsewhere than what the source had to write.
-        self.batch.append(batch);
+        // What was gathered before may be the source's own, from an earlier task of the same call:
+        // it stays ahead of what the source has yet to write.
+        let gathered = std::mem::take(&mut self.batch);
+        let (taken, batch) = applier.catch_up::<T>(&source, merging, gathered, outcome)?;
+        self.batch = batch;
         let peer = taken.local.peer();
         let region = Arc::clone(&taken.region);
         let gone = Gone { into: target.id, region };
@@ -155,11 +157,14 @@ impl<T> Work<T> {
 
 impl Applier {
     /// Takes the local replica of a region out of its slot and applies, from its own log, what it
-    /// lacks up to the entry that stopped it. What is not written yet comes back as a batch.
+    /// lacks up to the entry that stopped it, behind what was gathered before. What is not written
+    /// yet comes back as a batch. Half of the entry of the region that takes it in may be written
+    /// ahead of the rest: its index is not, so it is applied again as a whole.
     fn catch_up<T>(
         &mut self,
         source: &Region,
         merging: Merging,
+        gathered: WriteBatch,
         outcome: &mut Outcome,
     ) -> Result<(Slot, WriteBatch), EngineError> {
         let (id, store) = (source.id, self.directory.store());
@@ -168,7 +173,7 @@ impl Applier {
             .remove(&id)
             .filter(|slot| source.peer_on(store).is_some_and(|peer| peer.id == slot.local.peer()))
             .ok_or_else(|| lost(id, store, "no replica of it with data is here"))?;
-        let mut work: Work<T> = Work::new(0, WriteBatch::new());
+        let mut work: Work<T> = Work::new(0, gathered);
         let mut answers = Vec::new();
         while slot.index < merging.frozen {
             let (engine, from) = (Arc::clone(&self.engine), slot.index);

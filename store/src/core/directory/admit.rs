@@ -8,6 +8,7 @@ use quorate_consensus::view::GroupView;
 use quorate_proto::wire::kvrpcpb::Context;
 use quorate_proto::{Epoch, LogIndex, Peer, PeerId, Region, RegionId, StoreId, Term};
 
+use super::merging::named_gone;
 use super::{Conflict, Directory, LocalRegion, State};
 use crate::core::command::Stamp;
 use crate::core::error::RegionError;
@@ -152,7 +153,12 @@ impl Directory {
             let (region, actual) = (region.id, local.peer());
             return Err(Conflict::OtherPeer { region, actual, asked: to });
         }
-        order.check_snapshot(&local, &region, taken_in)?;
+        // They apply nothing by themselves from now on, so that their places stay as they are.
+        for other in order.check_snapshot(&local, &region, taken_in)? {
+            if let Some(old) = other.state().region() {
+                other.know_gone(named_gone(&region, old));
+            }
+        }
         match &*local.state() {
             State::Uninitialized { .. } => {
                 let since = region.epoch;

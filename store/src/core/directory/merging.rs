@@ -123,8 +123,15 @@ impl Directory {
             let state = target.state();
             state.region().is_some_and(|target| target.epoch.version <= version)
         });
+        // Whoever it is stopped for may have taken it in, and have yet to apply that here.
+        let needed = local.merging().is_some_and(|(stopped, merging)| {
+            let target = self.get(merging.target);
+            target
+                .and_then(|target| target.state().region().cloned())
+                .is_some_and(|target| target.epoch.version <= stopped.epoch.version)
+        });
         // The target's log, or a snapshot of it, will end the replica.
-        (!waits).then_some(local)
+        (!waits && !needed).then_some(local)
     }
 
     /// Nothing but a tombstone is left of a replica, whose range is not listed any more.
@@ -140,6 +147,11 @@ impl LocalRegion {
     /// What others say of it: it was taken in. Here it still is.
     pub(in crate::core) fn known_gone(&self) -> Option<Gone> {
         self.taken_in.get().cloned()
+    }
+
+    pub(super) fn know_gone(&self, gone: Gone) {
+        // What was said first stays.
+        let _ = self.taken_in.set(gone);
     }
 }
 

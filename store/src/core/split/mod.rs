@@ -75,7 +75,7 @@ pub fn is_sentinel(region: &Region) -> bool {
     region.range.start.as_ref() == SENTINEL_START
 }
 
-/// Removed keys below which a region is not measured again for them: a smaller one is small anyway.
+/// Removed keys below which a region that is far below its bound is not measured again for them.
 const REMOVED: u64 = 1_024;
 
 /// True where [`check`] is worth its cost: the region was never measured by this process; its
@@ -86,7 +86,8 @@ pub fn due(local: &LocalRegion, options: &SplitOptions) -> bool {
     let over = stats.bytes() > options.max_bytes || stats.keys() > options.max_keys;
     let grown = stats.unchecked_bytes() >= options.max_bytes / 8
         || stats.unchecked_keys() >= options.max_keys / 8;
-    let shrunk = stats.removed_keys() >= REMOVED.max(stats.keys() / 4);
+    let least = if stats.bytes() > options.max_bytes / 8 { 1 } else { REMOVED };
+    let shrunk = stats.removed_keys() >= least.max(stats.keys() / 4);
     let led = local.view().is_leader();
     led && (!stats.is_measured() || (over && grown) || shrunk)
         && local.region().is_some_and(|region| !is_sentinel(&region))

@@ -127,6 +127,7 @@ impl StoreRole {
             cluster_id: 7,
             store_id: self.id.0,
             incarnation: self.incarnation,
+            known_version: quorate_proto::limits::KNOWN_VERSION,
             regions: regions.reports,
             full: regions.full,
             unled: regions.unled,
