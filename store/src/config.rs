@@ -3,6 +3,8 @@
 //! Each leaf is a number, a text, a switch or a list of texts, so that a flag, a variable of the
 //! environment and a line of a TOML file can all set it; [`HELP`] says what each one means.
 
+mod help;
+
 use std::path::PathBuf;
 
 use quorate_consensus::engine::RocksOptions;
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::LEAST_ANSWER_BYTES;
 use crate::core::SplitOptions;
+
+pub use help::HELP;
 
 /// Settings of a store node. Keys that nobody knows are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,6 +106,8 @@ pub struct EngineConfig {
     pub wal_mib: u64,
     /// Threads that flush and compact.
     pub background_jobs: u32,
+    /// MiB per second that flushes and compactions may write together; 0: no limit.
+    pub background_mib_per_sec: u64,
     /// Sorted files kept open.
     pub open_files: u32,
 }
@@ -163,6 +169,7 @@ impl Default for EngineConfig {
             memtable_mib: 32,
             wal_mib: 64,
             background_jobs: 2,
+            background_mib_per_sec: 0,
             open_files: 1_024,
         }
     }
@@ -170,67 +177,6 @@ impl Default for EngineConfig {
 
 /// Threads of one kind, at most: more only wait for each other.
 const MAX_THREADS: u64 = 1_024;
-
-/// What each key means, with its unit.
-pub const HELP: &[(&str, &str)] = &[
-    ("listen", "HOST:PORT to listen on for clients and other stores"),
-    ("advertise", "HOST:PORT under which others reach this store (empty: as listen)"),
-    ("status_address", "HOST:PORT of /health, /ready and /metrics (empty: none)"),
-    ("placement", "HOST:PORT of the placement members"),
-    ("data", "data folder, created where it is missing"),
-    ("labels", "where this store stands, as KEY=VALUE"),
-    ("network_threads", "threads that serve the network (0: by the number of cores)"),
-    ("raft_workers", "threads that step Raft groups (0: by the number of cores)"),
-    ("shutdown_secs", "seconds that a graceful shutdown may take"),
-    ("report_interval_ms", "milliseconds between reports to placement"),
-    ("split.region_bytes", "a region of more bytes is split"),
-    ("split.region_keys", "a region of more keys is split"),
-    ("split.check_interval_ms", "milliseconds between looks at which regions have grown"),
-    ("split.concurrent", "splits that may be under way at once"),
-    ("limits.connections", "connections to the listen address"),
-    ("limits.streams_per_connection", "streams on one connection"),
-    ("limits.requests_per_stream", "requests of one batched stream that may wait for an answer"),
-    ("limits.requests", "requests of all clients that may wait for an answer"),
-    ("limits.write_bytes", "bytes of writes that may wait for an answer"),
-    ("limits.answer_bytes", "bytes of large answers that may wait for clients that do not read"),
-    ("limits.request_timeout_ms", "milliseconds until a request without an outcome is answered"),
-    (
-        "limits.stale_read_ms",
-        "milliseconds that a stale read without a bound of its own may be old",
-    ),
-    ("limits.inline_scan_pairs", "a scan for more pairs leaves the network thread"),
-    ("limits.concurrent_scans", "scans that may run outside of the network thread at once"),
-    ("engine.block_cache_mib", "MiB of blocks, indexes and filters kept in memory"),
-    ("engine.memtable_mib", "MiB of memtables"),
-    ("engine.wal_mib", "MiB of write-ahead log at which memtables are flushed"),
-    ("engine.background_jobs", "threads that flush and compact"),
-    ("engine.open_files", "sorted files kept open"),
-    ("raft.tick_ms", "milliseconds of one Raft tick"),
-    ("raft.heartbeat_ticks", "ticks between heartbeats of a group that is awake"),
-    ("raft.election_ticks", "ticks without a leader after which the first voter campaigns"),
-    ("raft.election_stagger_ticks", "ticks between the campaigns of one voter and the next"),
-    ("raft.lease_ms", "milliseconds that a leader may serve reads without asking"),
-    ("raft.vote_promise_ms", "milliseconds without votes after a word of the leader"),
-    ("raft.sleep_after_ticks", "ticks without work after which a group sleeps (0: never)"),
-    ("raft.node_silence_ms", "milliseconds of silence after which a store counts as gone"),
-    ("raft.wakes_per_tick", "sleeping groups woken in one tick at the most"),
-    ("raft.max_append_bytes", "bytes of the largest append message"),
-    ("raft.max_inflight", "append messages in flight to one follower"),
-    ("raft.max_uncommitted_bytes", "bytes proposed and not yet committed, per group"),
-    ("raft.max_pending", "requests of one group that may wait for an answer"),
-    ("raft.entry_bytes", "small commands share a log entry of up to this many bytes"),
-    ("raft.truncate_entries", "entries, known to all members, after which the log is truncated"),
-    ("raft.truncate_bytes", "bytes, known to all members, after which the log is truncated"),
-    ("raft.max_log_entries", "entries kept for a member that lags"),
-    ("raft.max_log_bytes", "bytes of log kept for a member that lags"),
-    ("raft.request_timeout_ms", "milliseconds until raft gives up on a request"),
-    ("snapshot.sending", "snapshots sent at once"),
-    ("snapshot.receiving", "snapshots received at once"),
-    ("snapshot.send_mib_per_sec", "MiB per second of all snapshots sent together (0: no limit)"),
-    ("snapshot.receive_mib_per_sec", "MiB per second of all snapshots received (0: no limit)"),
-    ("snapshot.resume_secs", "seconds until a broken transfer is given up and removed"),
-    ("snapshot.checkpoint_mib", "MiB after which a receiver makes a transfer durable"),
-];
 
 impl StoreConfig {
     /// Threads that serve the network, from the setting or from the number of cores.
@@ -322,6 +268,7 @@ impl EngineConfig {
             memtable_bytes: mib(self.memtable_mib),
             wal_bytes: self.wal_mib << 20,
             background_jobs: i32::try_from(self.background_jobs).unwrap_or(i32::MAX),
+            background_bytes_per_sec: self.background_mib_per_sec << 20,
             open_files: i32::try_from(self.open_files).unwrap_or(i32::MAX),
             ..RocksOptions::default()
         }

@@ -25,6 +25,12 @@ use rocksdb::{
 
 use super::Cf;
 
+/// What flushes and compactions may write is given out in portions for so many microseconds each:
+/// small ones, so that the disk is never busy with them for long.
+const REFILL_MICROS: i64 = 10_000;
+/// One portion in so many goes to compactions first, so that flushes never starve them (RocksDB's
+/// own default).
+const FAIRNESS: i32 = 10;
 /// The column family that RocksDB insists on. It holds the number of the last sync.
 pub(super) const DEFAULT_FAMILY: &str = "default";
 
@@ -46,6 +52,11 @@ pub struct RocksOptions {
     /// Bytes of a flush or compaction after which the kernel is asked to begin writing, so that
     /// a sync of the log never waits for a mountain of other pages. Default 1 MiB.
     pub bytes_per_sync: u64,
+    /// Bytes per second that flushes and compactions may write together, flushes first; RocksDB
+    /// lowers the limit by itself, down to a twentieth, while they keep up with less. What a
+    /// snapshot brings is compacted later, and without a limit that stands in the way of the log's
+    /// syncs. 0: no limit. Default 0.
+    pub background_bytes_per_sec: u64,
     /// Write-ahead log files kept for reuse. A sync of a file that does not grow needs no journal
     /// commit of the file system. 0: none. Default 4.
     pub recycled_logs: usize,
@@ -70,6 +81,7 @@ impl Default for RocksOptions {
             background_jobs: 2,
             open_files: 1024,
             bytes_per_sync: 1 << 20,
+            background_bytes_per_sec: 0,
             recycled_logs: 4,
             log_prefix_bytes: 9,
             pipelined_write: false,
@@ -127,6 +139,9 @@ impl RocksOptions {
         options.set_db_write_buffer_size(self.memtable_bytes);
         options.set_bytes_per_sync(self.bytes_per_sync);
         options.set_wal_bytes_per_sync(self.bytes_per_sync);
+        if let Ok(rate @ 1..) = i64::try_from(self.background_bytes_per_sec) {
+            options.set_auto_tuned_ratelimiter(rate, REFILL_MICROS, FAIRNESS);
+        }
         options.set_enable_pipelined_write(self.pipelined_write);
         options.set_max_background_jobs(self.background_jobs);
         options.set_max_open_files(self.open_files);
