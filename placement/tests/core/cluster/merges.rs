@@ -71,7 +71,7 @@ fn nothing_is_ordered_before_it_is_replicated() {
     let mut cluster = Cluster::new(3, 3);
     cluster.replicates = false;
     let id = merge(&mut cluster);
-    cluster.seconds(5);
+    cluster.seconds(3);
     assert!(cluster.done.is_empty());
     // No order is out: it ends at once.
     cluster.leader.cancel(id, cluster.now).unwrap();
