@@ -228,9 +228,12 @@ impl Node {
         &self.log
     }
 
-    /// All that it logged.
+    /// All that it logged; nothing where that went to a device.
     pub fn log_text(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        match fs::metadata(&self.log) {
+            Ok(log) if log.is_file() => fs::read_to_string(&self.log).unwrap_or_default(),
+            Ok(_) | Err(_) => String::new(),
+        }
     }
 
     fn signal(&self, signal: libc::c_int) {
