@@ -344,8 +344,7 @@ impl Store {
         service: &mut Service,
         client: Option<quorate_client::PlacementClient>,
     ) {
-        let (_, none) = mpsc::channel(1);
-        let strangers = std::mem::replace(&mut service.strangers, none);
+        let strangers = std::mem::replace(&mut service.strangers, mpsc::channel(1).1);
         let (directory, node) =
             (Arc::clone(service.serving.directory()), Arc::clone(&service.node));
         let (asked, requests) = mpsc::channel(SPLIT_QUEUE);

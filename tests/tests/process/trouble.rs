@@ -163,11 +163,11 @@ async fn a_log_that_cannot_be_written_stops_nobody() {
     cluster.healthy().await;
     let client = cluster.client().await;
     client.put("kept", "value").await.unwrap();
+    assert_eq!(client.get("kept").await.unwrap().as_deref(), Some(&b"value"[..]));
     // It has something to say when it ends, too.
     let store = &mut cluster.stores[0];
     store.terminate();
     assert_eq!(store.ended(Duration::from_secs(30)).code(), Some(0));
-    assert_eq!(client.get("kept").await.unwrap().as_deref(), Some(&b"value"[..]));
 }
 
 /// Rewrites one record of a folder that no process has open.
