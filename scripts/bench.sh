@@ -52,13 +52,9 @@ if ! command -v etcd >/dev/null; then
 fi
 build
 
-mkdir -p "$QUORATE_ROOT/data"
-work="$(mktemp -d "$QUORATE_ROOT/data/bench.XXXXXX")"
+own_cluster bench
 results="$work/results"
 : >"$results"
-# A cluster of our own, apart from any that runs; the user's memory of his is not touched.
-export QUORATE_CLUSTER="$work/quorate" XDG_STATE_HOME="$work/state"
-unset QUORATE_PLACEMENT
 etcd_pids=() quorate_pids=()
 
 # Everything that was started ends here, by pid, whatever happened.
@@ -69,16 +65,11 @@ finish() {
     local pid
     for pid in "${etcd_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${etcd_pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    if [ -f "$QUORATE_CLUSTER/cluster.toml" ]; then
-        "$QUORATE" down --force >/dev/null || true
-    fi
-    rm -rf "$work"
+    end_own_cluster
 }
 pause() { [ $# -eq 0 ] || kill -STOP "$@" 2>/dev/null || true; }
 resume() { [ $# -eq 0 ] || kill -CONT "$@" 2>/dev/null || true; }
 trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
 # The first free port at or above $1.
 free_port() {

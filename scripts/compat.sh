@@ -18,20 +18,7 @@ if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
 fi
 build
 
-mkdir -p "$QUORATE_ROOT/data"
-work="$(mktemp -d "$QUORATE_ROOT/data/compat.XXXXXX")"
-export QUORATE_CLUSTER="$work/quorate" XDG_STATE_HOME="$work/state"
-unset QUORATE_PLACEMENT
-finish() {
-    trap - EXIT INT TERM
-    if [ -f "$QUORATE_CLUSTER/cluster.toml" ]; then
-        "$QUORATE" down --force >/dev/null || true
-    fi
-    rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+own_cluster compat
 
 # The wheel is kept beside the build folder.
 venv="$(dirname "$CARGO_TARGET_DIR")/compat-venv"

@@ -24,20 +24,7 @@ done
 set_up
 build
 
-mkdir -p "$QUORATE_ROOT/data"
-work="$(mktemp -d "$QUORATE_ROOT/data/idle.XXXXXX")"
-export QUORATE_CLUSTER="$work/quorate" XDG_STATE_HOME="$work/state"
-unset QUORATE_PLACEMENT
-finish() {
-    trap - EXIT INT TERM
-    if [ -f "$QUORATE_CLUSTER/cluster.toml" ]; then
-        "$QUORATE" down --force >/dev/null || true
-    fi
-    rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+own_cluster idle
 
 # Number, pid and status address of each store.
 stores() {

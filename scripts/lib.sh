@@ -97,6 +97,26 @@ set_up() {
     fi
 }
 
+# A cluster of the script's own, apart from any that runs; the user's memory of his is not touched.
+# It ends, and its folder goes, with the script. $1: a name for the folder. Sets $work.
+own_cluster() {
+    mkdir -p "$QUORATE_ROOT/data"
+    work="$(mktemp -d "$QUORATE_ROOT/data/$1.XXXXXX")"
+    export QUORATE_CLUSTER="$work/quorate" XDG_STATE_HOME="$work/state"
+    unset QUORATE_PLACEMENT
+    trap end_own_cluster EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+end_own_cluster() {
+    trap - EXIT INT TERM
+    if [ -f "$QUORATE_CLUSTER/cluster.toml" ]; then
+        "$QUORATE" down --force >/dev/null || true
+    fi
+    rm -rf "$work"
+}
+
 # Builds the program and links it into the checkout. One profile for running and testing.
 build() {
     (cd "$QUORATE_ROOT" && cargo build --locked -p quorate-cli --bin quorate)

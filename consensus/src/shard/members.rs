@@ -13,8 +13,9 @@ use thiserror::Error;
 
 /// Most voters of a group.
 pub const MAX_VOTERS: usize = 7;
-/// A learner that lacks more entries than this is not promoted. What it lacks must not take longer
-/// than an election timeout; followers apply some ten thousand small entries in that time.
+/// A member that lacks more entries than this is not promoted, does not take leadership over, and
+/// does not count as in step. What it lacks must not take longer than an election timeout; followers
+/// apply some ten thousand small entries in that time.
 pub const MAX_BEHIND: u64 = 1_024;
 
 /// One member of a group: who votes, and which process hosts it.

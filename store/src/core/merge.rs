@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_consensus::shard::is_joint;
+use quorate_consensus::shard::{MAX_BEHIND, is_joint};
 use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::metapb::RegionEpoch;
 use quorate_proto::wire::placement::{
@@ -33,9 +33,6 @@ use super::split::is_sentinel;
 /// How far a region that stops is lifted above the target: more than the target can move by splits
 /// and changes while the source waits.
 pub const MERGE_LEAP: u64 = 1 << 16;
-
-/// A replica of the source that lacks more entries than this is not in step.
-const MAX_BEHIND: u64 = 1_024;
 
 /// Why a step is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

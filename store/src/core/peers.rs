@@ -5,7 +5,7 @@
 //! step; here it is refused first, with the same words.
 
 use bytes::Bytes;
-use quorate_consensus::shard::{Member, MembersRefusal, check_members};
+use quorate_consensus::shard::{MAX_BEHIND, Member, MembersRefusal, check_members};
 use quorate_consensus::view::GroupView;
 use quorate_proto::wire::placement::change_peers_step::Change as Step;
 use quorate_proto::{Epoch, Peer, PeerId, Region, RegionId, Role, StoreId};
@@ -14,10 +14,6 @@ use thiserror::Error;
 use super::command::{self, CommandError};
 use super::directory::{Admitted, LocalRegion, State, members};
 use super::error::RegionError;
-
-/// A voter that lacks more entries than this does not take leadership over: until it has them,
-/// nobody could write.
-const MAX_BEHIND: u64 = 1_024;
 
 /// What the leader does about a step.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -116,12 +116,12 @@ fn judge(
     {
         return Err(format!("with {into} it would be too large"));
     }
-    let stores = target.region.peers.iter().filter_map(|peer| view.stores.get(&peer.store));
+    let mut stores = target.region.peers.iter().filter_map(|peer| view.stores.get(&peer.store));
     let is_near = |size: u64, split: u64| split > 0 && size / NEAR.1 >= split / NEAR.0;
     let splits = |store: &StoreView| {
         is_near(bytes, store.stats.split_bytes) || is_near(keys, store.stats.split_keys)
     };
-    if stores.into_iter().any(splits) {
+    if stores.any(splits) {
         return Err(format!("with {into} it would come near the size at which stores split"));
     }
     let checked = rules::check(view, source, target);

@@ -1,14 +1,12 @@
 //! The placement group as a group of the lifecycle, and its changes as lists of members.
 
+use quorate_consensus::shard::MAX_BEHIND;
 use quorate_proto::{NodeId, PeerId, Role};
 
 use super::own::{MAX_VOTERS, OWN, Standing};
 use crate::core::command::Member;
 use crate::core::lifecycle::{self, Aim, Change, Group, Limits, Record, State as Life};
 use crate::core::state::State;
-
-/// A member that lacks more entries than this is not given leadership.
-const MAX_BEHIND: u64 = 1_024;
 
 /// The group from the replicated list and from what its leader knows of the others.
 pub(super) fn group(
