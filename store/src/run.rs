@@ -54,7 +54,8 @@ const HEADERS: u32 = 16 << 10;
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 
 /// Runs a store until `shutdown` is ready, then stops it gracefully. Blocks; brings its own
-/// runtime, in which `shutdown` is polled.
+/// runtime, in which `shutdown` is polled, for the first time when the store has its addresses and
+/// its folder for itself.
 ///
 /// # Errors
 /// Why the store could not start, or had to stop: one sentence that says what to do. The process

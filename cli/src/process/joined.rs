@@ -12,7 +12,8 @@ use crate::{cluster, output};
 const POLL: Duration = Duration::from_millis(200);
 
 /// Says so on stdout, once, when placement lists the store. A thread of its own: the store does
-/// not wait for it.
+/// not wait for it. Not to be called before the store has its address: until then, the store that
+/// placement lists there may be another process.
 pub(super) fn announce(config: &StoreConfig) {
     let address = if config.advertise.is_empty() { &config.listen } else { &config.advertise };
     let (address, placement) = (address.clone(), config.placement.clone());

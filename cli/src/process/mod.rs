@@ -41,8 +41,11 @@ pub(crate) fn store(matches: &ArgMatches) -> Outcome {
     let Layered { node, log, .. } =
         Layers::of_process::<StoreConfig>(matches)?.apply::<StoreConfig>()?;
     telemetry::start(&log)?;
-    joined::announce(&node);
-    let ended = quorate_store::run(node, shutdown());
+    let announced = node.clone();
+    let ended = quorate_store::run(node, async move {
+        joined::announce(&announced);
+        shutdown().await;
+    });
     conclude(ended.map_err(|error| error.to_string()))
 }
 
