@@ -90,10 +90,22 @@ set_up() {
         install_packages "libclang" libclang-dev
     fi
     mkdir -p "$CARGO_TARGET_DIR"
+    own_build
     if compgen -G "$CARGO_TARGET_DIR/debug/deps/*rocksdb_sys-*.rlib" >/dev/null; then
         say "RocksDB is compiled already; building what changed ($CARGO_TARGET_DIR)"
     else
         say "RocksDB compiles once, which takes about 11 minutes on 2 cores; later builds reuse it ($CARGO_TARGET_DIR)"
+    fi
+}
+
+# Cargo tells by file times alone whether what it built is up to date, and checkouts share the build
+# folder: after another one was built here, what that left would be taken for ours. Third-party
+# crates stay.
+own_build() {
+    local mark="$CARGO_TARGET_DIR/built-from"
+    if [ "$(cat "$mark" 2>/dev/null)" != "$QUORATE_ROOT" ]; then
+        rm -rf "$CARGO_TARGET_DIR"/*/.fingerprint/quorate-*
+        printf '%s\n' "$QUORATE_ROOT" >"$mark"
     fi
 }
 
