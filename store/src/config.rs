@@ -106,8 +106,6 @@ pub struct EngineConfig {
     pub wal_mib: u64,
     /// Threads that flush and compact.
     pub background_jobs: u32,
-    /// MiB per second that flushes and compactions may write together; 0: no limit.
-    pub background_mib_per_sec: u64,
     /// Sorted files kept open.
     pub open_files: u32,
 }
@@ -169,8 +167,7 @@ impl Default for EngineConfig {
             memtable_mib: 32,
             wal_mib: 64,
             background_jobs: 2,
-            background_mib_per_sec: 0,
-            open_files: 1_024,
+            open_files: 2_048,
         }
     }
 }
@@ -268,7 +265,6 @@ impl EngineConfig {
             memtable_bytes: mib(self.memtable_mib),
             wal_bytes: self.wal_mib << 20,
             background_jobs: i32::try_from(self.background_jobs).unwrap_or(i32::MAX),
-            background_bytes_per_sec: self.background_mib_per_sec << 20,
             open_files: i32::try_from(self.open_files).unwrap_or(i32::MAX),
             ..RocksOptions::default()
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rocksdb::{Cache, ColumnFamily, DB, Options, ReadOptions, WriteOptions, properties};
+use rocksdb::{Cache, ColumnFamily, DB, Options, ReadOptions, ReadTier, WriteOptions, properties};
 
 use super::options::DEFAULT_FAMILY;
 use super::rocks_list;
@@ -211,10 +211,17 @@ impl Shared {
     }
 
     /// The greatest key of a family below `end`, where there is one at or above `start`.
-    fn last_key(&self, cf: Cf, start: &[u8], end: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+    fn last_key(
+        &self,
+        cf: Cf,
+        start: &[u8],
+        end: &[u8],
+        tier: ReadTier,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
         let mut last = None;
         let range = (start, end);
-        let options = ReadOptions::default();
+        let mut options = ReadOptions::default();
+        options.set_read_tier(tier);
         let family = self.family(cf);
         rocks_read::scan(
             &self.database,
@@ -302,14 +309,14 @@ impl Engine for RocksEngine {
         check_staged_name(name);
         self.shared.writable()?;
         let list = rocks_stage::finished(&self.shared, name)?;
+        // What an ingest adds is durable at once; so is what was written before it.
+        self.write_synced(WriteBatch::new())?;
         // Up to what is there instead of up to the end, which may be unbounded; and nothing where
-        // nothing is, the usual case: then the file goes to the last level, without a flush.
-        let mut cleared = WriteBatch::new();
-        if let Some(mut last) = self.shared.last_key(Cf::Data, start, end)? {
+        // nothing is, the usual case: then the file goes to the last level.
+        if let Some(mut last) = self.shared.last_key(Cf::Data, start, end, ReadTier::All)? {
             last.push(0);
-            cleared.delete_range(Cf::Data, start.to_vec(), last);
+            rocks_stage::clear(&self.shared, name, start, &last)?;
         }
-        self.write_synced(cleared)?;
         if !list.segments.is_empty() {
             rocks_stage::ingest(&self.shared, name, &list)?;
         }
@@ -322,8 +329,10 @@ impl Engine for RocksEngine {
         let list = rocks_stage::finished(&self.shared, name)?;
         let mut end = list.last;
         end.push(0);
-        if list.segments.is_empty() || self.shared.last_key(Cf::Data, &list.first, &end)?.is_none()
-        {
+        let written = |first: &[u8], end: &[u8]| {
+            self.shared.last_key(Cf::Data, first, end, ReadTier::Memtable)
+        };
+        if list.segments.is_empty() || written(&list.first, &end)?.is_none() {
             return Ok(());
         }
         let during = "flushing memtables before an ingest";
@@ -345,7 +354,11 @@ impl Engine for RocksEngine {
         if entries < COUNTED_ENTRIES {
             return Ok(counted);
         }
-        let last = if end.is_empty() { self.shared.last_key(cf, start, end)? } else { None };
+        let last = if end.is_empty() {
+            self.shared.last_key(cf, start, end, ReadTier::All)?
+        } else {
+            None
+        };
         let range = rocksdb::Range::new(start, last.as_deref().unwrap_or(end));
         let family = self.shared.family(cf);
         let files = self.shared.database.get_approximate_sizes_cf(&family, &[range]);

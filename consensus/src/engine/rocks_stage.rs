@@ -11,7 +11,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -261,17 +261,56 @@ pub(super) fn finished(shared: &Shared, name: &str) -> Result<List, EngineError>
     Ok(list)
 }
 
-/// Adds the file to [`Cf::Data`], above everything written before, and keeps it.
+/// Removes the keys from `start` up to `end` from [`Cf::Data`].
 ///
-/// Where a memtable holds keys of the file's range, RocksDB flushes it and stops all writers
-/// meanwhile. So the flush is done ahead, while they go on.
+/// It is a file with nothing but that removal, and not a write: a write of it, in the memtable,
+/// would have to be flushed before the ingest, and the flushed file, which holds what was written
+/// to all other regions as well, would be merged with all of the next level.
+pub(super) fn clear(
+    shared: &Shared,
+    name: &str,
+    start: &[u8],
+    end: &[u8],
+) -> Result<(), EngineError> {
+    let number = shared.segments().fetch_add(1, Ordering::Relaxed);
+    let path = segment_path(shared.staged_folder(), name, number);
+    let mut writer = SstFileWriter::create(shared.staged_options());
+    let written = open(&writer, &path);
+    written.and_then(|()| {
+        writer.delete_range(start, end).and_then(|()| writer.finish()).map_err(failed)
+    })?;
+    let added = add(shared, name, &[path.clone()], shared.can_link());
+    // Where it failed, or the file system has no second names.
+    remove(&path).map_err(|error| EngineError::from_io(WRITING, &error))?;
+    added
+}
+
+/// Adds the file to [`Cf::Data`], above everything written before, and keeps it.
 pub(super) fn ingest(shared: &Shared, name: &str, list: &List) -> Result<(), EngineError> {
+    let folder = shared.staged_folder();
+    let segment = |segment: &Segment| segment_path(folder, name, segment.number);
+    let paths: Vec<_> = list.segments.iter().map(segment).collect();
+    let links: Vec<_> = paths.iter().map(|path| path.with_extension("link")).collect();
+    // RocksDB takes over second names instead of copies, where the file system can.
+    let linked = || paths.iter().zip(&links).all(|(path, link)| link_anew(path, link).is_ok());
+    if shared.can_link() && linked() {
+        add(shared, name, &links, true)
+    } else {
+        add(shared, name, &paths, false)
+    }
+}
+
+/// Adds sorted files to the database; `moved`: their names go.
+///
+/// Where a memtable holds keys of the files' range, RocksDB flushes it and stops all writers
+/// meanwhile. So the flush is done ahead, while they go on.
+fn add(shared: &Shared, name: &str, paths: &[PathBuf], moved: bool) -> Result<(), EngineError> {
     let during = "ingesting a staged file";
-    let mut result = try_ingest(shared, name, list, false);
+    let mut result = try_add(shared, paths, moved, false);
     if result.as_ref().is_err_and(|error| error.to_string().contains("requires flush")) {
         let flushed = shared.database().flush_cf(&shared.family(Cf::Data));
         flushed.map_err(|error| shared.poison(EngineError::from_rocks(during, &error)))?;
-        result = try_ingest(shared, name, list, true);
+        result = try_add(shared, paths, moved, true);
     }
     result.map_err(|error| match error.kind() {
         rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument => {
@@ -281,27 +320,17 @@ pub(super) fn ingest(shared: &Shared, name: &str, list: &List) -> Result<(), Eng
     })
 }
 
-/// RocksDB takes over second names of the segments instead of copies, where the file system can.
-fn try_ingest(
+fn try_add(
     shared: &Shared,
-    name: &str,
-    list: &List,
+    paths: &[PathBuf],
+    moved: bool,
     may_flush: bool,
 ) -> Result<(), rocksdb::Error> {
-    let folder = shared.staged_folder();
-    let segment = |segment: &Segment| segment_path(folder, name, segment.number);
-    let mut paths: Vec<_> = list.segments.iter().map(segment).collect();
-    let links: Vec<_> = paths.iter().map(|path| path.with_extension("link")).collect();
-    let linked = shared.can_link()
-        && paths.iter().zip(&links).all(|(path, link)| link_anew(path, link).is_ok());
-    if linked {
-        paths = links;
-    }
     let mut options = IngestExternalFileOptions::default();
-    options.set_move_files(linked);
+    options.set_move_files(moved);
     options.set_allow_blocking_flush(may_flush);
     let family = shared.family(Cf::Data);
-    shared.database().ingest_external_file_cf_opts(&family, &options, paths)
+    shared.database().ingest_external_file_cf_opts(&family, &options, paths.to_vec())
 }
 
 fn link_anew(kept: &Path, link: &Path) -> io::Result<()> {

@@ -21,7 +21,8 @@ pub struct SnapshotOptions {
     /// A broken transfer that is not gone on with for so many seconds is given up, and what was
     /// received of it is removed.
     pub resume_secs: u64,
-    /// A receiver makes what it has durable after so many MiB: what a crash of it may cost.
+    /// A receiver makes what it has durable after so many MiB: what a crash of it may cost, and the
+    /// size of a file of it, which should be small (see `engine/options.rs`).
     pub checkpoint_mib: u64,
 }
 
@@ -33,7 +34,7 @@ impl Default for SnapshotOptions {
             send_mib_per_sec: 32,
             receive_mib_per_sec: 32,
             resume_secs: 60,
-            checkpoint_mib: 16,
+            checkpoint_mib: 8,
         }
     }
 }

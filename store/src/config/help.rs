@@ -33,10 +33,6 @@ pub const HELP: &[(&str, &str)] = &[
     ("engine.memtable_mib", "MiB of memtables"),
     ("engine.wal_mib", "MiB of write-ahead log at which memtables are flushed"),
     ("engine.background_jobs", "threads that flush and compact"),
-    (
-        "engine.background_mib_per_sec",
-        "MiB per second that flushes and compactions write at most (0: no limit)",
-    ),
     ("engine.open_files", "sorted files kept open"),
     ("raft.tick_ms", "milliseconds of one Raft tick"),
     ("raft.heartbeat_ticks", "ticks between heartbeats of a group that is awake"),
