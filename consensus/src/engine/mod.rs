@@ -27,6 +27,7 @@ mod rocks_list;
 mod rocks_open;
 mod rocks_read;
 mod rocks_stage;
+mod space;
 mod synced;
 mod versions;
 
@@ -39,6 +40,7 @@ pub use self::error::EngineError;
 pub use self::memory::{MemoryEngine, WriteFault};
 pub use self::options::RocksOptions;
 pub use self::rocks::RocksEngine;
+pub use self::space::{Space, space};
 
 /// Column family: a key space of its own under the common write-ahead log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -240,6 +242,13 @@ pub trait Engine: Reader + Send + Sync + 'static {
     /// # Errors
     /// As [`Reader::get`].
     fn approximate_size(&self, cf: Cf, start: &[u8], end: &[u8]) -> Result<u64, EngineError>;
+
+    /// Writers wait, and something that the engine does by itself (it flushes and compacts) has
+    /// failed. Where that lasts they wait in vain, and the process must stop. To be asked about once
+    /// a second, from a thread that does not write.
+    fn stuck(&self) -> Option<EngineError> {
+        None
+    }
 
     /// Counters and gauges. Cheap enough for a scrape, not for the hot path.
     fn stats(&self) -> EngineStats;

@@ -365,6 +365,13 @@ impl Engine for RocksEngine {
         Ok(files.into_iter().sum::<u64>().max(counted))
     }
 
+    fn stuck(&self) -> Option<EngineError> {
+        let shared = &self.shared;
+        let stuck = shared.gauge(properties::IS_WRITE_STOPPED) > 0
+            && shared.gauge(properties::BACKGROUND_ERRORS) > 0;
+        stuck.then(|| rocks_open::background_failure(shared.database.path()))
+    }
+
     fn stats(&self) -> EngineStats {
         let shared = &self.shared;
         EngineStats {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::{Cache, DB, Options};
 
 use super::rocks_list;
+use super::space::space;
 use super::synced::SyncedFile;
 use super::{EngineError, RocksOptions};
 
@@ -21,6 +22,9 @@ use super::{EngineError, RocksOptions};
 pub(super) const FORMAT: u32 = 1;
 /// Key of the last sync's number in the default column family.
 pub(super) const SYNC_KEY: &[u8] = b"sync";
+
+/// With less on the disk, that is why a flush or a compaction failed: more than any of their files.
+const SCARCE_BYTES: u64 = 64 << 20;
 
 /// An open folder.
 pub(super) struct Opened {
@@ -150,4 +154,15 @@ pub(super) fn wal_bytes(database_folder: &Path) -> u64 {
         .filter_map(|entry| entry.metadata().ok())
         .map(|metadata| metadata.len())
         .sum()
+}
+
+/// Why flushes and compactions fail. RocksDB tells only its own log; and while the disk is full it
+/// tries again by itself, with writers that wait.
+pub(super) fn background_failure(path: &Path) -> EngineError {
+    let during = "flushing or compacting".to_owned();
+    if space(path).is_some_and(|space| space.available < SCARCE_BYTES) {
+        return EngineError::Full { during };
+    }
+    let reason = format!("see {} for the reason", path.join("LOG").display());
+    EngineError::Fatal { during, reason }
 }

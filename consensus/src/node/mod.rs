@@ -10,6 +10,7 @@ mod background;
 mod beats;
 pub mod clock;
 mod counters;
+mod guard;
 mod links;
 pub mod listen;
 mod logger;
@@ -148,6 +149,7 @@ impl<T: Send + 'static> Node<T> {
         let machine = Arc::new(Mutex::new(machine));
         let (report, failed) = watch::channel(None);
         let report = Arc::new(report);
+        runtime.spawn(guard::watch_engine(Arc::downgrade(&engine), Arc::downgrade(&report)));
         let now = clock::now();
         let mut parts: Vec<Vec<NewGroup>> = (0..workers).map(|_| Vec::new()).collect();
         for group in groups {

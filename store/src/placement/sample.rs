@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::engine::Engine;
+use quorate_consensus::engine::{Engine, Space, space};
 use tokio::sync::watch;
-
-use crate::process;
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_secs(1);
@@ -18,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sample {
     /// All that the disk holds, and what is free there.
-    pub(super) disk: process::Disk,
+    pub(super) disk: Space,
     /// Taken by the engine.
     pub(super) used: u64,
 }
@@ -46,7 +44,7 @@ impl Sampler {
         let (engine, folder) = (Arc::clone(&self.engine), self.folder.clone());
         let taken = tokio::task::spawn_blocking(move || {
             let stats = engine.stats();
-            let disk = process::disk(&folder).unwrap_or_default();
+            let disk = space(&folder).unwrap_or_default();
             Sample { disk, used: stats.sst_bytes + stats.wal_bytes }
         });
         // It only fails where the process ends.
