@@ -53,6 +53,7 @@ scripts!(
     learners_serve_reads,
     silence_wakes_the_orphans,
     snapshots_are_installed,
+    snapshots_beside_each_other_keep_their_logs,
     snapshots_keep_the_log_they_need,
     snapshots_nobody_needs_are_discarded,
     two_of_one_rank_are_elected,
