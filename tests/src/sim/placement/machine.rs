@@ -12,7 +12,7 @@ use quorate_placement::core::ids::IdRange;
 use quorate_placement::core::state::State;
 use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::placement_state as wire;
-use quorate_proto::{LogIndex, Term};
+use quorate_proto::{KeyRange, LogIndex, Term};
 
 use super::{GROUP, Job, MemberRole, Waiting, group};
 use crate::sim::checks::data_hash;
@@ -64,7 +64,12 @@ impl MemberRole {
         let applied = wire::Applied { index: index.0, term: term.0, members: Vec::new() };
         batch.put(Cf::Meta, APPLIED, applied.encode_to_vec());
         self.engine.write(batch)?;
-        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
+        host.cx.checks.state(
+            host.node,
+            GROUP,
+            index.0,
+            data_hash(host.disk, &KeyRange::default())?,
+        );
         for (token, answer) in answers {
             self.applied_for(token, answer, host);
         }
@@ -148,7 +153,12 @@ impl MemberRole {
         finish_install(&self.engine, &mark)?;
         self.state.replace(State::load(&self.engine)?);
         self.applied = (index, term);
-        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
+        host.cx.checks.state(
+            host.node,
+            GROUP,
+            index.0,
+            data_hash(host.disk, &KeyRange::default())?,
+        );
         Ok(group(host.cx.knobs.members))
     }
 }

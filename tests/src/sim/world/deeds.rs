@@ -31,6 +31,9 @@ pub(crate) enum Deed {
     Strike(Box<Strike>),
     /// The store that takes the place of a lost one joins.
     JoinStore,
+    /// As soon as some of a snapshot is staged, its receiver or its sender dies, or their connection
+    /// breaks; nothing happens where there is none until then.
+    Ambush { until: u64 },
     /// Whoever leads the group is told to hand it over.
     HandOver { group: RegionId, to: NodeId },
 }
@@ -100,6 +103,7 @@ impl World {
                 }
             }
             Deed::Strike(strike) => self.strike(*strike),
+            Deed::Ambush { until } => self.ambush(until),
             Deed::JoinStore => {
                 if let Some(data_id) = self.joining {
                     self.ask_placement(&Ask::Join(joining(None, data_id, 1)));
@@ -154,6 +158,17 @@ impl World {
         if process.up.is_some() {
             process.crash(&mut self.cx);
             self.cx.after(down, Event::Start(node));
+            self.hang_up_on(node);
+        }
+    }
+
+    /// A process is gone: the others notice that the calls broke which they had with it.
+    pub(super) fn hang_up_on(&mut self, gone: NodeId) {
+        for process in self.processes.values() {
+            let Some(up) = &process.up else { continue };
+            for call in up.sending.calls_to(gone).chain(up.receiving.calls_from(gone)) {
+                self.cx.hang_up(call, &[process.id]);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use self::merger::Plot;
 use super::agenda::MS;
 use super::case::Case;
 use super::chance::Concern;
+use super::checks::Transfers;
 use super::client::{Client, History};
 use super::clock::Clock;
 use super::cx::Cx;
@@ -69,6 +70,8 @@ pub struct Outcome {
     pub regions: u64,
     /// Snapshots installed.
     pub installs: u64,
+    /// What became of snapshots on their way.
+    pub transfers: Transfers,
     /// Regions that were taken in by a neighbour.
     pub merges: u64,
     /// Configurations of regions, one after the other.
@@ -133,6 +136,7 @@ impl World {
             elections: checks.elections,
             regions: checks.regions().count() as u64,
             installs: checks.installs,
+            transfers: checks.transfers,
             merges: checks.merges,
             configurations: checks.configurations,
         }
@@ -166,7 +170,12 @@ impl World {
             | Event::Beat { node, life }
             | Event::Broken { node, life, .. }
             | Event::Job { node, life, .. }
+            | Event::Transfer { node, life, .. }
             | Event::Duty { node, life } => (*node, *life),
+            // Its call says whom it means.
+            Event::HungUp { node, .. } => {
+                (*node, self.processes.get(node).map_or(0, |process| process.life))
+            }
             Event::Packet(_) => return self.packet(event),
             Event::Start(node) => return self.start(*node),
             Event::Client { client, wake } => {
@@ -228,8 +237,10 @@ impl World {
             }
             Event::Duty { .. } => {
                 process.duty(cx);
-                Ok(())
+                process.expire(cx)
             }
+            Event::Transfer { step, .. } => process.transfer(step, cx),
+            Event::HungUp { call, .. } => process.hung_up(call, cx),
             Event::Packet(_)
             | Event::Start(_)
             | Event::Client { .. }

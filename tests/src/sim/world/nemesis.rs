@@ -27,6 +27,10 @@ const MOST_REGIONS: usize = 30;
 /// How long a link stays broken, unless all are mended before.
 const BROKEN: Span = (300 * MS, 5_000 * MS);
 
+/// How long an ambush is laid, and how often it looks.
+const AMBUSH: Span = (500 * MS, 4_000 * MS);
+const AMBUSH_LOOK: u64 = 5 * MS;
+
 type Act = fn(&mut World);
 
 impl World {
@@ -202,6 +206,7 @@ impl World {
         let node = self.one_of(&stores);
         self.cx.note(format_args!("{node} is lost for good"));
         self.processes.remove(&node);
+        self.hang_up_on(node);
         self.lost.insert(node.into());
         let data_id = FIRST_DATA + self.lost.len() as u64;
         self.joining = Some(data_id);
@@ -263,6 +268,37 @@ impl World {
         }
     }
 
+    /// See [`Deed::Ambush`].
+    fn trouble_a_snapshot(&mut self) {
+        let until = self.cx.now() + self.draw(AMBUSH);
+        self.perform(Deed::Ambush { until });
+    }
+
+    /// Strikes at a snapshot of which some is staged, as soon as there is one.
+    pub(super) fn ambush(&mut self, until: u64) {
+        let mut calls = Vec::new();
+        for process in self.processes.values() {
+            let Some(up) = &process.up else { continue };
+            calls.extend(up.receiving.begun().map(|call| (call, process.id)));
+        }
+        if calls.is_empty() {
+            if self.cx.now() < until {
+                self.plan(AMBUSH_LOOK, Deed::Ambush { until });
+            }
+            return;
+        }
+        let (call, to) = self.one_of(&calls);
+        let (kind, down) = (self.draw((0, 5)), self.draw((5 * MS, 800 * MS)));
+        match kind {
+            0..=2 => self.perform(Deed::Kill { node: to, down }),
+            3 => self.perform(Deed::Kill { node: call.from, down }),
+            _ => {
+                self.cx.note(format_args!("the connection of {call:?} breaks"));
+                self.cx.hang_up(call, &[call.from, to]);
+            }
+        }
+    }
+
     /// Asks all members of placement: one of them leads.
     pub(super) fn ask_placement(&mut self, ask: &Ask) {
         for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
@@ -274,7 +310,7 @@ impl World {
 }
 
 /// Newer ones come last: they change nothing of what is drawn where their weight is zero.
-fn acts(deeds: &Deeds) -> [(u64, Act); 17] {
+fn acts(deeds: &Deeds) -> [(u64, Act); 18] {
     [
         (deeds.kill, World::kill_somebody),
         (deeds.pause, World::pause_somebody),
@@ -293,5 +329,6 @@ fn acts(deeds: &Deeds) -> [(u64, Act); 17] {
         (deeds.joint_kill, World::kill_in_joint),
         (deeds.merge, World::merge_somewhere),
         (deeds.merge_trouble, World::trouble_a_merge),
+        (deeds.snapshot_trouble, World::trouble_a_snapshot),
     ]
 }

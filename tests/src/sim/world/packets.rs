@@ -51,6 +51,9 @@ impl World {
                 let known = taken && !(cx.net.bad && cx.chance(own, 0.1));
                 self.transferred(from, *transfer, known);
             }
+            Body::Piece(piece) => {
+                process.heard(from, *piece, cx).map_err(|error| (to, error))?;
+            }
             Body::Request(request) => process.with_role(cx, |role, host| {
                 if let Some(store) = role.store_mut() {
                     store.request(from, *request, host);
@@ -100,6 +103,7 @@ impl World {
             Body::Frame(_)
             | Body::Beat(_)
             | Body::Snapshot(_)
+            | Body::Piece(_)
             | Body::Request(_)
             | Body::Ask { .. } => {}
         }
@@ -124,6 +128,9 @@ impl World {
                 }
             }
             Body::Snapshot(transfer) => self.transferred(from, *transfer, false),
+            Body::Piece(piece) => {
+                self.cx.after(0, Event::HungUp { node: from, call: piece.call });
+            }
             Body::Request(request) => {
                 let body = Body::Response { call: request.call, result: Err(Failure::Unreachable) };
                 self.cx.send(to, from, Lane::Services, body);
