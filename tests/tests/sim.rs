@@ -80,17 +80,23 @@ fn seeds_keep_all_promises() {
     let count = from_environment("QUORATE_SEEDS").unwrap_or(50);
     let seeds: Vec<u64> = (first..first + count).collect();
     let lived = for_all(&seeds, |seed| {
-        live(Case::of(*seed)).map(|outcome| outcome.merges).map_err(|words| {
+        live(Case::of(*seed)).map_err(|words| {
             let words = format!("seed {seed}: {words}");
             // At once: a long sweep may be broken off.
             eprintln!("{words}");
             format!("{words}\nreplay it with:\n  QUORATE_SEED={seed} {REPLAY}\n")
         })
     });
-    let merges: u64 = lived.iter().flatten().sum();
+    let sum = |of: fn(&Outcome) -> u64| lived.iter().flatten().map(of).sum::<u64>();
+    let (merges, removals) = (sum(|it| it.merges), sum(|it| it.removals));
+    let (lost, grown) = (sum(|it| it.lost), sum(|it| it.grown));
+    println!("{merges} merges, {removals} removals, {lost} lost for good, {grown} members grown");
     let broken: Vec<String> = lived.into_iter().filter_map(Result::err).collect();
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
     assert!(count < 50 || merges >= count / 10, "{merges} merges in {count} seeds prove little");
+    let come_and_go = format!("{removals} removals, {grown} members grown");
+    let enough = removals >= count / 10 && grown >= count / 5;
+    assert!(count < 50 || enough, "{come_and_go} in {count} seeds prove little");
 }
 
 /// Cases that found a bug once, each with a sentence about it.

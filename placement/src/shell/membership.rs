@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use super::joining::{self, Asked};
 use super::stalls::Stalls;
 use crate::core::command::{Answer, Command, JoiningMember, Member};
-use crate::core::leader::{MemberAction, OWN, Other, OwnStep, Standing};
+use crate::core::leader::{MemberAction, OWN, OwnStep, Standing};
 use crate::core::operators::Refused;
 
 /// How often the leader looks at its group.
@@ -30,28 +30,13 @@ const ASK: Duration = Duration::from_secs(5);
 
 /// What this member knows of the others, as their Raft leader.
 pub(crate) fn standing(cluster: &Cluster) -> Standing {
-    let now = clock::now();
     let snapshots = cluster.raft().map(|raft| raft.snapshots()).unwrap_or_default();
-    let replication = cluster.view.replication();
-    let last = replication.as_ref().map_or(cluster.view.committed(), |known| known.last);
-    let others = replication.iter().flat_map(|known| &known.peers).map(|peer| {
+    let sent = |peer| {
         let on_its_way =
-            snapshots.iter().find(|snapshot| snapshot.sending && snapshot.peer == peer.peer);
-        let silent_ms = peer
-            .silent_since
-            .map_or(0, |since| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX));
-        Other {
-            member: NodeId(peer.peer.0),
-            matched: peer.matched,
-            snapshot: match (peer.snapshot, on_its_way) {
-                (false, _) => None,
-                (true, Some(snapshot)) => Some((snapshot.bytes, snapshot.total_bytes)),
-                (true, None) => Some((0, 0)),
-            },
-            silent_ms,
-        }
-    });
-    Standing { me: cluster.me.id, last, others: others.collect() }
+            snapshots.iter().find(|snapshot| snapshot.sending && snapshot.peer == peer);
+        on_its_way.map(|snapshot| (snapshot.bytes, snapshot.total_bytes))
+    };
+    Standing::of(cluster.me.id, &cluster.view, sent, clock::now())
 }
 
 /// Takes the group from step to step, in one term of this member's leadership.

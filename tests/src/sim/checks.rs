@@ -1,5 +1,7 @@
 //! What must hold at every moment, whatever goes wrong.
 
+mod lives;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use quorate_consensus::shard::{ApplyTask, LeaderChange};
 use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, Term};
 use quorate_store::core::{Directory, State, keys};
 
+use self::lives::Lives;
 use super::trace::fnv;
 
 /// An entry as a replica applied it.
@@ -46,6 +49,7 @@ pub(crate) struct Checks {
     pub(crate) elections: u64,
     /// Configurations of regions.
     pub(crate) configurations: u64,
+    pub(crate) lives: Lives,
 }
 
 impl Checks {
@@ -193,7 +197,7 @@ impl Checks {
         }
     }
 
-    /// Voters are odd on both sides, and nobody is used again.
+    /// Voters are odd on both sides, a majority of each is there, and nobody is used again.
     fn configuration(&mut self, region: &Region) {
         self.configurations += 1;
         let (id, epoch) = (region.id, region.epoch);
@@ -205,6 +209,7 @@ impl Checks {
         if incoming % 2 == 0 || outgoing % 2 == 0 {
             self.fail(|| format!("{id} at {epoch:?} has {incoming} and {outgoing} voters"));
         }
+        self.living(region);
         for peer in &region.peers {
             let removed = self.removed.get(&(id, peer.id));
             if removed.is_some_and(|removed| *removed <= epoch.conf_ver) {

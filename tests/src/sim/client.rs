@@ -34,8 +34,8 @@ pub(crate) struct Client {
     current: Option<Current>,
     operations: u64,
     calls: u64,
-    /// The member of placement that is asked, by number.
-    placement: u64,
+    /// The member of placement that is asked.
+    placement: NodeId,
     /// It asks the replicas of this store only, whoever leads: so somebody is there when two take
     /// themselves for the leader.
     sticks_to: Option<StoreId>,
@@ -80,7 +80,7 @@ impl Client {
             current: None,
             operations: 0,
             calls: 0,
-            placement: 1,
+            placement: NodeId(MEMBERS + 1),
             completed: 0,
             written: 0,
             stopped: false,
@@ -184,8 +184,7 @@ impl Client {
             let ask = Box::new(Ask::Region(key.clone()));
             self.calls += 1;
             let body = Body::Ask { call: self.calls, ask };
-            let placement = NodeId(MEMBERS + self.placement);
-            cx.send(self.node(), placement, Lane::Services, body);
+            cx.send(self.node(), self.placement, Lane::Services, body);
             // Where no answer comes.
             self.again(200 * MS, cx);
             return;
@@ -229,15 +228,16 @@ impl Client {
                     route.leader = leader;
                 }
             }
-            Told::NotLeader(Some(leader)) => self.placement = leader.0 - MEMBERS,
-            Told::NotLeader(None) | Told::Undetermined | Told::Refused(_) => {
-                self.placement = self.placement % cx.knobs.members + 1;
+            Told::NotLeader(Some(leader)) => self.placement = leader,
+            Told::NotLeader(None) | Told::Undetermined | Told::Refused(_) | Told::NoMember(_) => {
+                self.placement = cx.next_member(self.placement);
             }
             Told::Region(None)
             | Told::Joined { .. }
             | Told::Orders(_)
             | Told::Ids(_)
             | Told::Timestamp(_)
+            | Told::MemberJoined { .. }
             | Told::Done => {}
         }
         self.again(10 * MS, cx);

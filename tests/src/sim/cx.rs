@@ -16,7 +16,7 @@ use super::knobs::Knobs;
 use super::messages::{Body, Event, Packet};
 use super::mutant::Mutant;
 use super::network::Network;
-use super::placement::MEMBERS;
+use super::placement::{MEMBERS, founders};
 use super::trace::Trace;
 
 /// When processes last asked for votes. The nemesis looks at it to strike at the right moment.
@@ -54,11 +54,18 @@ pub(crate) struct Cx {
     pub(crate) campaigns: Campaigns,
     /// Stores that have joined: they do it in order, so that each gets the id it expects.
     pub(crate) joined: u64,
+    /// Members of placement, as all who look for its leader know them.
+    pub(crate) members: Vec<NodeId>,
+    /// Those that came later, and the data id of each.
+    pub(crate) grown: BTreeMap<NodeId, u64>,
+    /// Processes that were told to end for good, until the world has ended them.
+    pub(crate) ended: Vec<NodeId>,
 }
 
 impl Cx {
     pub(crate) fn new(case: Case) -> Self {
         let Case { seed, knobs, mutant, print, .. } = case;
+        let members = founders(knobs.members).iter().map(|member| member.node).collect();
         Self {
             chance: Chance::new(seed),
             agenda: Agenda::new(),
@@ -70,6 +77,9 @@ impl Cx {
             envelopes: 0,
             campaigns: Campaigns::default(),
             joined: 0,
+            members,
+            grown: BTreeMap::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -79,6 +89,17 @@ impl Cx {
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    /// True for the process of a member of placement, past or present.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        node.0 > MEMBERS || self.grown.contains_key(&node)
+    }
+
+    /// The member of placement to ask after that one.
+    pub(crate) fn next_member(&self, after: NodeId) -> NodeId {
+        let at = self.members.iter().position(|member| *member == after);
+        self.members[at.map_or(0, |at| (at + 1) % self.members.len())]
     }
 
     pub(crate) fn note(&mut self, words: fmt::Arguments<'_>) {
@@ -116,7 +137,7 @@ impl Cx {
         plane: Plane,
         envelopes: Vec<Envelope>,
     ) {
-        if from.0 <= MEMBERS {
+        if !self.is_member(from) {
             self.envelopes += envelopes.len() as u64;
         }
         let lane = Lane::Raft(plane);

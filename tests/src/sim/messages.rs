@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_consensus::shard::MakeSnapshot;
-use quorate_placement::core::command::Joining;
+use quorate_placement::core::command::{Joining, JoiningMember};
 use quorate_proto::wire::kvrpcpb::Context;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::wire::placement::{SplitIds, StoreOrders, StoreReport};
@@ -160,6 +160,19 @@ pub(crate) enum Ask {
         add: Option<StoreId>,
         remove: Option<StoreId>,
     },
+    /// A store is to leave, or to stay after all.
+    RemoveStore {
+        store: StoreId,
+        cancel: bool,
+        dead: bool,
+    },
+    /// A process wants to be a member of placement, or to know whether it still is one.
+    JoinMember(JoiningMember),
+    /// Another member of placement is to take the place of one.
+    ReplaceMember {
+        member: NodeId,
+        with: NodeId,
+    },
 }
 
 /// What placement answers.
@@ -174,6 +187,13 @@ pub(crate) enum Told {
     Ids(Vec<SplitIds>),
     Timestamp(u64),
     Region(Option<(Region, Option<Peer>)>),
+    /// The process with that data id is a member of placement, or waits to become one.
+    MemberJoined {
+        member: NodeId,
+        data_id: u64,
+    },
+    /// Whoever asks is none, and does not become one.
+    NoMember(String),
     Done,
     /// Certainly not done, for a reason.
     Refused(String),

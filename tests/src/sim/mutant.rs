@@ -62,11 +62,17 @@ pub enum Mutant {
     HostedUntold,
     /// Placement is not told of regions that it does not know.
     UnknownUntold,
+    /// A store that leaves is said to have left at once.
+    LeftWhileListed,
+    /// A store tells placement that it has no replicas, whatever it has.
+    EmptyReported,
+    /// A member of placement that starts counts learners of its group as voters.
+    MemberVotesEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 31] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -95,5 +101,8 @@ impl Mutant {
         Mutant::MergedUntold,
         Mutant::HostedUntold,
         Mutant::UnknownUntold,
+        Mutant::LeftWhileListed,
+        Mutant::EmptyReported,
+        Mutant::MemberVotesEarly,
     ];
 }

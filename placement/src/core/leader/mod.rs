@@ -7,8 +7,9 @@
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `found` what
-//! nobody here had heard of, `look` describes, `around` tells what changed.
+//! group, from what `standing` knows of it, `merge` has regions taken in by others, `reports` takes
+//! in what stores say, `found` what nobody here had heard of, `look` describes, `around` tells what
+//! changed.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
@@ -25,6 +26,7 @@ mod own_group;
 mod patrol;
 mod reports;
 mod requests;
+mod standing;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,9 +56,10 @@ use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
-pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
+pub use own::{MAX_VOTERS, OWN, OwnStep};
 pub use reports::Reported;
 pub use requests::{MemberAction, TransferRefusal};
+pub use standing::{Other, Standing};
 pub use store::RemoveRefusal;
 
 /// Time between two plans of a scheduler.

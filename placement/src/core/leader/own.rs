@@ -9,9 +9,10 @@
 //! members that shall vote, at most [`MAX_VOTERS`]. So a lone newcomer waits for a partner.
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role};
+use quorate_proto::{NodeId, PeerId, RegionId, Role};
 
 use super::own_group::{group, members_after, words};
+use super::standing::Standing;
 use super::{Leader, MemberAction};
 use crate::core::command::{Candidate, Command, JoiningMember, MEMBERS_SINCE, MemberRefusal};
 use crate::core::lifecycle::{
@@ -24,29 +25,6 @@ use crate::core::state::State;
 pub const OWN: RegionId = RegionId(0);
 /// Most voters of the placement group: more would only slow it down.
 pub const MAX_VOTERS: usize = 5;
-/// What this leader knows of the other members, as Raft does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// This leader.
-    pub me: NodeId,
-    /// Last entry of its log.
-    pub last: LogIndex,
-    /// Of the others; those who are missing are up to date.
-    pub others: Vec<Other>,
-}
-
-/// How far another member is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Other {
-    /// Which one.
-    pub member: NodeId,
-    /// Last entry known to be durable there.
-    pub matched: LogIndex,
-    /// Of a snapshot on its way there, in bytes: sent, and all of it.
-    pub snapshot: Option<(u64, u64)>,
-    /// Since it was last heard of.
-    pub silent_ms: u64,
-}
 
 /// The next step of the placement group.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,8 @@
 use quorate_consensus::shard::MAX_BEHIND;
 use quorate_proto::{NodeId, PeerId, Role};
 
-use super::own::{MAX_VOTERS, OWN, Standing};
+use super::own::{MAX_VOTERS, OWN};
+use super::standing::Standing;
 use crate::core::command::Member;
 use crate::core::lifecycle::{self, Aim, Change, Group, Limits, Record, State as Life};
 use crate::core::state::State;
