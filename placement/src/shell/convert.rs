@@ -187,6 +187,7 @@ impl From<RemoveRefusal> for Status {
             | RemoveRefusal::NoRoom { .. }
             | RemoveRefusal::OnlyVoter { .. }
             | RemoveRefusal::NoPlace { .. }
+            | RemoveRefusal::Needed { .. }
             | RemoveRefusal::Alive(_) => Status::failed_precondition(words),
             RemoveRefusal::Operator(refused) => refused.into(),
         }

@@ -96,6 +96,8 @@ pub struct Leader {
     touched: BTreeSet<RegionId>,
     /// Replicas whose stores were told to destroy what is left, and the epoch without them.
     destroyed: BTreeMap<(RegionId, PeerId), Epoch>,
+    /// Stores that were let go, and when: the log does not show it yet.
+    let_go: BTreeMap<StoreId, Instant>,
     /// What the placement group itself waits for, in words.
     own_waits: String,
     /// Where the checkers go on.
@@ -137,6 +139,7 @@ impl Leader {
             evicted: BTreeSet::new(),
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
+            let_go: BTreeMap::new(),
             own_waits: String::new(),
             patrolled: RegionId(0),
             next_plan: now,

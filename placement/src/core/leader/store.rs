@@ -1,21 +1,26 @@
 //! Stores that join, leave, and have left.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use quorate_consensus::time::Instant;
 use quorate_proto::{NodeId, Peer, RegionId, Role, StoreId};
 use thiserror::Error;
 
-use super::Leader;
+use super::{Leader, OWN};
 use crate::core::command::{Command, JoinRefusal, Joining};
 use crate::core::filter::{Filtered, cannot_get, cannot_hold, in_words};
-use crate::core::lifecycle::Aim;
+use crate::core::lifecycle::{Aim, Record, State as Life};
 use crate::core::operators::Refused;
 use crate::core::rule::RuleRole;
 use crate::core::state::{State, StoreLife};
 use crate::core::stores::StoreState;
 use crate::core::tree::RegionInfo;
 use crate::core::view::ClusterView;
+
+/// A store that was let go counts as leaving for so long, whatever the log says: what it was let go
+/// for may not be replicated yet.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// Why a store cannot be taken out, or back in.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -68,12 +73,42 @@ pub enum RemoveRefusal {
         /// Why each other store may not.
         why: String,
     },
+    /// Then another one could never end.
+    #[error(
+        "{store} cannot leave: the voter of {region} on {other}, which is leaving or down, would have \
+         no other place to go; add a store first"
+    )]
+    Needed {
+        /// The store.
+        store: StoreId,
+        /// One whose replicas have to go elsewhere already.
+        other: StoreId,
+        /// A region that would be stuck.
+        region: RegionId,
+    },
     /// It is not dead.
     #[error("{0} is alive: stop it first, or remove it without `dead` so that it serves meanwhile")]
     Alive(StoreId),
     /// An older form of the cluster.
     #[error(transparent)]
     Operator(#[from] Refused),
+}
+
+impl RemoveRefusal {
+    /// The region that would be stuck, if that is why.
+    fn region(&self) -> Option<RegionId> {
+        match self {
+            RemoveRefusal::NoRoom { region, .. }
+            | RemoveRefusal::OnlyVoter { region, .. }
+            | RemoveRefusal::NoPlace { region, .. }
+            | RemoveRefusal::Needed { region, .. } => Some(*region),
+            RemoveRefusal::Unknown(_)
+            | RemoveRefusal::Left(_)
+            | RemoveRefusal::NotLeaving(_)
+            | RemoveRefusal::Alive(_)
+            | RemoveRefusal::Operator(_) => None,
+        }
+    }
 }
 
 impl Leader {
@@ -112,12 +147,12 @@ impl Leader {
     }
 
     /// Takes a store out of the cluster, or back in before it has left: the command to replicate,
-    /// and how many replicas have to go elsewhere.
+    /// and how many replicas have to go elsewhere. One that is let go counts as leaving from then on.
     ///
     /// # Errors
     /// The rule that stands in the way: it could never end, or it is not dead.
     pub fn remove_store(
-        &self,
+        &mut self,
         state: &State,
         id: StoreId,
         cancel: bool,
@@ -129,12 +164,14 @@ impl Leader {
         }
         let store = state.stores().get(&id).ok_or(RemoveRefusal::Unknown(id))?;
         let life = |life| Command::ChangeStore { store: id, life };
-        let hosted: Vec<_> =
-            self.tree.iter().filter(|info| info.region.peer_on(id).is_some()).collect();
-        let replicas = hosted.len() as u64;
+        let hosted = self.tree.iter().filter(|info| info.region.peer_on(id).is_some());
+        let replicas = hosted.count() as u64;
         match (store.life, cancel) {
             (StoreLife::Left, _) => return Err(RemoveRefusal::Left(id)),
-            (StoreLife::Leaving { .. }, true) => return Ok((life(StoreLife::Active), replicas)),
+            (StoreLife::Leaving { .. }, true) => {
+                self.let_go.remove(&id);
+                return Ok((life(StoreLife::Active), replicas));
+            }
             (StoreLife::Joining | StoreLife::Active, true) => {
                 return Err(RemoveRefusal::NotLeaving(id));
             }
@@ -143,39 +180,70 @@ impl Leader {
         if dead && self.stores.is_alive(id, now) {
             return Err(RemoveRefusal::Alive(id));
         }
-        let others: BTreeSet<StoreId> = state
-            .stores()
-            .values()
-            .filter(|other| match self.stores.state(other, now) {
-                StoreState::Up | StoreState::Joining | StoreState::Suspect => other.id != id,
-                StoreState::Down | StoreState::Leaving | StoreState::Left => false,
-            })
-            .map(|other| other.id)
-            .collect();
+        self.let_go.retain(|_, at| now.since(*at) < LET_GO);
+        let (mut others, mut going) = (BTreeSet::new(), BTreeSet::new());
+        for other in state.stores().values().filter(|other| other.id != id) {
+            let doing = match self.let_go.contains_key(&other.id) {
+                true => StoreState::Leaving,
+                false => self.stores.state(other, now),
+            };
+            match doing {
+                StoreState::Up | StoreState::Joining | StoreState::Suspect => {
+                    others.insert(other.id)
+                }
+                StoreState::Down | StoreState::Leaving => going.insert(other.id),
+                StoreState::Left => false,
+            };
+        }
         let view = self.view(state, now);
-        for info in hosted {
+        self.find_places(&view, id, &others)?;
+        // What has to go elsewhere already needs a place as well, and may have none but this store;
+        // one that is dead is no place.
+        let with_it: BTreeSet<StoreId> = others.iter().copied().chain([id]).collect();
+        for other in going.into_iter().filter(|_| !dead) {
+            let stuck = self.find_places(&view, other, &others).err();
+            if let Some(region) = stuck.and_then(|why| why.region())
+                && self.find_places(&view, other, &with_it).is_ok()
+            {
+                return Err(RemoveRefusal::Needed { store: id, other, region });
+            }
+        }
+        self.let_go.insert(id, now);
+        Ok((life(StoreLife::Leaving { dead }), replicas))
+    }
+
+    /// Whether all voters on a store could ever go to `others`.
+    fn find_places(
+        &self,
+        view: &ClusterView,
+        from: StoreId,
+        others: &BTreeSet<StoreId>,
+    ) -> Result<(), RemoveRefusal> {
+        for info in self.tree.iter() {
             // As it will be once a joint change under way is completed.
             let shall_vote = |peer: &Peer| match peer.role {
                 Role::Voter | Role::IncomingVoter => true,
                 Role::Learner | Role::DemotingVoter => false,
             };
             let votes_on = |store| info.region.peer_on(store).is_some_and(shall_vote);
-            let votes = votes_on(id);
+            if !votes_on(from) {
+                continue;
+            }
+            let region = info.region.id;
             let has_room = others.iter().any(|other| !votes_on(*other));
             let voters = info.region.peers.iter().filter(|peer| shall_vote(peer)).count();
             let is_needed = voters <= self.target(info);
-            if votes && is_needed && (!has_room || others.len() < voters) {
-                let region = info.region.id;
-                return Err(RemoveRefusal::NoRoom { store: id, region, voters });
+            if is_needed && (!has_room || others.len() < voters) {
+                return Err(RemoveRefusal::NoRoom { store: from, region, voters });
             }
-            if votes && voters == 1 {
-                return Err(RemoveRefusal::OnlyVoter { store: id, region: info.region.id });
+            if voters == 1 {
+                return Err(RemoveRefusal::OnlyVoter { store: from, region });
             }
-            if votes && is_needed {
-                self.find_place(&view, info, id, &others)?;
+            if is_needed {
+                self.find_place(view, info, from, others)?;
             }
         }
-        Ok((life(StoreLife::Leaving { dead }), replicas))
+        Ok(())
     }
 
     /// Whether the voter on a store could ever go to one of `others`, once what is under way is
@@ -224,7 +292,8 @@ impl Leader {
         });
         leaving
             .filter(|(store, dead)| {
-                let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none());
+                let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none())
+                    && !self.may_get_more(store.id);
                 // One that is alive says itself that it is empty.
                 let heard = self.stores.last(store.id);
                 let clean = *dead
@@ -234,5 +303,19 @@ impl Leader {
             })
             .map(|(store, _)| Command::ChangeStore { store: store.id, life: StoreLife::Left })
             .collect()
+    }
+
+    /// True where a replica may be on its way to a store: somebody was told to add one there, and it
+    /// is in no configuration that is reported yet.
+    fn may_get_more(&self, store: StoreId) -> bool {
+        let comes = |record: &Record| {
+            StoreId::from(record.node) == store
+                && match record.aim {
+                    Aim::Vote { .. } | Aim::Learn => record.state != Life::Removed,
+                    Aim::Leave { .. } => false,
+                }
+        };
+        self.operators.iter().any(|operator| operator.goal.concerns(store))
+            || self.members.iter().any(|(region, record)| region != OWN && comes(record))
     }
 }

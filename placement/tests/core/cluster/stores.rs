@@ -92,6 +92,41 @@ fn what_could_never_end_is_refused_up_front() {
     cluster.join(4);
     assert_eq!(remove(&mut cluster, 2, false, false), Ok(2));
     assert!(remove(&mut cluster, 3, false, false).is_err(), "one at a time, with four stores");
+    assert_eq!(
+        remove(&mut cluster, 4, false, false).unwrap_err(),
+        "s4 cannot leave: the voter of r100 on s2, which is leaving or down, would have no other \
+         place to go; add a store first"
+    );
+    cluster.join(5);
+    assert_eq!(remove(&mut cluster, 4, false, false), Ok(0));
+}
+
+#[test]
+fn a_store_that_was_let_go_counts_as_leaving_at_once() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.seconds(2);
+    let (state, now) = (&cluster.machine.state, cluster.now);
+    // Two ask at the same moment; neither command is replicated yet.
+    assert!(cluster.leader.remove_store(state, StoreId(2), false, false, now).is_ok());
+    assert!(cluster.leader.remove_store(state, StoreId(2), false, false, now).is_ok());
+    assert!(cluster.leader.remove_store(state, StoreId(3), false, false, now).is_err());
+    // The first one was lost.
+    cluster.seconds(20);
+    assert_eq!(remove(&mut cluster, 3, false, false), Ok(2));
+}
+
+#[test]
+fn a_store_has_not_left_while_a_replica_is_on_its_way_to_it() {
+    let mut cluster = Cluster::new(5, 1);
+    cluster.seconds(2);
+    move_replica(&mut cluster, 3, 4);
+    remove(&mut cluster, 4, false, false).unwrap();
+    cluster.tick();
+    assert_eq!(state(&cluster, 4), StoreState::Leaving);
+    cluster.seconds(120);
+    assert_eq!(state(&cluster, 4), StoreState::Left);
+    assert!(!cluster.voters(FIRST).contains(&4), "{:?}", cluster.done);
+    assert_eq!(cluster.learners(FIRST), [0; 0]);
 }
 
 #[test]

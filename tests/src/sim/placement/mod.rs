@@ -236,7 +236,7 @@ impl MemberRole {
             Ask::RemoveStore { store, cancel, dead } => {
                 let (store, cancel, dead) = (*store, *cancel, *dead);
                 let MemberRole { session, state, .. } = self;
-                let session = session.as_ref().filter(|session| session.leader.term() == term);
+                let session = session.as_mut().filter(|session| session.leader.term() == term);
                 let removed = session.map(|session| {
                     session.leader.remove_store(state, store, cancel, dead, host.now)
                 });

@@ -96,20 +96,20 @@ impl World {
     /// Where members are missing, and nobody comes, another process joins.
     pub(super) fn tend_members(&mut self) {
         let members = self.own_members();
-        let there = members.iter().filter(|(node, _)| !self.cx.checks.lives.is_lost(*node)).count();
-        let comes = self.candidates.len()
-            + self
-                .cx
-                .grown
-                .keys()
-                .filter(|node| {
-                    self.processes.contains_key(*node)
-                        && !self.cx.checks.lives.is_retired(**node)
-                        && members.iter().all(|(member, _)| member != *node)
-                })
-                .count();
+        let is_lost = |node: &NodeId| self.cx.checks.lives.is_lost(*node);
+        let there = members.iter().filter(|(node, _)| !is_lost(node)).count();
+        let lost = members.len() - there;
+        let stand_by = |(node, role): &&(NodeId, Role)| *role == Role::Learner && !is_lost(node);
+        let stand_by = members.iter().filter(stand_by).count();
+        let is_coming = |node: &&NodeId| {
+            self.processes.contains_key(*node)
+                && !self.cx.checks.lives.is_retired(**node)
+                && members.iter().all(|(member, _)| member != *node)
+        };
+        let comes = self.candidates.len() + self.cx.grown.keys().filter(is_coming).count();
         let knows = self.cx.knobs.growth && !members.is_empty();
-        if knows && there + comes < WANTED && self.arrivals < MOST_ARRIVALS {
+        let wanted = there + comes < WANTED || stand_by + comes < lost;
+        if knows && wanted && self.arrivals < MOST_ARRIVALS {
             self.add_a_member(0);
         }
     }

@@ -18,7 +18,7 @@ use crate::sim::placement::GROUP;
 /// Data ids of stores and members that come later begin here.
 const FIRST_DATA: u64 = 1_000;
 /// Stores and members that come later, at most.
-pub(super) const MOST_ARRIVALS: u64 = 12;
+pub(super) const MOST_ARRIVALS: u64 = 16;
 /// Between two looks of who tends the cluster.
 const TEND: u64 = 1_000 * MS;
 
@@ -71,14 +71,24 @@ impl World {
     /// Some store is to leave. Where there are too few, another one comes first.
     pub(super) fn ask_a_store_to_leave(&mut self) {
         let staying = self.staying();
-        if staying.len() <= self.cx.knobs.replicas as usize {
-            if self.arrivals < MOST_ARRIVALS {
-                self.join_a_store();
-            }
-            return;
+        if self.room() <= self.cx.knobs.replicas as usize {
+            return self.make_room();
         }
         let store = self.one_of(&staying);
         self.ask_placement(&Ask::RemoveStore { store, cancel: false, dead: false });
+    }
+
+    /// Stores that may keep what they have.
+    fn room(&self) -> usize {
+        let leaving = self.leaving();
+        self.staying().iter().filter(|store| !leaving.contains(store)).count()
+    }
+
+    /// Another store comes, unless there were many.
+    fn make_room(&mut self) {
+        if self.arrivals < MOST_ARRIVALS {
+            self.join_a_store();
+        }
     }
 
     /// Stores whose return is not refused.
@@ -116,14 +126,21 @@ impl World {
         nodes
     }
 
-    /// Somebody looks after the cluster: restarts stores that are out, and has processes join
-    /// placement where members are missing.
+    /// Somebody looks after the cluster: restarts stores that are out, has stores join where replicas
+    /// have no place to go to, and members of placement where they are missing.
     pub(super) fn tend(&mut self) {
         self.plan(TEND, Deed::Tend);
         if !self.cx.net.bad {
             for node in self.out() {
                 self.kill(node, 10 * MS);
             }
+        }
+        let is_lost = |store: StoreId| self.lost.contains(&store);
+        let named = self.cx.checks.regions().flat_map(|region| &region.peers);
+        let has_lost = named.map(|peer| peer.store).any(is_lost);
+        let presses = has_lost || !self.leaving().is_empty();
+        if presses && self.room() < self.cx.knobs.replicas as usize {
+            self.make_room();
         }
         self.tend_members();
     }
