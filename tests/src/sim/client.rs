@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quorate_proto::wire::kvrpcpb::Context;
 use quorate_proto::{NodeId, Peer, Region, RegionId, StoreId};
 use quorate_store::core::RegionError;
@@ -14,6 +13,7 @@ use quorate_store::core::RegionError;
 use super::agenda::MS;
 use super::chance::{Concern, Lane};
 use super::cx::Cx;
+pub(crate) use super::messages::key;
 use super::messages::{Ask, Body, Event, Failure, Operation, Output, Request, Told, Wake};
 use super::placement::MEMBERS;
 use crate::linearize;
@@ -41,6 +41,8 @@ pub(crate) struct Client {
     sticks_to: Option<StoreId>,
     pub(crate) completed: u64,
     pub(crate) written: u64,
+    /// Attempts that reached nobody.
+    unreached: u64,
     /// Begins no further operation of its own.
     pub(crate) stopped: bool,
     /// Operations to do before all others.
@@ -83,6 +85,7 @@ impl Client {
             placement: NodeId(MEMBERS + 1),
             completed: 0,
             written: 0,
+            unreached: 0,
             stopped: false,
             errands: Vec::new(),
             scans: Vec::new(),
@@ -276,7 +279,11 @@ impl Client {
             }
             Err(Failure::Undetermined) => return self.end(cx),
             Err(Failure::Unreachable) => {
-                if let Some(route) = self.routes.get_mut(&attempt.region.id) {
+                self.unreached += 1;
+                if self.unreached.is_multiple_of(10) {
+                    // All of them may have left.
+                    self.routes.remove(&attempt.region.id);
+                } else if let Some(route) = self.routes.get_mut(&attempt.region.id) {
                     route.leader = None;
                 }
                 return self.again(20 * MS, cx);
@@ -388,9 +395,4 @@ impl Client {
         let think = cx.within(self.concern(), cx.knobs.think);
         cx.after(think, Event::Client { client: self.number, wake: Wake::Next });
     }
-}
-
-/// The key of that number.
-pub(crate) fn key(number: u64) -> Bytes {
-    format!("k{number:03}").into()
 }

@@ -264,3 +264,8 @@ pub(crate) enum Failure {
     /// Nobody can say.
     Undetermined,
 }
+
+/// The key of that number.
+pub(crate) fn key(number: u64) -> Bytes {
+    format!("k{number:03}").into()
+}

@@ -318,6 +318,23 @@ impl Record {
             && *seen == other.seen
     }
 
+    /// For how long its member was not heard of. What was before it came in does not count: its
+    /// process and the leader's may have shared no group.
+    fn silent_ms(&self, member: &Member, now_ms: u64) -> u64 {
+        match self.state {
+            State::Syncing => member.silent_ms.min(now_ms.saturating_sub(self.since_ms)),
+            State::Joining { .. }
+            | State::Ready { .. }
+            | State::Pairing { .. }
+            | State::Promoting { .. }
+            | State::StandbyLearner
+            | State::KeepAsLearner
+            | State::Active
+            | State::Zombie
+            | State::Removed => member.silent_ms,
+        }
+    }
+
     fn enter(&mut self, state: State, reason: impl Into<String>, now_ms: u64) {
         if self.state != state {
             self.state = state;

@@ -122,13 +122,15 @@ fn swap(look: &mut Look<'_>) -> Next {
     for at in 0..look.records.len() {
         let record = &look.records[at];
         let Aim::Vote { replacing: Some(old) } = record.aim else { continue };
-        let Some(ready_ms) = ready_since(record.state).filter(|_| !record.held) else { continue };
-        let (node, peer) = (record.node, record.peer);
         let Some(voter) = look.group.on(old).filter(|member| member.role == Role::Voter) else {
-            // Nobody to replace any more: it is growth, if there is room.
-            look.records[at].aim = Aim::Vote { replacing: None };
+            // Nobody to replace any more: it is growth, if there is room, or it stands by.
+            if look.group.on(record.node).is_some() {
+                look.records[at].aim = Aim::Vote { replacing: None };
+            }
             continue;
         };
+        let Some(ready_ms) = ready_since(record.state).filter(|_| !record.held) else { continue };
+        let (node, peer) = (record.node, record.peer);
         if look.group.leader == Some(voter.peer) {
             let why = format!("{} leads and is about to be replaced", look.group.name(old));
             return hand_over(look, &[voter.peer], &why);

@@ -89,16 +89,19 @@ fn what_could_never_end_is_refused_up_front() {
         remove(&mut cluster, 2, true, false).unwrap_err(),
         "s2 is not leaving: there is nothing to cancel"
     );
-    cluster.join(4);
+    let fourth = cluster.join(4);
     assert_eq!(remove(&mut cluster, 2, false, false), Ok(2));
     assert!(remove(&mut cluster, 3, false, false).is_err(), "one at a time, with four stores");
+    let needed = remove(&mut cluster, fourth, false, false).unwrap_err();
     assert_eq!(
-        remove(&mut cluster, 4, false, false).unwrap_err(),
-        "s4 cannot leave: the voter of r100 on s2, which is leaving or down, would have no other \
+        needed,
+        format!(
+            "s{fourth} cannot leave: the voter of r100 on s2, which is leaving or down, would have no other \
          place to go; add a store first"
+        )
     );
     cluster.join(5);
-    assert_eq!(remove(&mut cluster, 4, false, false), Ok(0));
+    assert_eq!(remove(&mut cluster, fourth, false, false), Ok(0));
 }
 
 #[test]

@@ -59,6 +59,13 @@ impl MemberRole {
             while !data.is_empty() {
                 let command = Command::decode(&mut data).map_err(|error| corrupt(&error))?;
                 let life = own::life_in(&command);
+                if let Command::SavePlan(plan) = &command
+                    && is_new
+                {
+                    for news in &plan.events.news {
+                        host.cx.note(format_args!("placement tells: {}", news.text));
+                    }
+                }
                 let (answer, records) = self.state.apply(command);
                 batch.append(records);
                 if let Some((store, life)) = life.filter(|_| is_new && answer == Answer::Done) {
