@@ -52,18 +52,20 @@ fn complete(look: &Look<'_>) -> Next {
 /// Leadership goes to a voter that stays.
 fn hand_over(look: &Look<'_>, leaving: &[PeerId], why: &str) -> Next {
     let group = look.group;
-    let mut able: Vec<&Member> = group
-        .members
-        .iter()
-        .filter(|member| match member.role {
-            Role::Voter | Role::IncomingVoter => {
-                member.can_lead
-                    && Some(member.peer) != group.leader
-                    && !leaving.contains(&member.peer)
-            }
-            Role::Learner | Role::DemotingVoter => false,
-        })
-        .collect();
+    let stays = |member: &&Member| match member.role {
+        Role::Voter | Role::IncomingVoter => {
+            Some(member.peer) != group.leader && !leaving.contains(&member.peer)
+        }
+        Role::Learner | Role::DemotingVoter => false,
+    };
+    let such = |fits: fn(&Member) -> bool| -> Vec<&Member> {
+        group.members.iter().filter(stays).filter(|member| fits(member)).collect()
+    };
+    let mut able = such(|member| member.can_lead);
+    if able.is_empty() && group.is_joint() {
+        // It has to be left, also where all the others are on stores that shall not lead for long.
+        able = such(|member| member.alive);
+    }
     // Plain voters before incoming ones, which have just caught up.
     able.sort_by_key(|member| (member.role != Role::Voter, member.leaders, member.node));
     match able.first() {

@@ -84,9 +84,9 @@ impl World {
         self.staying().iter().filter(|store| !leaving.contains(store)).count()
     }
 
-    /// Another store comes, unless there were many.
+    /// Another store comes, unless there were many in bad times.
     fn make_room(&mut self) {
-        if self.arrivals < MOST_ARRIVALS {
+        if self.arrivals < MOST_ARRIVALS || !self.cx.net.bad {
             self.join_a_store();
         }
     }
