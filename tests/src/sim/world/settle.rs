@@ -26,8 +26,8 @@ impl World {
     /// Lets the world come to rest and looks at all of it.
     pub(crate) fn settle(&mut self) {
         let patience = match (self.cx.knobs.moving(), self.cx.knobs.down_ms > 0) {
-            // A store that failed a region rests for a minute and more.
-            (_, true) => 300_000 * MS,
+            // An operator that does not get on is given up after ten minutes.
+            (_, true) => 900_000 * MS,
             (true, false) => 60_000 * MS,
             (false, false) => 20_000 * MS,
         };
