@@ -168,7 +168,7 @@ fn noticed(mutant: Mutant, seed: u64) -> Option<String> {
 }
 
 /// Bugs that need more seeds than a test may take, or that nothing notices yet. The score has them.
-const RARELY_NOTICED: [Mutant; 14] = [
+const RARELY_NOTICED: [Mutant; 15] = [
     // Only a loss of power within the milliseconds of a slow sync shows it.
     Mutant::PersistedBeforeSync,
     // A read that was admitted under the lease may see what was there when it was admitted; only
@@ -189,6 +189,8 @@ const RARELY_NOTICED: [Mutant; 14] = [
     Mutant::ServedWhileStopped,
     // The target's log, or a snapshot of it that names the source, says so as well.
     Mutant::MergedUntold,
+    // The source has to stop again, elsewhere in its log, while an order for its first stop is late.
+    Mutant::CommitAtAnyEpoch,
     // What a store still has of a region that is without it goes within milliseconds.
     Mutant::EmptyReported,
 ];
