@@ -19,7 +19,7 @@ use raft::eraftpb::{
 
 use super::{Group, GroupContext, UNCOMMITTED, message};
 pub(super) use crate::shard::MAX_BEHIND;
-use crate::shard::members::{Step, step_between};
+use crate::shard::members::{Step, replaces_only_voter, step_between};
 use crate::shard::{Effects, Member, MembersRefusal, Refusal, Reply, Side, conf_of};
 
 /// Peers outside of the members that one remembers.
@@ -33,8 +33,9 @@ pub(super) trait Standing {
     fn behind(&self, peer: PeerId) -> Option<u64>;
 }
 
-/// Whether the step may be proposed by `leader`: it keeps its vote, both configurations have a
-/// majority that can be heard, and whoever is promoted is close enough.
+/// Whether the step may be proposed by `leader`: it keeps its vote, or gives it to the one that comes
+/// in its place as the only voter; both configurations have a majority that can be heard, and whoever
+/// is promoted is close enough.
 pub(super) fn check_step(
     step: &Step,
     (present, wanted): (&[Member], &[Member]),
@@ -42,7 +43,7 @@ pub(super) fn check_step(
     standing: &impl Standing,
 ) -> Result<(), MembersRefusal> {
     let keeps = |member: &Member| member.peer == leader && member.is_incoming();
-    if !wanted.iter().any(keeps) {
+    if !wanted.iter().any(keeps) && !replaces_only_voter(present, wanted) {
         return Err(MembersRefusal::LeaderDemoted);
     }
     check_quorum(Side::Present, present, leader, standing)?;
@@ -213,6 +214,7 @@ impl<T> Group<T> {
         }
         self.node.mut_store().conf = wanted;
         self.members = members;
+        self.offered = None;
         let members = &self.members;
         self.callers.retain(|peer, _| !members.iter().any(|member| member.peer.0 == *peer));
         self.set_timeout();

@@ -49,7 +49,7 @@ fn a_step_needs_live_majorities_a_leader_that_stays_and_learners_that_are_close(
     let behind = |peer, behind| Err(R::Behind { peer: PeerId(peer), behind });
     // Present, wanted, silent processes, (peer, entries behind), what the leader p1 says.
     type Row = (&'static str, &'static str, &'static [u64], Option<(u64, u64)>, Result<(), R>);
-    let table: [Row; 18] = [
+    let table: [Row; 24] = [
         ("1 2 3", "1 2 3 4l", &[], None, Ok(())),
         ("1 2 3", "1 2 3 4l", &[3], None, Ok(())),
         ("1 2 3", "1 2 3 4l", &[2, 3], None, Err(R::NoQuorum(Side::Present))),
@@ -68,6 +68,13 @@ fn a_step_needs_live_majorities_a_leader_that_stays_and_learners_that_are_close(
         // The leader goes.
         ("1 2 3 4l", "1d 2 3 4i", &[], None, Err(R::LeaderDemoted)),
         ("1d 2 3 4i", "1l 2 3 4", &[], None, Err(R::LeaderDemoted)),
+        // The only voter enters a joint configuration in which it still votes, and cannot leave it.
+        ("1 2l", "1d 2i", &[], None, Ok(())),
+        ("1d 2i", "1l 2", &[], None, Err(R::LeaderDemoted)),
+        ("1 2l", "1d 2i", &[2], None, Err(R::NoQuorum(Side::Next))),
+        ("1 2l", "1d 2i", &[], Some((2, NO_DATA)), Err(R::NoData(PeerId(2)))),
+        ("1 2l", "1d 2i", &[], Some((2, MAX_BEHIND + 1)), behind(2, MAX_BEHIND + 1)),
+        ("1 2l 3l 4l", "1d 2i 3i 4i", &[], None, Err(R::LeaderDemoted)),
         // How close a learner must be.
         ("1 2 3 4l", "1 2 3d 4i", &[], Some((4, MAX_BEHIND)), Ok(())),
         ("1 2 3 4l", "1 2 3d 4i", &[], Some((4, MAX_BEHIND + 1)), behind(4, MAX_BEHIND + 1)),

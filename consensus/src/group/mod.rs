@@ -105,6 +105,8 @@ pub(crate) struct Group<T> {
     /// follows for this peer.
     election_ticks: (usize, usize),
     timeout: usize,
+    /// Leadership goes to this process once its voter knows that it votes.
+    offered: Option<NodeId>,
     /// Members whose process was silent when the group fell asleep.
     missed: bool,
     installing: Option<Box<Installing>>,
@@ -186,6 +188,7 @@ impl<T> Group<T> {
             contact: None,
             election_ticks: (options.election_ticks, options.election_stagger_ticks),
             timeout: options.election_ticks,
+            offered: None,
             missed: false,
             installing: None,
             incoming: None,

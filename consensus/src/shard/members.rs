@@ -178,6 +178,19 @@ pub fn check_members(present: &[Member], wanted: &[Member]) -> Result<(), Member
     step_between(present, wanted).map(|_| ())
 }
 
+/// True for the step that puts another voter in the place of a group's only one. That one leads, and
+/// nobody could take leadership over from it before: it does so in the joint configuration, in which
+/// both vote, and which a leader that is on its way out cannot leave.
+pub fn replaces_only_voter(present: &[Member], wanted: &[Member]) -> bool {
+    let voters = present.iter().filter(|member| member.is_incoming()).count();
+    match step_between(present, wanted) {
+        Ok(Step::EnterJoint { promote, demote }) => {
+            voters == 1 && promote.len() == 1 && demote.len() == 1
+        }
+        Ok(Step::AddLearner(_) | Step::RemoveLearner(_) | Step::LeaveJoint) | Err(_) => false,
+    }
+}
+
 /// The step that leads from `present` to `wanted`, in whatever order they are listed.
 pub(crate) fn step_between(present: &[Member], wanted: &[Member]) -> Result<Step, MembersRefusal> {
     let peers: BTreeSet<PeerId> = wanted.iter().map(|member| member.peer).collect();

@@ -55,6 +55,8 @@ scripts!(
     snapshots_are_installed,
     snapshots_keep_the_log_they_need,
     snapshots_nobody_needs_are_discarded,
+    the_only_voter_is_replaced,
+    the_only_voter_is_replaced_across_crashes,
     two_of_one_rank_are_elected,
     votes_are_promised,
     what_all_have_is_published,

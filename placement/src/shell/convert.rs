@@ -185,7 +185,6 @@ impl From<RemoveRefusal> for Status {
             RemoveRefusal::Left(_)
             | RemoveRefusal::NotLeaving(_)
             | RemoveRefusal::NoRoom { .. }
-            | RemoveRefusal::OnlyVoter { .. }
             | RemoveRefusal::NoPlace { .. }
             | RemoveRefusal::Alive(_) => Status::failed_precondition(words),
             RemoveRefusal::Operator(refused) => refused.into(),

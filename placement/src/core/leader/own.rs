@@ -285,7 +285,7 @@ impl Leader {
             Err(why) => {
                 self.history.note(OWN, "request", format!("{what}; refused: {why}"), now_ms);
                 Err(match why {
-                    CannotBe::OnlyVoter(_) => Refused::LoneMember,
+                    CannotBe::NoneLeft(_) => Refused::LoneMember,
                     why => why.into(),
                 })
             }

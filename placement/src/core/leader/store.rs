@@ -42,17 +42,6 @@ pub enum RemoveRefusal {
         /// How many voters it has.
         voters: usize,
     },
-    /// It leads the region and always will.
-    #[error(
-        "{store} cannot leave: it has the only voter of {region}, which leads it, and a leader is \
-         never demoted; raise `replicas` to 3 first"
-    )]
-    OnlyVoter {
-        /// The store.
-        store: StoreId,
-        /// A region that would be stuck.
-        region: RegionId,
-    },
     /// It could never end.
     #[error(
         "{store} cannot leave: no other store may take its voter of {region}, where the rules are \
@@ -167,9 +156,6 @@ impl Leader {
             if votes && is_needed && (!has_room || others.len() < voters) {
                 let region = info.region.id;
                 return Err(RemoveRefusal::NoRoom { store: id, region, voters });
-            }
-            if votes && voters == 1 {
-                return Err(RemoveRefusal::OnlyVoter { store: id, region: info.region.id });
             }
             if votes && is_needed {
                 self.find_place(&view, info, id, &others)?;

@@ -129,7 +129,8 @@ fn swap(look: &mut Look<'_>) -> Next {
             look.records[at].aim = Aim::Vote { replacing: None };
             continue;
         };
-        if look.group.leader == Some(voter.peer) {
+        // The only voter has nobody to hand over to: it does so in the joint configuration.
+        if look.group.leader == Some(voter.peer) && look.group.voters().count() > 1 {
             let why = format!("{} leads and is about to be replaced", look.group.name(old));
             return hand_over(look, &[voter.peer], &why);
         }

@@ -1,6 +1,7 @@
 //! The leader of placement against a small model of stores that carry out what they are told, or
 //! misbehave.
 
+mod alone;
 mod balance;
 mod chaos;
 mod events;
@@ -209,7 +210,7 @@ impl Cluster {
             }
             if dead.contains(&hosted.leader.0) {
                 let mut able = hosted.region.peers.iter().filter(lives);
-                let able = able.find(|peer| peer.role == Role::Voter).unwrap();
+                let able = able.find(|peer| peer.role != Role::Learner).unwrap();
                 hosted.leader = able.store;
                 hosted.term += 1;
             }

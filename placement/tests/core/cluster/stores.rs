@@ -230,21 +230,6 @@ fn a_store_does_not_leave_for_one_whose_disk_is_full() {
 }
 
 #[test]
-fn the_only_voter_of_a_region_keeps_its_store() {
-    let mut cluster = Cluster::new(4, 1);
-    cluster.set("replicas", "1");
-    cluster.seconds(60);
-    let [store] = cluster.voters(FIRST)[..] else { panic!("{:?}", cluster.voters(FIRST)) };
-    assert_eq!(
-        remove(&mut cluster, store, false, false).unwrap_err(),
-        format!(
-            "s{store} cannot leave: it has the only voter of r100, which leads it, and a leader is \
-             never demoted; raise `replicas` to 3 first"
-        )
-    );
-}
-
-#[test]
 fn a_leaving_store_gives_up_the_voter_that_is_one_too_many() {
     let mut cluster = Cluster::new(5, 1);
     cluster.set("replicas", "5");
