@@ -4,7 +4,7 @@
 //! * **Replicated**: [`state::State`] applies [`command::Command`]s in the order of the log and
 //!   returns an answer and a write batch ([`record`] says how it lies on disk). Equal commands
 //!   give equal states on every member. It keeps what must outlive a leader: [`stores`], ids,
-//!   [`settings`], [`operators`], [`lifecycle`]s, [`events`].
+//!   [`settings`], [`operators`] and how they [`ended`], [`lifecycle`]s, [`events`].
 //! * **The leader's own**: [`leader::Leader`] holds the [`tree::RegionTree`], what stores report
 //!   ([`report`], [`load`]), and the [`operators::Operators`] under way, [`merge`]s among them; [`schedule::Schedulers`]
 //!   and [`checker`]s plan from an immutable [`view::ClusterView`], by the cluster's [`policy::Policy`] (placement
@@ -18,6 +18,7 @@
 
 pub mod checker;
 pub mod command;
+pub mod ended;
 pub mod events;
 pub mod filter;
 pub mod history;

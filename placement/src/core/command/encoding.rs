@@ -11,7 +11,6 @@ use super::{
     BadCommand, CLUSTER_VERSION, Command, Joining, JoiningMember, MAX_IDS, MAX_SAVED_REGIONS,
     MEMBERS_SINCE, Member, PLANS_SINCE, SavedRegion, member, plan,
 };
-use crate::core::operators::Operator;
 use crate::core::settings;
 
 impl Command {
@@ -26,9 +25,7 @@ impl Command {
             | Command::ExtendTime { .. }
             | Command::SaveRegions(_)
             | Command::RaiseSafePoint(_) => 1,
-            Command::SavePlan(plan) => {
-                plan.operators.iter().map(Operator::since).max().unwrap_or(PLANS_SINCE)
-            }
+            Command::SavePlan(plan) => plan.since(),
             Command::ChangeStore { .. } | Command::ChangeSettings(_) => PLANS_SINCE,
             Command::JoinMember(_) | Command::ChangeMembers { .. } => MEMBERS_SINCE,
         }

@@ -117,7 +117,12 @@ impl Leader {
             began: (now, now_ms),
             tree: state.saved_regions().clone(),
             stores: Stores::new(now),
-            operators: Operators::new(term, state.operators().values(), now_ms),
+            operators: Operators::new(
+                term,
+                state.operators().values(),
+                state.ended().iter(),
+                now_ms,
+            ),
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
             history: History::of_former(state),

@@ -8,7 +8,10 @@ use super::limits::Limits;
 /// Weight of the newest measurement in the rate.
 const NEWEST: f64 = 0.5;
 
-/// Measured progress. Soft: the next leader of placement measures anew.
+/// Measured progress. Soft: the next leader of placement measures anew, which takes a stable window and
+/// gives a learner that stands still its whole time again. It could go on with what another one has
+/// measured only where it knew what happened in between, and that nobody has seen. How long a member
+/// was ready is no measurement: that is in its record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     matched: LogIndex,
@@ -30,8 +33,6 @@ pub struct Pace {
     moves: bool,
     /// Since when everything that makes it ready holds.
     fit_since_ms: Option<u64>,
-    /// It was ready since the first, until the second: it may be so again soon.
-    was_ready_ms: Option<(u64, u64)>,
 }
 
 impl Pace {
@@ -48,7 +49,6 @@ impl Pace {
             moved_ms: now_ms,
             moves: false,
             fit_since_ms: None,
-            was_ready_ms: None,
         }
     }
 
@@ -76,20 +76,6 @@ impl Pace {
     /// True where the last look saw it move, or lack nothing.
     pub(super) fn moves(&self) -> bool {
         self.moves
-    }
-
-    /// It was ready since `ready_ms` and is not any more.
-    pub(super) fn lapsed(&mut self, ready_ms: u64, now_ms: u64) {
-        self.was_ready_ms = Some((ready_ms, now_ms));
-    }
-
-    /// It is ready again, or for the first time: since when. A lapse shorter than the stall limit
-    /// does not count, or whoever lapses again and again would never be told to stand by.
-    pub(super) fn ready_since(&mut self, limits: &Limits, now_ms: u64) -> u64 {
-        let before = self.was_ready_ms.take();
-        let short =
-            before.filter(|(_, lapsed_ms)| now_ms.saturating_sub(*lapsed_ms) < limits.stall_ms);
-        short.map_or(now_ms, |(ready_ms, _)| ready_ms)
     }
 
     /// Takes in what the leader says now.

@@ -282,7 +282,7 @@ impl Look<'_> {
             (State::Syncing, Ok(())) => match record.aim {
                 Aim::Learn => self.stays_a_learner(record),
                 Aim::Vote { .. } | Aim::Leave { .. } => {
-                    let ready_ms = record.pace.ready_since(self.limits, self.now_ms);
+                    let ready_ms = record.ready_since(self.limits, self.now_ms);
                     record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
                     self.newly_ready.push(record.node);
                 }
@@ -298,7 +298,7 @@ impl Look<'_> {
                 | State::Promoting { ready_ms },
                 Err(why),
             ) => {
-                record.pace.lapsed(ready_ms, self.now_ms);
+                record.lapsed(ready_ms, self.now_ms);
                 let what = format!("is not ready any more: {why}");
                 record.enter(State::Syncing, why, self.now_ms);
                 self.tell(record.node, "member-behind", Severity::Info, &what);

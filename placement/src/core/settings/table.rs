@@ -16,8 +16,8 @@ pub const KNOWN: &[Known] = &[
     known(REPLICAS, "3", Kind::Odd, "voters of each region: 1, 3, 5 or 7"),
     known(
         CLUSTER_VERSION_NAME,
-        "4",
-        Kind::Number(1, 4),
+        "5",
+        Kind::Number(1, 5),
         "form of what the cluster replicates; raise it once every member of placement and every \
          store runs the newer program",
     ),

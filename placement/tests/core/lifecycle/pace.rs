@@ -1,6 +1,6 @@
 //! Who gets on, who stands still, and who only seems to.
 
-use quorate_placement::core::lifecycle::{Aim, MAX_LAG, State};
+use quorate_placement::core::lifecycle::{Aim, MAX_LAG, Pace, State};
 use quorate_proto::LogIndex;
 
 use super::World;
@@ -93,4 +93,33 @@ fn a_learner_is_ready_by_the_bound_that_its_leader_promotes_by() {
     world.seconds(20);
     assert_eq!((world.state(4), world.state(5)), (State::Syncing, State::Syncing));
     assert_eq!(world.voters(), [1, 2, 3]);
+}
+
+#[test]
+fn a_lapse_across_placements_failover_does_not_begin_the_promotion_window_anew() {
+    let mut world = World::new(3, 3);
+    world.with_learner(4, Aim::Vote { replacing: None }, State::Syncing);
+    world.seconds(5);
+    let State::Ready { ready_ms } = world.state(4) else { panic!("{:?}", world.state(4)) };
+    // It lags for some seconds, and meanwhile another leader of placement goes on with its record.
+    world.writes = 5_000;
+    world.rates.insert(4, 0);
+    world.seconds(3);
+    assert_eq!(world.state(4), State::Syncing);
+    let now_ms = world.now_ms;
+    for record in &mut world.records {
+        record.pace = Pace::new(now_ms);
+    }
+    world.writes = 100;
+    world.rates.remove(&4);
+    world.seconds(6);
+    assert_eq!(world.state(4), State::Ready { ready_ms });
+    // Not where it lagged for long.
+    world.writes = 5_000;
+    world.rates.insert(4, 4_000);
+    world.seconds(world.limits.stall_ms / 1_000 + 5);
+    world.writes = 100;
+    world.rates.remove(&4);
+    world.seconds(6);
+    assert!(matches!(world.state(4), State::Ready { ready_ms: later } if later > ready_ms));
 }
