@@ -127,7 +127,10 @@ impl From<MemberRefusal> for Status {
     fn from(refusal: MemberRefusal) -> Self {
         let words = refusal.to_string();
         match refusal {
-            MemberRefusal::NotInitialized => Status::unavailable(words),
+            // To be asked again.
+            MemberRefusal::NotInitialized | MemberRefusal::StillThere { .. } => {
+                Status::unavailable(words)
+            }
             MemberRefusal::WrongCluster { .. }
             | MemberRefusal::OldVersion
             | MemberRefusal::Moved { .. } => Status::failed_precondition(words),

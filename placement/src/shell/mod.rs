@@ -204,6 +204,9 @@ async fn serve(
         words = membership::taken_out(cluster, data_id) => {
             return Err(PlacementError::Left(words));
         }
+        words = membership::announce(cluster, data_id) => {
+            return Err(PlacementError::MoveRefused(words));
+        }
         () = shutdown => {}
     }
     // The other half is kept for the raft worker.

@@ -3,6 +3,8 @@
 
 #[path = "own_lone.rs"]
 mod lone;
+#[path = "own_moves.rs"]
+mod moves;
 #[path = "own_watched.rs"]
 mod watched;
 

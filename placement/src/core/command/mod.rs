@@ -10,7 +10,7 @@ use thiserror::Error;
 
 pub(crate) use self::encoding::{labels_from_wire, labels_to_wire, leader_from_wire};
 pub use self::member::{
-    Candidate, JoiningMember, MAX_WAITING, MEMBERS_SINCE, Member, MemberRefusal,
+    Candidate, JoiningMember, MAX_WAITING, MEMBERS_SINCE, MOVES_SINCE, Member, MemberRefusal,
 };
 use super::events::Batch;
 use super::lifecycle::Record;

@@ -13,7 +13,9 @@ use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role};
 
 use super::own_group::{group, members_after, words};
 use super::{Leader, MemberAction};
-use crate::core::command::{Candidate, Command, JoiningMember, MEMBERS_SINCE, MemberRefusal};
+use crate::core::command::{
+    Candidate, Command, JoiningMember, MEMBERS_SINCE, Member, MemberRefusal,
+};
 use crate::core::lifecycle::{
     self, Aim, CannotBe, Group, Limits, Next, Record, State as Life, Wish,
 };
@@ -190,10 +192,10 @@ impl Leader {
         lifecycle::wish(group, records, &wish, 0, limits, now_ms).ok()
     }
 
-    /// Whether that address may be a new member's: one who has it may be dead.
+    /// Whether that address may be a member's that joins, or moves: one who has it may be dead.
     ///
     /// # Errors
-    /// A member that is alive has it.
+    /// A member that is alive has it, or the one that moves still runs where it was.
     pub fn may_use_member_address(
         &self,
         state: &State,
@@ -202,6 +204,11 @@ impl Leader {
         known: Option<NodeId>,
     ) -> Result<(), MemberRefusal> {
         let group = self.own_group(state, standing);
+        if let Some(Member { id, address, .. }) = state.moves(joining)
+            && group.on(*id).is_some_and(|member| member.alive)
+        {
+            return Err(MemberRefusal::StillThere { member: *id, address: address.clone() });
+        }
         let others = state.members().values().filter(|member| {
             Some(member.id) != known
                 && Some(member.id) != joining.id
