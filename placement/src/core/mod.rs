@@ -8,7 +8,8 @@
 //! * **The leader's own**: [`leader::Leader`] holds the [`tree::RegionTree`], what stores report
 //!   ([`report`], [`load`]), and the [`operators::Operators`] under way, [`merge`]s among them; [`schedule::Schedulers`]
 //!   and [`checker`]s plan from an immutable [`view::ClusterView`], by the cluster's [`policy::Policy`] (placement
-//!   [`rule`]s, failure domains in [`labels`]), past the [`filter`]s and store [`limit`]s;
+//!   [`rule`]s, failure domains in [`labels`]), past the [`filter`]s and store [`limit`]s, with regard to what people want in the place of a store
+//!   ([`replacement`]);
 //!   [`oracle::Oracle`] hands out timestamps below a replicated ceiling.
 //!
 //! Time is an argument everywhere: the monotonic clock as [`Instant`], the wall clock as
@@ -36,6 +37,7 @@ pub mod oracle;
 pub mod partition;
 pub mod policy;
 pub mod record;
+pub mod replacement;
 pub mod report;
 pub mod rule;
 pub mod schedule;

@@ -22,7 +22,7 @@ use super::events::Event;
 use super::lifecycle;
 use super::operators::{Ended, Operator};
 use super::settings::Settings;
-use super::state::{Cluster, Counters, Store, StoreLife};
+use super::state::{Cluster, Counters, Store};
 
 /// One stored thing.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,10 +72,7 @@ impl Record {
                 Role::Learner | Role::IncomingVoter | Role::DemotingVoter => MEMBERS_SINCE,
             },
             Record::Candidate(_) => MEMBERS_SINCE,
-            Record::Store(store) => match store.life {
-                StoreLife::Joining | StoreLife::Active => 1,
-                StoreLife::Leaving { .. } | StoreLife::Left => PLANS_SINCE,
-            },
+            Record::Store(store) => notes::life_since(store.life),
             Record::Operator(operator) => operator.since(),
             Record::Ended(..) => NOTES_SINCE,
             Record::Lifecycle(_, records) => notes::lifecycle_since(records),
@@ -103,16 +100,7 @@ impl Record {
             }),
             Record::Member(member) => wire::record::Kind::Member(member.into()),
             Record::Candidate(candidate) => wire::record::Kind::Candidate(candidate.into()),
-            Record::Store(store) => wire::record::Kind::Store(wire::Store {
-                id: store.id.0,
-                address: store.address.clone(),
-                status_address: store.status_address.clone(),
-                labels: labels_to_wire(&store.labels),
-                version: store.version.clone(),
-                incarnation: store.incarnation,
-                data_id: store.data_id,
-                life: plan::life_to_wire(store.life).into(),
-            }),
+            Record::Store(store) => wire::record::Kind::Store(store_to_wire(store)),
             Record::Region(saved) => wire::record::Kind::Region(saved.into()),
             Record::Operator(operator) => wire::record::Kind::Operator(operator.into()),
             Record::Ended(number, ended) => {
@@ -185,8 +173,23 @@ impl Record {
     }
 }
 
+fn store_to_wire(store: &Store) -> wire::Store {
+    let (life, to_store_id) = notes::life_to_wire(store.life);
+    wire::Store {
+        id: store.id.0,
+        address: store.address.clone(),
+        status_address: store.status_address.clone(),
+        labels: labels_to_wire(&store.labels),
+        version: store.version.clone(),
+        incarnation: store.incarnation,
+        data_id: store.data_id,
+        life: life.into(),
+        to_store_id,
+    }
+}
+
 fn store_from_wire(wire: wire::Store) -> Result<Store, BadCommand> {
-    let life = plan::life_from_wire(wire.life)?;
+    let life = notes::life_from_wire(wire.life, wire.to_store_id)?;
     Ok(Store {
         id: StoreId(wire.id),
         address: wire.address,

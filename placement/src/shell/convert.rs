@@ -189,6 +189,8 @@ impl From<RemoveRefusal> for Status {
             | RemoveRefusal::NotLeaving(_)
             | RemoveRefusal::NoRoom { .. }
             | RemoveRefusal::NoPlace { .. }
+            | RemoveRefusal::NotUp(_)
+            | RemoveRefusal::OldReplace
             | RemoveRefusal::Alive(_) => Status::failed_precondition(words),
             RemoveRefusal::Operator(refused) => refused.into(),
         }

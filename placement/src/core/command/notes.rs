@@ -1,10 +1,13 @@
-//! What came with version 5, on the wire: how operators ended. And which version a plan needs.
+//! What came with version 5, on the wire: how operators ended, and where the replicas of a store that
+//! leaves should go. And which version a plan needs.
 
+use quorate_proto::StoreId;
 use quorate_proto::wire::placement_state as wire;
 
 use super::{BadCommand, NOTES_SINCE, PLANS_SINCE, Plan};
 use crate::core::lifecycle::Record;
 use crate::core::operators::{End, Ended, Operator};
+use crate::core::state::StoreLife;
 
 impl Plan {
     /// The cluster version that introduced the newest form in it.
@@ -54,4 +57,39 @@ pub(crate) fn ended_from_wire(wire: wire::EndedOperator) -> Result<(u64, Ended),
     };
     let operator = wire.operator.ok_or(BadCommand::Missing("the operator that ended"))?;
     Ok((wire.number, Ended { operator: operator.try_into()?, end, at_ms: wire.at_ms }))
+}
+
+/// The cluster version that introduced the form of a store's stage of life.
+pub(crate) fn life_since(life: StoreLife) -> u32 {
+    match life {
+        StoreLife::Joining | StoreLife::Active => 1,
+        StoreLife::Leaving { to: None, .. } | StoreLife::Left => PLANS_SINCE,
+        StoreLife::Leaving { to: Some(_), .. } => NOTES_SINCE,
+    }
+}
+
+/// A store's stage of life, and where its replicas should go; 0 for wherever.
+pub(crate) fn life_to_wire(life: StoreLife) -> (wire::StoreLife, u64) {
+    match life {
+        StoreLife::Joining => (wire::StoreLife::Joining, 0),
+        StoreLife::Active => (wire::StoreLife::Active, 0),
+        StoreLife::Leaving { dead, to } => {
+            let life = if dead { wire::StoreLife::Dead } else { wire::StoreLife::Leaving };
+            (life, to.map_or(0, StoreId::get))
+        }
+        StoreLife::Left => (wire::StoreLife::Left, 0),
+    }
+}
+
+pub(crate) fn life_from_wire(life: i32, to: u64) -> Result<StoreLife, BadCommand> {
+    let life = wire::StoreLife::try_from(life)
+        .map_err(|_| BadCommand::Bound("a store's stage of life"))?;
+    let to = (to != 0).then_some(StoreId(to));
+    Ok(match life {
+        wire::StoreLife::Joining => StoreLife::Joining,
+        wire::StoreLife::Active => StoreLife::Active,
+        wire::StoreLife::Leaving => StoreLife::Leaving { dead: false, to },
+        wire::StoreLife::Dead => StoreLife::Leaving { dead: true, to },
+        wire::StoreLife::Left => StoreLife::Left,
+    })
 }

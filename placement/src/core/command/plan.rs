@@ -9,7 +9,6 @@ use crate::core::ended::MAX_NOTES;
 use crate::core::events::{Batch, Event, MAX_BATCH, News, Severity};
 use crate::core::lifecycle::{Aim, Pace, Record, ReplicaRole, State};
 use crate::core::operators::{Goal, Operator};
-use crate::core::state::StoreLife;
 
 impl From<&Plan> for wire::SavePlan {
     fn from(plan: &Plan) -> Self {
@@ -336,26 +335,4 @@ pub(crate) fn setting_to_wire(
     (name, value): (impl Into<String>, impl Into<String>),
 ) -> wire::Setting {
     wire::Setting { name: name.into(), value: value.into() }
-}
-
-pub(crate) fn life_to_wire(life: StoreLife) -> wire::StoreLife {
-    match life {
-        StoreLife::Joining => wire::StoreLife::Joining,
-        StoreLife::Active => wire::StoreLife::Active,
-        StoreLife::Leaving { dead: false } => wire::StoreLife::Leaving,
-        StoreLife::Leaving { dead: true } => wire::StoreLife::Dead,
-        StoreLife::Left => wire::StoreLife::Left,
-    }
-}
-
-pub(crate) fn life_from_wire(life: i32) -> Result<StoreLife, BadCommand> {
-    let life = wire::StoreLife::try_from(life)
-        .map_err(|_| BadCommand::Bound("a store's stage of life"))?;
-    Ok(match life {
-        wire::StoreLife::Joining => StoreLife::Joining,
-        wire::StoreLife::Active => StoreLife::Active,
-        wire::StoreLife::Leaving => StoreLife::Leaving { dead: false },
-        wire::StoreLife::Dead => StoreLife::Leaving { dead: true },
-        wire::StoreLife::Left => StoreLife::Left,
-    })
 }

@@ -57,7 +57,7 @@ pub use look::Counts;
 pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
 pub use reports::Reported;
 pub use requests::{MemberAction, TransferRefusal};
-pub use store::RemoveRefusal;
+pub use store::{RemoveRefusal, Replacement};
 
 /// Time between two plans of a scheduler.
 pub const PLAN_EVERY: Duration = Duration::from_millis(250);

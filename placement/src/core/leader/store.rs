@@ -7,10 +7,11 @@ use quorate_proto::{NodeId, Peer, RegionId, Role, StoreId};
 use thiserror::Error;
 
 use super::Leader;
-use crate::core::command::{Command, JoinRefusal, Joining};
+use crate::core::command::{Command, JoinRefusal, Joining, NOTES_SINCE};
 use crate::core::filter::{Filtered, cannot_get, cannot_hold, in_words};
 use crate::core::lifecycle::Aim;
 use crate::core::operators::Refused;
+use crate::core::replacement;
 use crate::core::rule::RuleRole;
 use crate::core::state::{State, StoreLife};
 use crate::core::stores::StoreState;
@@ -60,9 +61,31 @@ pub enum RemoveRefusal {
     /// It is not dead.
     #[error("{0} is alive: stop it first, or remove it without `dead` so that it serves meanwhile")]
     Alive(StoreId),
+    /// Nothing can go there.
+    #[error("{0} is not up, or is the one that goes: name a store that is up")]
+    NotUp(StoreId),
+    /// An older form of the cluster.
+    #[error(
+        "a store is named for the replicas of another one from cluster_version {NOTES_SINCE} on: run \
+         the newer program on all members of placement and on all stores, then `quorate settings set \
+         cluster_version={NOTES_SINCE}`; until then `quorate store remove --dead` leaves the choice \
+         to placement"
+    )]
+    OldReplace,
     /// An older form of the cluster.
     #[error(transparent)]
     Operator(#[from] Refused),
+}
+
+/// What becomes of a store that is replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replacement {
+    /// To be replicated.
+    pub command: Command,
+    /// Replicas that have to go.
+    pub replicas: u64,
+    /// Regions whose voter does not go to the store that was named, and why not.
+    pub elsewhere: Vec<(RegionId, Filtered)>,
 }
 
 impl Leader {
@@ -113,6 +136,18 @@ impl Leader {
         dead: bool,
         now: Instant,
     ) -> Result<(Command, u64), RemoveRefusal> {
+        self.take_out(state, id, cancel, (dead, None), now)
+    }
+
+    /// As [`Self::remove_store`]; `to` is where its voters should go.
+    fn take_out(
+        &self,
+        state: &State,
+        id: StoreId,
+        cancel: bool,
+        (dead, to): (bool, Option<StoreId>),
+        now: Instant,
+    ) -> Result<(Command, u64), RemoveRefusal> {
         if !Self::may_plan(state) {
             return Err(Refused::OldVersion.into());
         }
@@ -161,7 +196,48 @@ impl Leader {
                 self.find_place(&view, info, id, &others)?;
             }
         }
-        Ok((life(StoreLife::Leaving { dead }), replicas))
+        Ok((life(StoreLife::Leaving { dead, to }), replicas))
+    }
+
+    /// Replaces a store that is dead: as [`Leader::remove_store`], and its voters go to `with`. Says for
+    /// which regions they do not, as far as can be told now, and why.
+    ///
+    /// # Errors
+    /// The rule that stands in the way: it could never end, it is not dead, or the other is not up.
+    pub fn replace_store(
+        &self,
+        state: &State,
+        id: StoreId,
+        with: StoreId,
+        now: Instant,
+    ) -> Result<Replacement, RemoveRefusal> {
+        let other = state.stores().get(&with).ok_or(RemoveRefusal::Unknown(with))?;
+        if with == id || self.stores.state(other, now) != StoreState::Up {
+            return Err(RemoveRefusal::NotUp(with));
+        }
+        let (command, replicas) = self.take_out(state, id, false, (true, Some(with)), now)?;
+        if !state.takes_notes() {
+            return Err(RemoveRefusal::OldReplace);
+        }
+        let mut view = self.view(state, now);
+        let mut elsewhere = Vec::new();
+        for info in self.tree.iter() {
+            let votes = |peer: &Peer| peer.store == id && peer.role == Role::Voter;
+            if !info.region.peers.iter().any(votes) {
+                continue;
+            }
+            match replacement::why_not(&view, info, id, with) {
+                Some(why) => elsewhere.push((info.region.id, why)),
+                // The next one finds as much less room there.
+                None => {
+                    if let Some(there) = view.stores.get_mut(&with) {
+                        let left = there.stats.available_bytes.saturating_sub(info.stats.bytes);
+                        there.stats.available_bytes = left;
+                    }
+                }
+            }
+        }
+        Ok(Replacement { command, replicas, elsewhere })
     }
 
     /// Whether the voter on a store could ever go to one of `others`, once what is under way is
@@ -205,7 +281,7 @@ impl Leader {
     /// Stores that leave and have nothing left to give.
     pub(super) fn leavers(&self, state: &State, now: Instant) -> Vec<Command> {
         let leaving = state.stores().values().filter_map(|store| match store.life {
-            StoreLife::Leaving { dead } => Some((store, dead)),
+            StoreLife::Leaving { dead, .. } => Some((store, dead)),
             StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
         });
         leaving

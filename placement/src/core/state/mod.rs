@@ -67,6 +67,8 @@ pub enum StoreLife {
     Leaving {
         /// It is said not to come back: nobody waits for it.
         dead: bool,
+        /// Where its voters should go, where people have said so.
+        to: Option<StoreId>,
     },
     /// It has no replicas any more, and its return is refused.
     Left,

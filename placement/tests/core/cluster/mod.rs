@@ -12,6 +12,7 @@ mod model;
 mod moves;
 mod notes;
 mod people;
+mod replace;
 mod shrink;
 mod stores;
 

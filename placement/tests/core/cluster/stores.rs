@@ -180,12 +180,12 @@ fn a_state_of_stores_is_applied_by_its_own_rules() {
     let refused = |words: &str| Answer::Refused(words.to_owned());
     assert_eq!(change(1, StoreLife::Left), refused("s1 is not leaving"));
     assert_eq!(change(9, StoreLife::Left), refused("s9 is not known to this cluster"));
-    assert_eq!(change(1, StoreLife::Leaving { dead: false }), Answer::Done);
+    assert_eq!(change(1, StoreLife::Leaving { dead: false, to: None }), Answer::Done);
     assert_eq!(change(1, StoreLife::Left), Answer::Done);
     assert_eq!(change(1, StoreLife::Active), refused("s1 has left, and does not come back"));
 }
 
-fn label(cluster: &mut Cluster, store: u64, labels: &[(&str, &str)]) {
+pub fn label(cluster: &mut Cluster, store: u64, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     let again = quorate_placement::core::command::Joining {
         store: Some(StoreId(store)),
@@ -236,7 +236,7 @@ fn a_leaving_store_gives_up_the_voter_that_is_one_too_many() {
     cluster.seconds(40);
     assert_eq!(cluster.voters(FIRST).len(), 5);
     // Nobody else could take it: all have one.
-    let life = StoreLife::Leaving { dead: false };
+    let life = StoreLife::Leaving { dead: false, to: None };
     cluster.machine.apply(Command::ChangeStore { store: StoreId(5), life });
     cluster.seconds(5);
     assert_eq!(cluster.voters(FIRST).len(), 5);
