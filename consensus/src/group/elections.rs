@@ -162,6 +162,7 @@ impl<T> Group<T> {
         if self.is_leader() {
             self.end_silence();
             self.safe_truncate = 0;
+            self.applied_there.clear();
             let (log, leader) = (&self.node.raft.raft_log, self.leader());
             let is_logged = |index, term| log.match_term(index, term);
             self.proposals.keep_logged(is_logged, |token| {
@@ -186,13 +187,15 @@ impl<T> Group<T> {
     }
 
     /// Offers leadership to the member on `node`, if it votes and will go on to do so, can be heard
-    /// and is not far behind: commands wait until it has taken over, or an election timeout.
+    /// and is not far behind, in its log or in applying: commands wait until it has taken over, or
+    /// an election timeout.
     pub(crate) fn transfer(&mut self, node: NodeId, context: &GroupContext<'_>) {
         let to = self.members.iter().find(|m| m.node == node && m.is_incoming());
         if let Some(to) = to.map(|member| member.peer.0)
             && self.is_leader()
             && !context.nodes.is_silent(node)
             && self.behind(PeerId(to)).is_some_and(|behind| behind <= MAX_BEHIND)
+            && self.unapplied(PeerId(to)) <= MAX_BEHIND
         {
             self.wake();
             self.node.transfer_leader(to);

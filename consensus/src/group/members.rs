@@ -31,10 +31,12 @@ pub(super) trait Standing {
     fn is_live(&self, member: &Member) -> bool;
     /// Entries that a peer lacks; `None` where only a snapshot helps.
     fn behind(&self, peer: PeerId) -> Option<u64>;
+    /// Committed entries that a peer has not applied yet; 0 where it does not say.
+    fn unapplied(&self, peer: PeerId) -> u64;
 }
 
 /// Whether the step may be proposed by `leader`: it keeps its vote, both configurations have a
-/// majority that can be heard, and whoever is promoted is close enough.
+/// majority that can be heard, and whoever is promoted is close enough, in its log and in applying.
 pub(super) fn check_step(
     step: &Step,
     (present, wanted): (&[Member], &[Member]),
@@ -58,6 +60,10 @@ pub(super) fn check_step(
                 let behind = standing.behind(peer).ok_or(MembersRefusal::NoData(peer))?;
                 if behind > MAX_BEHIND {
                     return Err(MembersRefusal::Behind { peer, behind });
+                }
+                let behind = standing.unapplied(peer);
+                if behind > MAX_BEHIND {
+                    return Err(MembersRefusal::Applying { peer, behind });
                 }
             }
         }
@@ -124,6 +130,9 @@ impl<T> Standing for Known<'_, T> {
     }
     fn behind(&self, peer: PeerId) -> Option<u64> {
         self.group.behind(peer)
+    }
+    fn unapplied(&self, peer: PeerId) -> u64 {
+        self.group.unapplied(peer)
     }
 }
 
@@ -214,7 +223,9 @@ impl<T> Group<T> {
         self.node.mut_store().conf = wanted;
         self.members = members;
         let members = &self.members;
-        self.callers.retain(|peer, _| !members.iter().any(|member| member.peer.0 == *peer));
+        let is_member = |peer: &u64| members.iter().any(|member| member.peer.0 == *peer);
+        self.callers.retain(|peer, _| !is_member(peer));
+        self.applied_there.retain(|peer, _| is_member(peer));
         self.set_timeout();
         self.wake();
         true

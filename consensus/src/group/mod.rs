@@ -118,6 +118,9 @@ pub(crate) struct Group<T> {
     safe_truncate: u64,
     /// Members that have been quiet, and since when; of a leader only.
     quiet: BTreeMap<u64, Instant>,
+    /// What members have applied, as each of them said last; of a leader only. Who is missing has
+    /// not said so since the group woke up, or is of an older version.
+    applied_there: BTreeMap<u64, u64>,
     /// When it was opened; whether the silence of its leader, and how far its members are, are
     /// published.
     opened: Instant,
@@ -194,6 +197,7 @@ impl<T> Group<T> {
             writing: None,
             safe_truncate: 0,
             quiet: BTreeMap::new(),
+            applied_there: BTreeMap::new(),
             opened: context.now,
             is_silent: false,
             lost_ticks: 0,

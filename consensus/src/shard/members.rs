@@ -13,9 +13,10 @@ use thiserror::Error;
 
 /// Most voters of a group.
 pub const MAX_VOTERS: usize = 7;
-/// A member that lacks more entries than this is not promoted, does not take leadership over, and
-/// does not count as in step. What it lacks must not take longer than an election timeout; followers
-/// apply some ten thousand small entries in that time.
+/// A member that lacks more entries than this, or that has them and has not applied more of the
+/// committed ones than this, is not promoted, does not take leadership over, and does not count as
+/// in step. What it lacks must not take longer than an election timeout; followers apply some ten
+/// thousand small entries in that time.
 pub const MAX_BEHIND: u64 = 1_024;
 
 /// One member of a group: who votes, and which process hosts it.
@@ -153,6 +154,14 @@ pub enum MembersRefusal {
         /// The learner.
         peer: PeerId,
         /// Entries it lacks.
+        behind: u64,
+    },
+    /// The learner could not lead for a while, and would read old data.
+    #[error("{peer} has the log but is {behind} entries behind in applying, too far to vote")]
+    Applying {
+        /// The learner.
+        peer: PeerId,
+        /// Committed entries that it has not applied.
         behind: u64,
     },
     /// raft-rs made an empty entry of it.

@@ -51,6 +51,7 @@ scripts!(
     reads_find_their_index,
     replicas_know_how_fresh_they_are,
     learners_serve_reads,
+    readiness_means_applied,
     silence_wakes_the_orphans,
     snapshots_are_installed,
     snapshots_keep_the_log_they_need,

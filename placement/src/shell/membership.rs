@@ -33,7 +33,9 @@ pub(crate) fn standing(cluster: &Cluster) -> Standing {
     let now = clock::now();
     let snapshots = cluster.raft().map(|raft| raft.snapshots()).unwrap_or_default();
     let replication = cluster.view.replication();
-    let last = replication.as_ref().map_or(cluster.view.committed(), |known| known.last);
+    let committed = cluster.view.committed();
+    let (last, committed) =
+        replication.as_ref().map_or((committed, committed), |known| (known.last, known.committed));
     let others = replication.iter().flat_map(|known| &known.peers).map(|peer| {
         let on_its_way =
             snapshots.iter().find(|snapshot| snapshot.sending && snapshot.peer == peer.peer);
@@ -43,6 +45,7 @@ pub(crate) fn standing(cluster: &Cluster) -> Standing {
         Other {
             member: NodeId(peer.peer.0),
             matched: peer.matched,
+            applied: peer.applied,
             snapshot: match (peer.snapshot, on_its_way) {
                 (false, _) => None,
                 (true, Some(snapshot)) => Some((snapshot.bytes, snapshot.total_bytes)),
@@ -51,7 +54,7 @@ pub(crate) fn standing(cluster: &Cluster) -> Standing {
             silent_ms,
         }
     });
-    Standing { me: cluster.me.id, last, others: others.collect() }
+    Standing { me: cluster.me.id, last, committed, others: others.collect() }
 }
 
 /// Takes the group from step to step, in one term of this member's leadership.

@@ -82,13 +82,15 @@ impl Group {
         let other = |member: &Member| Other {
             member: member.id,
             matched: LogIndex(self.last),
+            applied: Some(LogIndex(self.last)),
             snapshot: None,
             silent_ms: self
                 .dead
                 .get(&member.id)
                 .map_or(0, |since| u64::try_from(self.now.since(*since).as_millis()).unwrap()),
         };
-        Standing { me: self.me, last: LogIndex(self.last), others: others.map(other).collect() }
+        let last = LogIndex(self.last);
+        Standing { me: self.me, last, committed: last, others: others.map(other).collect() }
     }
 
     /// One look of the leader, and what it leads to.

@@ -143,10 +143,13 @@ pub fn check_successor(region: &Region, view: &GroupView, peer: &Peer) -> Result
         return Ok(());
     };
     let behind = replication.last.0.saturating_sub(known.matched.0);
+    let unapplied = replication.unapplied(known);
     let reason = if known.silent_since.is_some() {
         "it is silent".to_owned()
     } else if known.snapshot || behind > MAX_BEHIND {
         format!("it is {behind} entries behind")
+    } else if unapplied > MAX_BEHIND {
+        format!("it has the log but is {unapplied} entries behind in applying")
     } else {
         return Ok(());
     };

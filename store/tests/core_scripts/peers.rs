@@ -150,12 +150,13 @@ fn leadership_goes_to_nobody_who_is_demoted_with_the_leader() {
     let matched = |peer: u64, matched| PeerProgress {
         peer: PeerId(peer),
         matched: LogIndex(matched),
+        applied: None,
         snapshot: false,
         silent_since: None,
     };
     let know = |world: &World, list: &[(u64, u64)]| {
         let peers = list.iter().map(|(peer, at)| matched(*peer, *at)).collect();
-        let replication = Replication { last: LogIndex(100), peers };
+        let replication = Replication { last: LogIndex(100), committed: LogIndex(100), peers };
         world.local(1).view().set_replication(Some(replication));
     };
     // The one that has most is about to go, too.

@@ -31,6 +31,8 @@ pub struct Standing {
     pub me: NodeId,
     /// Last entry of its log.
     pub last: LogIndex,
+    /// Up to where it is committed.
+    pub committed: LogIndex,
     /// Of the others; those who are missing are up to date.
     pub others: Vec<Other>,
 }
@@ -42,6 +44,8 @@ pub struct Other {
     pub member: NodeId,
     /// Last entry known to be durable there.
     pub matched: LogIndex,
+    /// Last entry applied there, as it said last; `None` where it does not say (an older version).
+    pub applied: Option<LogIndex>,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
     /// Since it was last heard of.

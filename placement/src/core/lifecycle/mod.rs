@@ -27,7 +27,8 @@
 //!   next leader of placement may see one, and so may anybody who believes a deposed leader.
 //! * Without a leader that reports nothing is decided, and nobody's state changes: the next leader
 //!   of placement begins with routes that were saved some time ago.
-//! * Nothing that a member says of itself makes it ready: only what the group's leader measured.
+//! * Nothing that a member says of itself makes it ready: only what the group's leader measured. How
+//!   far it has applied only the member knows; that can keep it from being ready.
 //! * A healthy learner is never removed for want of a partner.
 //!
 //! Absent on purpose: where a replica should be (the schedulers choose), and who carries a step to

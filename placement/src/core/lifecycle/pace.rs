@@ -12,6 +12,9 @@ const NEWEST: f64 = 0.5;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     matched: LogIndex,
+    applied: LogIndex,
+    /// Committed entries that it had not applied, at the last look.
+    unapplied: u64,
     snapshot_bytes: u64,
     /// Of the queue in which the snapshot waits for its turn.
     queue: u64,
@@ -39,6 +42,8 @@ impl Pace {
     pub fn new(now_ms: u64) -> Self {
         Self {
             matched: LogIndex(0),
+            applied: LogIndex(0),
+            unapplied: 0,
             snapshot_bytes: 0,
             queue: 0,
             observed: false,
@@ -110,10 +115,20 @@ impl Pace {
         let sent = member.snapshot.map_or(0, |(sent, _)| sent);
         // One that waits for its turn gets on with the queue.
         let waits = member.snapshot.is_some_and(|(sent, _)| sent == 0);
-        let advances = matched > self.matched
+        let applied = member.applied.unwrap_or(self.applied);
+        let unapplied = group.unapplied(member);
+        // One that applies nothing stands still, whatever its log does meanwhile.
+        let gets_on = match unapplied > limits.max_lag {
+            true => applied > self.applied,
+            false => matched > self.matched || applied > self.applied,
+        };
+        let advances = gets_on
             || sent > self.snapshot_bytes
             || (waits && self.observed && member.queue != self.queue);
-        let is_level = matched.0 > 0 && matched >= group.last_index && member.snapshot.is_none();
+        let is_level = matched.0 > 0
+            && matched >= group.last_index
+            && unapplied == 0
+            && member.snapshot.is_none();
         self.moves = is_level || (self.observed && advances);
         if advances {
             self.progressed_ms = now_ms;
@@ -122,6 +137,8 @@ impl Pace {
             self.moved_ms = now_ms;
         }
         self.matched = matched;
+        self.applied = applied;
+        self.unapplied = unapplied;
         self.snapshot_bytes = sent;
         self.queue = member.queue;
         self.observed = true;
@@ -153,7 +170,7 @@ impl Pace {
         }
         let lag = last.saturating_sub(matched);
         if lag == 0 {
-            return None;
+            return group.lags_in_applying(member, limits.max_lag);
         }
         let syncing = format!("match {matched} of {last}");
         if lag > limits.max_lag {
@@ -164,8 +181,10 @@ impl Pace {
             return Some(syncing);
         }
         let catch_up_ms = lag as f64 / self.rate;
-        (catch_up_ms >= limits.catch_up_ms as f64)
-            .then(|| format!("{syncing}, needs {catch_up_ms:.0} ms at its rate"))
+        if catch_up_ms >= limits.catch_up_ms as f64 {
+            return Some(format!("{syncing}, needs {catch_up_ms:.0} ms at its rate"));
+        }
+        group.lags_in_applying(member, limits.max_lag)
     }
 
     /// Whether it counts as ready.
@@ -189,9 +208,10 @@ impl Pace {
         Ok(())
     }
 
-    /// True where it is behind and nothing has advanced for too long.
+    /// True where it is behind, in its log or in applying, and nothing has advanced for too long.
     pub(super) fn is_stalled(&self, group: &Group, limits: &Limits, now_ms: u64) -> bool {
-        let behind = self.matched.0 == 0 || self.matched < group.last_index;
+        let lacks = self.matched.0 == 0 || self.matched < group.last_index;
+        let behind = lacks || self.unapplied > 0;
         behind && now_ms.saturating_sub(self.moved_ms) >= limits.stall_ms
     }
 }

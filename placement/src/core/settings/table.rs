@@ -61,7 +61,7 @@ pub const KNOWN: &[Known] = &[
         "lifecycle.max_lag",
         "1024",
         Kind::Number(0, 10_000_000),
-        "log entries that a ready learner may lack; more count as 1024, beyond which stores promote none",
+        "log entries that a ready learner may lack, or have and not have applied; more count as 1024, beyond which stores promote none",
     ),
     known(
         "lifecycle.contact_ms",

@@ -190,6 +190,7 @@ pub fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
     let progress = progress.map(|peer| PeerProgress {
         peer: peer.id,
         matched: LogIndex(hosted.matched[&peer.id]),
+        applied: Some(LogIndex(hosted.matched[&peer.id])),
         snapshot: None,
         queue: 0,
         silent: Duration::from_millis(if dead.contains(&peer.store.0) { 60_000 } else { 50 }),
