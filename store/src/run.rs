@@ -259,6 +259,7 @@ impl Store {
             cluster_id: self.identity.cluster_id,
             incarnation: self.joiner.incarnation,
             workers: self.config.effective_raft_workers(),
+            mailbox_bytes: self.config.mailbox_bytes(),
             raft: self.config.raft.clone(),
             snapshots: self.config.snapshot.clone(),
         };

@@ -10,6 +10,10 @@ pub const HELP: &[(&str, &str)] = &[
     ("labels", "where this store stands, as KEY=VALUE"),
     ("network_threads", "threads that serve the network (0: by the number of cores)"),
     ("raft_workers", "threads that step Raft groups (0: by the number of cores)"),
+    (
+        "raft_mailbox_mib",
+        "MiB of commands, and of messages, that may wait for one of them; beyond, writes are busy",
+    ),
     ("shutdown_secs", "seconds that a graceful shutdown may take"),
     ("report_interval_ms", "milliseconds between reports to placement"),
     ("split.region_bytes", "a region of more bytes is split"),
