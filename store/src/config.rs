@@ -95,6 +95,8 @@ pub struct LimitsConfig {
     pub inline_scan_pairs: u32,
     /// Scans that may run outside of the network thread at once.
     pub concurrent_scans: usize,
+    /// Reads of keys that may wait for the disk at once, outside of the network thread.
+    pub concurrent_disk_reads: usize,
 }
 
 /// The storage engine.
@@ -162,6 +164,7 @@ impl Default for LimitsConfig {
             stale_read_ms: 10_000,
             inline_scan_pairs: 256,
             concurrent_scans: 4,
+            concurrent_disk_reads: 8,
         }
     }
 }
@@ -203,7 +206,7 @@ impl StoreConfig {
     /// # Errors
     /// A knob that is zero where zero means "never", or out of its range.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 14] = [
+        let positive: [(&str, u64); 15] = [
             ("raft_mailbox_mib", self.raft_mailbox_mib),
             ("shutdown_secs", self.shutdown_secs),
             ("report_interval_ms", self.report_interval_ms),
@@ -216,6 +219,7 @@ impl StoreConfig {
             ("limits.requests_per_stream", self.limits.requests_per_stream as u64),
             ("limits.request_timeout_ms", self.limits.request_timeout_ms),
             ("limits.concurrent_scans", self.limits.concurrent_scans as u64),
+            ("limits.concurrent_disk_reads", self.limits.concurrent_disk_reads as u64),
             ("engine.memtable_mib", self.engine.memtable_mib),
             // RocksDB does not run without one.
             ("engine.block_cache_mib", self.engine.block_cache_mib),

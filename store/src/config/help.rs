@@ -33,6 +33,10 @@ pub const HELP: &[(&str, &str)] = &[
     ),
     ("limits.inline_scan_pairs", "a scan for more pairs leaves the network thread"),
     ("limits.concurrent_scans", "scans that may run outside of the network thread at once"),
+    (
+        "limits.concurrent_disk_reads",
+        "reads of keys that may wait for the disk at once, outside of the network thread",
+    ),
     ("engine.block_cache_mib", "MiB of blocks, indexes and filters kept in memory"),
     ("engine.memtable_mib", "MiB of memtables"),
     ("engine.wal_mib", "MiB of write-ahead log at which memtables are flushed"),
