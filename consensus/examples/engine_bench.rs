@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_consensus::engine::{
-    Cf, Direction, Engine, Reader, RocksEngine, RocksOptions, WriteBatch,
+    Cf, Direction, Engine, EngineError, Reader, RocksEngine, RocksOptions, WriteBatch,
 };
 
 const KEYS: u64 = 100_000;
@@ -82,6 +82,20 @@ fn main() -> Result<(), Failure> {
             assert!(engine.get(Cf::Data, &data_key(draw(&mut random) % KEYS))?.is_some());
             Ok(())
         })?;
+        let mut from_disk = 0;
+        report.line(&format!("brief get, {place}"), 1, || {
+            let key = data_key(draw(&mut random) % KEYS);
+            let found = match engine.get_briefly(Cf::Data, &key) {
+                Err(EngineError::Incomplete) => {
+                    from_disk += 1;
+                    engine.get(Cf::Data, &key)?
+                }
+                found => found?,
+            };
+            assert!(found.is_some());
+            Ok(())
+        })?;
+        println!("{from_disk} of them were not in memory");
         engine.flush()?;
     }
     report.line("get of a missing key", 1, || {

@@ -12,6 +12,6 @@ pub mod node;
 pub mod shard;
 pub mod sleepers;
 pub mod time;
-mod transfer;
+pub mod transfer;
 pub mod view;
 pub mod vigil;

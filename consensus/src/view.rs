@@ -42,6 +42,8 @@ pub struct GroupView {
 pub struct Replication {
     /// Where the leader's log ends.
     pub last: LogIndex,
+    /// Up to where it is committed.
+    pub committed: LogIndex,
     /// All members but the leader.
     pub peers: Vec<PeerProgress>,
 }
@@ -53,10 +55,20 @@ pub struct PeerProgress {
     pub peer: PeerId,
     /// Last entry known to be durable there.
     pub matched: LogIndex,
+    /// Last entry applied there, as it said last. `None` where it has not said so since the leader
+    /// leads or the group woke up: one of an older version never does.
+    pub applied: Option<LogIndex>,
     /// True while a snapshot is on its way there.
     pub snapshot: bool,
     /// Since when nothing was heard of it, or of its process; within about a second.
     pub silent_since: Option<Instant>,
+}
+
+impl Replication {
+    /// Committed entries that the member has not applied yet; 0 where it does not say.
+    pub fn unapplied(&self, peer: &PeerProgress) -> u64 {
+        peer.applied.map_or(0, |applied| self.committed.0.saturating_sub(applied.0))
+    }
 }
 
 /// Why nothing can be committed in a group: too many of its voters' processes are silent, and have

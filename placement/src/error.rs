@@ -90,7 +90,10 @@ pub enum PlacementError {
     /// The group does not take it.
     #[error("cannot join the placement group: {0}")]
     JoinRefused(String),
-    /// The others know it elsewhere.
+    /// It may not be elsewhere.
+    #[error("this member cannot move to another address: {0}")]
+    MoveRefused(String),
+    /// The others know a founding member elsewhere.
     #[error(
         "its group knows this member as {joined}, and it would be at {now} now, where nobody looks \
          for it: start it with its first address, or take it out and let an empty data folder join"

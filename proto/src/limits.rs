@@ -2,7 +2,7 @@
 
 /// The newest form of commands and records that this program knows (`cluster_version`): placement
 /// uses a form only once every member and every store knows it.
-pub const KNOWN_VERSION: u32 = 4;
+pub const KNOWN_VERSION: u32 = 5;
 /// Longest key, in bytes. TiKV's default for raw keys is the same order of magnitude.
 pub const MAX_KEY_BYTES: usize = 4 * 1024;
 /// Longest value, in bytes. Stays below [`MAX_ENTRY_BYTES`].

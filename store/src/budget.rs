@@ -3,13 +3,13 @@
 //! Whoever would exceed them does not refuse: it stops reading from its stream until something is
 //! answered. So that nobody starves, every stream may always have a few requests under way.
 //!
-//! Answers are bounded as well: a client that does not read leaves them here. Room for a large one
-//! is taken before it is read, and given back when the transport has it.
+//! Answers are bounded as well: a client that does not read leaves them here. Room for one that may
+//! be large is taken before it is read, and given back when the transport has it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use quorate_proto::limits::MAX_ANSWER_BYTES;
+use quorate_proto::limits::{MAX_ANSWER_BYTES, MAX_VALUE_BYTES};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Requests that any one stream may have under way whatever the others do.
@@ -19,8 +19,53 @@ pub(crate) const ALWAYS_ADMITTED: usize = 4;
 const UNIT: usize = 1_024;
 /// Room that an answer of unknown size needs, in units: the largest one and its frame.
 const LARGEST: u32 = (MAX_ANSWER_BYTES / UNIT) as u32 + 64;
+/// Room that a value of unknown size needs, in units.
+const LARGEST_VALUE: u32 = (MAX_VALUE_BYTES / UNIT) as u32 + 1;
 /// Least bytes of answers that a store can be told to keep to: a few of the largest.
 pub(crate) const LEAST_ANSWER_BYTES: u64 = 4 * LARGEST as u64 * UNIT as u64;
+
+/// How large an answer may be that is not read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// One value.
+    Value,
+    /// As large as answers get.
+    Answer,
+}
+
+impl Size {
+    const fn units(self) -> u32 {
+        match self {
+            Size::Value => LARGEST_VALUE,
+            Size::Answer => LARGEST,
+        }
+    }
+}
+
+/// Places for the answers that one stream may have at a time, being read or not yet sent.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    values: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+}
+
+impl Lines {
+    /// So many places for values, and for larger answers.
+    pub(crate) fn new(values: usize, answers: usize) -> Self {
+        Self {
+            values: Arc::new(Semaphore::new(values)),
+            answers: Arc::new(Semaphore::new(answers)),
+        }
+    }
+
+    /// The line for answers of that size.
+    pub(crate) fn of(&self, size: Size) -> Arc<Semaphore> {
+        Arc::clone(match size {
+            Size::Value => &self.values,
+            Size::Answer => &self.answers,
+        })
+    }
+}
 
 /// How much waits, and how much may.
 #[derive(Debug)]
@@ -65,24 +110,24 @@ impl Budget {
         Permit { budget: Arc::clone(self), bytes }
     }
 
-    /// Room for one large answer, where there is some now. `line` has a place for each large answer
-    /// that one stream may have at a time.
-    pub(crate) fn try_room(&self, line: Option<&Arc<Semaphore>>) -> Option<Room> {
+    /// Room for one answer, where there is some now. `line` has a place for each of its size that one
+    /// stream may have at a time.
+    pub(crate) fn try_room(&self, size: Size, line: Option<&Arc<Semaphore>>) -> Option<Room> {
         let place = match line {
             Some(line) => Some(Arc::clone(line).try_acquire_owned().ok()?),
             None => None,
         };
-        let taken = Arc::clone(&self.answers).try_acquire_many_owned(LARGEST).ok()?;
+        let taken = Arc::clone(&self.answers).try_acquire_many_owned(size.units()).ok()?;
         Some(Room { taken, _place: place })
     }
 
-    /// Room for one large answer, once there is some; in the order of asking.
-    pub(crate) async fn room(&self, line: Option<Arc<Semaphore>>) -> Option<Room> {
+    /// Room for one answer, once there is some; in the order of asking.
+    pub(crate) async fn room(&self, size: Size, line: Option<Arc<Semaphore>>) -> Option<Room> {
         let place = match line {
             Some(line) => Some(line.acquire_owned().await.ok()?),
             None => None,
         };
-        let taken = Arc::clone(&self.answers).acquire_many_owned(LARGEST).await.ok()?;
+        let taken = Arc::clone(&self.answers).acquire_many_owned(size.units()).await.ok()?;
         Some(Room { taken, _place: place })
     }
 
@@ -161,14 +206,17 @@ mod tests {
     async fn room_for_answers_is_given_in_turn_and_what_is_not_needed_is_given_back() {
         let budget = Budget::new(2, 100, LEAST_ANSWER_BYTES);
         let line = Arc::new(Semaphore::new(1));
-        let mut first = budget.try_room(Some(&line)).expect("there is room");
-        assert!(budget.try_room(Some(&line)).is_none(), "one at a time on this line");
-        let others: Vec<Room> = std::iter::from_fn(|| budget.try_room(None)).collect();
+        let large = Size::Answer;
+        let mut first = budget.try_room(large, Some(&line)).expect("there is room");
+        assert!(budget.try_room(large, Some(&line)).is_none(), "one at a time on this line");
+        let others: Vec<Room> = std::iter::from_fn(|| budget.try_room(large, None)).collect();
         assert_eq!((others.len(), budget.answer_bytes()), (3, LEAST_ANSWER_BYTES));
         assert!(budget.room_for(1).is_none());
         first.shrink(10 * UNIT);
         assert_eq!(budget.answer_bytes(), LEAST_ANSWER_BYTES * 3 / 4 + 11 * UNIT as u64);
         drop((first, others));
         assert_eq!((budget.answer_bytes(), line.available_permits()), (0, 1));
+        let values: Vec<Room> = std::iter::from_fn(|| budget.try_room(Size::Value, None)).collect();
+        assert_eq!(values.len() as u64, LEAST_ANSWER_BYTES / (MAX_VALUE_BYTES + UNIT) as u64);
     }
 }

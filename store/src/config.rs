@@ -8,7 +8,7 @@ mod help;
 use std::path::PathBuf;
 
 use quorate_consensus::engine::RocksOptions;
-use quorate_consensus::node::SnapshotOptions;
+use quorate_consensus::node::{MAILBOX_BYTES, SnapshotOptions};
 use quorate_consensus::shard::RaftOptions;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ pub struct StoreConfig {
     pub network_threads: usize,
     /// Threads that step Raft groups. 0: 1 on up to 4 cores, else a quarter of the cores.
     pub raft_workers: usize,
+    /// MiB of commands, and as many of messages of other stores, that may wait for one of those
+    /// threads. Beyond, writes are refused as busy, and log entries of others have to be sent again.
+    pub raft_mailbox_mib: u64,
     /// Seconds that a graceful shutdown may take.
     pub shutdown_secs: u64,
     /// Milliseconds between reports to placement.
@@ -92,6 +95,8 @@ pub struct LimitsConfig {
     pub inline_scan_pairs: u32,
     /// Scans that may run outside of the network thread at once.
     pub concurrent_scans: usize,
+    /// Reads of keys that may wait for the disk at once, outside of the network thread.
+    pub concurrent_disk_reads: usize,
 }
 
 /// The storage engine.
@@ -121,6 +126,7 @@ impl Default for StoreConfig {
             labels: Vec::new(),
             network_threads: 0,
             raft_workers: 0,
+            raft_mailbox_mib: (MAILBOX_BYTES >> 20) as u64,
             shutdown_secs: 30,
             report_interval_ms: 1_000,
             split: SplitConfig::default(),
@@ -156,6 +162,7 @@ impl Default for LimitsConfig {
             stale_read_ms: 10_000,
             inline_scan_pairs: 256,
             concurrent_scans: 4,
+            concurrent_disk_reads: 8,
         }
     }
 }
@@ -186,12 +193,18 @@ impl StoreConfig {
         by_cores(self.raft_workers)
     }
 
+    /// Bytes that may wait for one Raft thread.
+    pub(crate) fn mailbox_bytes(&self) -> usize {
+        mib(self.raft_mailbox_mib)
+    }
+
     /// The first bound that makes no sense, in words that say what to write instead.
     ///
     /// # Errors
     /// A knob that is zero where zero means "never", or out of its range.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 13] = [
+        let positive: [(&str, u64); 15] = [
+            ("raft_mailbox_mib", self.raft_mailbox_mib),
             ("shutdown_secs", self.shutdown_secs),
             ("report_interval_ms", self.report_interval_ms),
             ("split.region_bytes", self.split.region_bytes),
@@ -203,6 +216,7 @@ impl StoreConfig {
             ("limits.requests_per_stream", self.limits.requests_per_stream as u64),
             ("limits.request_timeout_ms", self.limits.request_timeout_ms),
             ("limits.concurrent_scans", self.limits.concurrent_scans as u64),
+            ("limits.concurrent_disk_reads", self.limits.concurrent_disk_reads as u64),
             ("engine.memtable_mib", self.engine.memtable_mib),
             // RocksDB does not run without one.
             ("engine.block_cache_mib", self.engine.block_cache_mib),
@@ -211,9 +225,10 @@ impl StoreConfig {
             return Err(format!("{key} is 0; set it to 1 or more"));
         }
         let (hour, day, tebibyte) = (3_600, 24 * 3_600_000, 1 << 20);
-        let bounded: [(&str, u64, u64); 9] = [
+        let bounded: [(&str, u64, u64); 10] = [
             ("network_threads", self.network_threads as u64, MAX_THREADS),
             ("raft_workers", self.raft_workers as u64, MAX_THREADS),
+            ("raft_mailbox_mib", self.raft_mailbox_mib, tebibyte),
             ("engine.background_jobs", u64::from(self.engine.background_jobs), MAX_THREADS),
             ("shutdown_secs", self.shutdown_secs, hour),
             ("report_interval_ms", self.report_interval_ms, day),
@@ -259,7 +274,6 @@ impl SplitConfig {
 impl EngineConfig {
     /// The engine's own options.
     pub(crate) fn options(&self) -> RocksOptions {
-        let mib = |number: u64| usize::try_from(number << 20).unwrap_or(usize::MAX);
         RocksOptions {
             block_cache_bytes: mib(self.block_cache_mib),
             memtable_bytes: mib(self.memtable_mib),
@@ -269,6 +283,10 @@ impl EngineConfig {
             ..RocksOptions::default()
         }
     }
+}
+
+fn mib(number: u64) -> usize {
+    usize::try_from(number << 20).unwrap_or(usize::MAX)
 }
 
 fn split_label(label: &str) -> Option<(String, String)> {
@@ -319,9 +337,10 @@ mod tests {
         let mut config = StoreConfig::default();
         config.split.concurrent = 0;
         assert!(config.check().unwrap_err().contains("split.concurrent"));
-        let set: [fn(&mut StoreConfig); 5] = [
+        let set: [fn(&mut StoreConfig); 6] = [
             |config| config.shutdown_secs = u64::MAX,
             |config| config.network_threads = 1_000_000,
+            |config| config.raft_mailbox_mib = u64::MAX,
             |config| config.raft.tick_ms = u64::MAX,
             |config| config.raft.lease_ms = u64::MAX,
             |config| config.engine.block_cache_mib = u64::MAX,

@@ -62,6 +62,9 @@ pub(crate) struct Metrics {
     pub(crate) stale_reads: AtomicU64,
     /// Stale reads of replicas that were too old.
     pub(crate) stale_reads_refused: AtomicU64,
+    /// Small reads that left the network thread: not all they needed was in memory, or much of what
+    /// they met was deleted.
+    pub(crate) disk_reads: AtomicU64,
     /// Splits proposed.
     pub(crate) splits_proposed: AtomicU64,
     /// Splits that did not come about.
@@ -102,7 +105,7 @@ impl Metrics {
         for kind in Kind::ALL {
             self.latency[kind.index()].write(to, name, kind.name());
         }
-        let counters: [(&str, &str, &AtomicU64); 10] = [
+        let counters: [(&str, &str, &AtomicU64); 11] = [
             (
                 "quorate_store_batches_in_total",
                 "Messages received on batched streams.",
@@ -127,6 +130,11 @@ impl Metrics {
                 "quorate_store_stale_reads_refused_total",
                 "Stale reads of replicas that were too old.",
                 &self.stale_reads_refused,
+            ),
+            (
+                "quorate_store_disk_reads_total",
+                "Small reads that left the network thread, mostly for what is not in memory.",
+                &self.disk_reads,
             ),
             ("quorate_store_splits_proposed_total", "Splits proposed.", &self.splits_proposed),
             (

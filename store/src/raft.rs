@@ -136,6 +136,8 @@ pub(crate) fn write(node: &Node<Token>, page: &mut Exposition) {
     let (groups, awake) = node.group_counts();
     page.single("quorate_raft_groups", "gauge", "Groups hosted.", groups);
     page.single("quorate_raft_groups_awake", "gauge", "Groups that are awake.", awake);
+    let help = "Bytes of commands and messages that wait for a raft worker.";
+    page.single("quorate_raft_mailbox_bytes", "gauge", help, node.mailbox_bytes());
     write_snapshots(&node.snapshots(), page);
 }
 

@@ -135,8 +135,10 @@ fn runtime(config: &StoreConfig) -> Result<Runtime, StoreError> {
     builder
         .thread_name("network")
         .enable_all()
-        // Beside scans: measuring for splits, and small writes of the shell.
-        .max_blocking_threads(config.limits.concurrent_scans + 2)
+        // Beside scans and reads from disk: measuring for splits, and small writes of the shell.
+        .max_blocking_threads(
+            config.limits.concurrent_scans + config.limits.concurrent_disk_reads + 2,
+        )
         .build()
         .map_err(|error| StoreError::System { what: "start the network threads", error })
 }
@@ -259,6 +261,7 @@ impl Store {
             cluster_id: self.identity.cluster_id,
             incarnation: self.joiner.incarnation,
             workers: self.config.effective_raft_workers(),
+            mailbox_bytes: self.config.mailbox_bytes(),
             raft: self.config.raft.clone(),
             snapshots: self.config.snapshot.clone(),
         };

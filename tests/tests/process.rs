@@ -7,6 +7,8 @@
 
 #[path = "process/admin.rs"]
 mod admin;
+#[path = "process/alone.rs"]
+mod alone;
 #[path = "process/batches.rs"]
 mod batches;
 #[path = "process/cache.rs"]

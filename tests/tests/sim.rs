@@ -80,17 +80,31 @@ fn seeds_keep_all_promises() {
     let count = from_environment("QUORATE_SEEDS").unwrap_or(50);
     let seeds: Vec<u64> = (first..first + count).collect();
     let lived = for_all(&seeds, |seed| {
-        live(Case::of(*seed)).map(|outcome| outcome.merges).map_err(|words| {
+        live(Case::of(*seed)).map_err(|words| {
             let words = format!("seed {seed}: {words}");
             // At once: a long sweep may be broken off.
             eprintln!("{words}");
             format!("{words}\nreplay it with:\n  QUORATE_SEED={seed} {REPLAY}\n")
         })
     });
-    let merges: u64 = lived.iter().flatten().sum();
-    let broken: Vec<String> = lived.into_iter().filter_map(Result::err).collect();
+    let broken: Vec<String> = lived.iter().filter_map(|lived| lived.clone().err()).collect();
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
-    assert!(count < 50 || merges >= count / 10, "{merges} merges in {count} seeds prove little");
+    let outcomes: Vec<Outcome> = lived.into_iter().flatten().collect();
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    // What has to be seen at least, in a share of the seeds.
+    for (what, seen, least) in [
+        ("merges", sum(|outcome| outcome.merges), count / 10),
+        ("resumed snapshots", sum(|outcome| outcome.transfers.resumed), count / 10),
+        ("of them after a restart", sum(|outcome| outcome.transfers.restored), count / 50),
+        ("damaged chunks", sum(|outcome| outcome.transfers.damaged), count / 10),
+        ("stopped snapshots", sum(|outcome| outcome.transfers.stopped), count / 10),
+        ("removals", sum(|outcome| outcome.removals), count / 10),
+        ("members grown", sum(|outcome| outcome.grown), count / 5),
+        ("lost for good", sum(|outcome| outcome.lost), 0),
+    ] {
+        println!("{what}: {seen} in {count} seeds");
+        assert!(count < 50 || seen >= least, "{what}: {seen} in {count} seeds prove little");
+    }
 }
 
 /// Cases that found a bug once, each with a sentence about it.
@@ -121,7 +135,7 @@ fn what_was_found_stays_fixed() {
 
 #[test]
 fn a_seed_replays_exactly() {
-    for seed in [3, 14, 62] {
+    for seed in [3, 8, 14, 62] {
         let (first, second) = (run(Case::of(seed)), run(Case::of(seed)));
         assert!(first.lines > 1_000, "seed {seed} did nothing");
         assert_eq!(first.hash, second.hash, "seed {seed} went another way the second time");
@@ -162,7 +176,7 @@ fn noticed(mutant: Mutant, seed: u64) -> Option<String> {
 }
 
 /// Bugs that need more seeds than a test may take, or that nothing notices yet. The score has them.
-const RARELY_NOTICED: [Mutant; 13] = [
+const RARELY_NOTICED: [Mutant; 15] = [
     // Only a loss of power within the milliseconds of a slow sync shows it.
     Mutant::PersistedBeforeSync,
     // A read that was admitted under the lease may see what was there when it was admitted; only
@@ -183,11 +197,15 @@ const RARELY_NOTICED: [Mutant; 13] = [
     Mutant::ServedWhileStopped,
     // The target's log, or a snapshot of it that names the source, says so as well.
     Mutant::MergedUntold,
+    // An order has to outlive its merge and meet the next one of the same regions: 1 seed in 500.
+    Mutant::CommitAtAnyEpoch,
+    // What a store still has of a region that is without it goes within milliseconds.
+    Mutant::EmptyReported,
 ];
 
 #[test]
 fn mutants_are_noticed() {
-    const MOST: u64 = 150;
+    const MOST: u64 = 250;
     let mutants: Vec<Mutant> =
         Mutant::ALL.into_iter().filter(|mutant| !RARELY_NOTICED.contains(mutant)).collect();
     let unnoticed = for_all(&mutants, |mutant| {

@@ -94,5 +94,5 @@ pub(super) async fn run(common: &Common) -> Outcome<Verdict> {
 }
 
 fn remove(store: StoreId) -> RemoveStoreRequest {
-    RemoveStoreRequest { store_id: store.get(), cancel: false, dead: false }
+    RemoveStoreRequest { store_id: store.get(), cancel: false, dead: false, with_store_id: 0 }
 }

@@ -221,7 +221,8 @@ impl Rounds {
 
     /// The store leaves again, so that every round begins as the first one did.
     async fn take_out(&mut self, name: &str, id: StoreId) -> Outcome {
-        let request = RemoveStoreRequest { store_id: id.get(), cancel: false, dead: false };
+        let request =
+            RemoveStoreRequest { store_id: id.get(), cancel: false, dead: false, with_store_id: 0 };
         self.stage.placement.remove_store(request).await?;
         loop {
             let status = self.stage.status().await?;

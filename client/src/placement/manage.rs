@@ -136,6 +136,19 @@ impl PlacementClient {
         Ok(self.core.call("remove_store", self.deadline(), call).await?.replicas)
     }
 
+    /// Replaces a store that is dead by the one that the request names: how many replicas have to go,
+    /// and which of them do not go to that store, and why.
+    ///
+    /// # Errors
+    /// As [`Self::remove_store`]; refused while the old store is alive, or the new one is not up.
+    pub async fn replace_store(
+        &self,
+        request: wire::RemoveStoreRequest,
+    ) -> Result<wire::RemoveStoreResponse> {
+        let call = |channel| async move { admin(channel).remove_store(request).await };
+        self.core.call("replace_store", self.deadline(), call).await
+    }
+
     /// What happened: kept events first, then, where that was asked for, new ones as they come. The
     /// stream ends with the leader that serves it: ask again for what comes `after` the last one.
     ///

@@ -78,8 +78,11 @@ pub enum EngineError {
     /// The engine was shut down, or crashed in a simulation.
     #[error("the engine is closed; open it again")]
     Closed,
-    /// A brief scan met too much that is deleted.
-    #[error("there is too much between the entries for a brief look; read it without haste")]
+    /// A brief look met too much that is deleted, or what only the disk has.
+    #[error(
+        "there is too much between the entries for a brief look, or it is not in memory; read it \
+         without haste"
+    )]
     Incomplete,
     /// There is no finished staged file of that name.
     #[error("no staged file {name}; receive the snapshot again")]

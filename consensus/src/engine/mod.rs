@@ -98,11 +98,28 @@ pub trait Reader {
     /// The stored bytes cannot be read or are damaged.
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
+    /// [`Reader::get`] for a thread that others wait for: it gives up where the disk would have to
+    /// be asked.
+    ///
+    /// # Errors
+    /// [`EngineError::Incomplete`] then; otherwise as [`Reader::get`].
+    fn get_briefly(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.get(cf, key)
+    }
+
     /// The values of several keys, in the order asked for, all of the same moment.
     ///
     /// # Errors
     /// As [`Reader::get`]; one bad key fails the call.
     fn multi_get(&self, cf: Cf, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError>;
+
+    /// [`Reader::multi_get`] for a thread that others wait for.
+    ///
+    /// # Errors
+    /// As [`Reader::get_briefly`]; one key that is not in memory fails the call.
+    fn multi_get_briefly(&self, cf: Cf, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        self.multi_get(cf, keys)
+    }
 
     /// Visits the entries of `[start, end)` as of the moment of the call, in key order or against
     /// it, until `visit` returns `Break`. `visit` may use the engine, even write to it.
@@ -119,7 +136,8 @@ pub trait Reader {
     ) -> Result<(), EngineError>;
 
     /// [`Reader::scan`] for a thread that others wait for: it gives up where many deleted or
-    /// overwritten entries lie between those that are there.
+    /// overwritten entries lie between those that are there, and where the disk would have to be
+    /// asked.
     ///
     /// # Errors
     /// [`EngineError::Incomplete`] then; otherwise as [`Reader::scan`].

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     default: &'static ColumnFamily,
     database: Box<DB>,
     pub(super) reads: ReadOptions,
+    /// For reads of keys that must not wait for the disk.
+    pub(super) brief_reads: ReadOptions,
     writes: WriteOptions,
     cache: Cache,
     staged_options: Options,
@@ -99,6 +101,7 @@ impl RocksEngine {
             default,
             database,
             reads: ReadOptions::default(),
+            brief_reads: rocks_read::from_memory(),
             writes: WriteOptions::default(),
             cache: opened.cache,
             staged_options: opened.staged_options,

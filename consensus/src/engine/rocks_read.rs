@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::{ColumnFamily, DB, ReadOptions, SnapshotWithThreadMode};
+use rocksdb::{ColumnFamily, DB, ReadOptions, ReadTier, SnapshotWithThreadMode};
 
 use super::rocks::{RocksEngine, Shared};
 use super::{Cf, Direction, EngineError, Reader, Visit};
@@ -94,6 +94,19 @@ impl Reader for RocksEngine {
         multi_get(self.shared.database(), family, keys, &self.shared.reads)
     }
 
+    fn get_briefly(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        get(self.shared.database(), self.shared.family(cf), key, &self.shared.brief_reads)
+    }
+
+    fn multi_get_briefly(&self, cf: Cf, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        // One by one: RocksDB's own call for several keys asks the disk all the same.
+        let (database, family) = (self.shared.database(), self.shared.family(cf));
+        let snapshot = database.snapshot();
+        let mut options = from_memory();
+        options.set_snapshot(&snapshot);
+        keys.iter().map(|key| get(database, family, key, &options)).collect()
+    }
+
     fn scan(
         &self,
         cf: Cf,
@@ -119,9 +132,18 @@ impl Reader for RocksEngine {
     }
 }
 
-/// For a look that must not take long.
-pub(super) fn brief() -> ReadOptions {
+/// For a read that must not wait for the disk: memtables and the block cache alone. Filters and
+/// indexes of open files are pinned there, so that most keys that do not exist need no more. A
+/// block that is not there ends the read as incomplete and is not brought in.
+pub(super) fn from_memory() -> ReadOptions {
     let mut options = ReadOptions::default();
+    options.set_read_tier(ReadTier::BlockCache);
+    options
+}
+
+/// For a scan that must not take long.
+fn brief() -> ReadOptions {
+    let mut options = from_memory();
     options.set_max_skippable_internal_keys(BRIEF_SKIPS);
     options
 }

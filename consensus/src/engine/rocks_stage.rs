@@ -279,7 +279,7 @@ pub(super) fn clear(
     written.and_then(|()| {
         writer.delete_range(start, end).and_then(|()| writer.finish()).map_err(failed)
     })?;
-    let added = add(shared, name, &[path.clone()], shared.can_link());
+    let added = add(shared, name, std::slice::from_ref(&path), shared.can_link());
     // Where it failed, or the file system has no second names.
     remove(&path).map_err(|error| EngineError::from_io(WRITING, &error))?;
     added

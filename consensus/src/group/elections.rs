@@ -14,7 +14,7 @@ use quorate_proto::{LogIndex, NodeId, PeerId, Role, Term};
 
 use super::members::MAX_BEHIND;
 use super::{Group, GroupContext};
-use crate::shard::{Effects, LeaderChange, Refusal, Reply};
+use crate::shard::{Effects, LeaderChange, Member, Refusal, Reply};
 use crate::time::Instant;
 
 /// Ranks beyond this one campaign together.
@@ -100,6 +100,9 @@ impl<T> Group<T> {
         }
         self.node.tick();
         self.stagger();
+        if let Some(node) = self.offered.take() {
+            self.transfer(node, context);
+        }
         self.keep_fresh(context);
         true
     }
@@ -162,6 +165,7 @@ impl<T> Group<T> {
         if self.is_leader() {
             self.end_silence();
             self.safe_truncate = 0;
+            self.applied_there.clear();
             let (log, leader) = (&self.node.raft.raft_log, self.leader());
             let is_logged = |index, term| log.match_term(index, term);
             self.proposals.keep_logged(is_logged, |token| {
@@ -186,16 +190,38 @@ impl<T> Group<T> {
     }
 
     /// Offers leadership to the member on `node`, if it votes and will go on to do so, can be heard
-    /// and is not far behind: commands wait until it has taken over, or an election timeout.
+    /// and is not far behind, in its log or in applying: commands wait until it has taken over, or an
+    /// election timeout. One that has just come in and may not have heard of that yet is told, and
+    /// gets the offer then: before, it would not campaign, and commands would wait for nothing.
     pub(crate) fn transfer(&mut self, node: NodeId, context: &GroupContext<'_>) {
-        let to = self.members.iter().find(|m| m.node == node && m.is_incoming());
-        if let Some(to) = to.map(|member| member.peer.0)
+        let to = self.members.iter().find(|m| m.node == node && m.is_incoming()).copied();
+        if let Some(to) = to
             && self.is_leader()
             && !context.nodes.is_silent(node)
-            && self.behind(PeerId(to)).is_some_and(|behind| behind <= MAX_BEHIND)
+            && self.behind(to.peer).is_some_and(|behind| behind <= MAX_BEHIND)
+            && self.unapplied(to.peer) <= MAX_BEHIND
         {
             self.wake();
-            self.node.transfer_leader(to);
+            if self.knows_its_vote(&to) {
+                self.node.transfer_leader(to.peer.0);
+            } else {
+                self.offered = Some(node);
+                self.node.ping();
+            }
+        }
+    }
+
+    /// True for a voter that has the commit index of the entry which made it one, as far as its
+    /// leader knows: what a peer knows to be committed it applies before it takes in more.
+    fn knows_its_vote(&self, member: &Member) -> bool {
+        let raft = &self.node.raft;
+        match member.role {
+            Role::Voter => true,
+            Role::IncomingVoter => raft
+                .prs()
+                .get(member.peer.0)
+                .is_some_and(|progress| progress.committed_index >= raft.pending_conf_index),
+            Role::Learner | Role::DemotingVoter => false,
         }
     }
 }

@@ -49,6 +49,7 @@ impl<T> Group<T> {
             return;
         }
         let safe_truncate = envelope.safe_truncate;
+        let applied = message::is_answer(envelope.kind).then_some(envelope.applied);
         let claim = Claim { time_ms: envelope.fresh_ms, commit: envelope.fresh_commit };
         let checked = message::unpack(envelope)
             .and_then(|message| guard::check(&message, &self.node.raft).map(|()| message));
@@ -78,6 +79,9 @@ impl<T> Group<T> {
                 self.last_leader = message.from;
                 self.set_timeout();
             }
+        }
+        if let Some(applied) = applied.filter(|_| message.term == self.node.raft.term) {
+            self.note_applied(message.from, applied);
         }
         if self.is_installing() {
             return;

@@ -10,7 +10,10 @@
 //! any two of their majorities, so whoever is elected by the next one needs the vote of somebody
 //! who has promised. And by the time the one after that is in force, the entry that entered it was
 //! answered by a majority of its voters, after the lease was asked for or together with it: they
-//! have promised as well. The leader itself never loses its vote while it leads.
+//! have promised as well. The leader itself never loses its vote while it leads: one that goes is not
+//! able to leave the joint configuration in which it still has one. Where it was the only voter, all
+//! others need its vote as long as that configuration is in force, and it gives it to nobody without
+//! having offered leadership, which voids the lease.
 //!
 //! It is void while a command that changes the region is under way (a new leader elsewhere may
 //! know of the change first), and for the rest of the term once leadership was offered to another

@@ -19,7 +19,7 @@ use raft::eraftpb::{
 
 use super::{Group, GroupContext, UNCOMMITTED, message};
 pub(super) use crate::shard::MAX_BEHIND;
-use crate::shard::members::{Step, step_between};
+use crate::shard::members::{Step, replaces_only_voter, step_between};
 use crate::shard::{Effects, Member, MembersRefusal, Refusal, Reply, Side, conf_of};
 
 /// Peers outside of the members that one remembers.
@@ -31,10 +31,13 @@ pub(super) trait Standing {
     fn is_live(&self, member: &Member) -> bool;
     /// Entries that a peer lacks; `None` where only a snapshot helps.
     fn behind(&self, peer: PeerId) -> Option<u64>;
+    /// Committed entries that a peer has not applied yet; 0 where it does not say.
+    fn unapplied(&self, peer: PeerId) -> u64;
 }
 
-/// Whether the step may be proposed by `leader`: it keeps its vote, both configurations have a
-/// majority that can be heard, and whoever is promoted is close enough.
+/// Whether the step may be proposed by `leader`: it keeps its vote, or gives it to the one that comes
+/// in its place as the only voter; both configurations have a majority that can be heard, and whoever
+/// is promoted is close enough, in its log and in applying.
 pub(super) fn check_step(
     step: &Step,
     (present, wanted): (&[Member], &[Member]),
@@ -42,7 +45,7 @@ pub(super) fn check_step(
     standing: &impl Standing,
 ) -> Result<(), MembersRefusal> {
     let keeps = |member: &Member| member.peer == leader && member.is_incoming();
-    if !wanted.iter().any(keeps) {
+    if !wanted.iter().any(keeps) && !replaces_only_voter(present, wanted) {
         return Err(MembersRefusal::LeaderDemoted);
     }
     check_quorum(Side::Present, present, leader, standing)?;
@@ -58,6 +61,10 @@ pub(super) fn check_step(
                 let behind = standing.behind(peer).ok_or(MembersRefusal::NoData(peer))?;
                 if behind > MAX_BEHIND {
                     return Err(MembersRefusal::Behind { peer, behind });
+                }
+                let behind = standing.unapplied(peer);
+                if behind > MAX_BEHIND {
+                    return Err(MembersRefusal::Applying { peer, behind });
                 }
             }
         }
@@ -124,6 +131,9 @@ impl<T> Standing for Known<'_, T> {
     }
     fn behind(&self, peer: PeerId) -> Option<u64> {
         self.group.behind(peer)
+    }
+    fn unapplied(&self, peer: PeerId) -> u64 {
+        self.group.unapplied(peer)
     }
 }
 
@@ -213,8 +223,11 @@ impl<T> Group<T> {
         }
         self.node.mut_store().conf = wanted;
         self.members = members;
+        self.offered = None;
         let members = &self.members;
-        self.callers.retain(|peer, _| !members.iter().any(|member| member.peer.0 == *peer));
+        let is_member = |peer: &u64| members.iter().any(|member| member.peer.0 == *peer);
+        self.callers.retain(|peer, _| !is_member(peer));
+        self.applied_there.retain(|peer, _| is_member(peer));
         self.set_timeout();
         self.wake();
         true

@@ -15,6 +15,7 @@ const NO_DATA: u64 = u64::MAX;
 struct Known {
     silent: BTreeSet<u64>,
     behind: BTreeMap<u64, u64>,
+    unapplied: BTreeMap<u64, u64>,
 }
 
 impl Standing for Known {
@@ -24,6 +25,9 @@ impl Standing for Known {
     fn behind(&self, peer: PeerId) -> Option<u64> {
         let behind = self.behind.get(&peer.0).copied().unwrap_or(0);
         (behind != NO_DATA).then_some(behind)
+    }
+    fn unapplied(&self, peer: PeerId) -> u64 {
+        self.unapplied.get(&peer.0).copied().unwrap_or(0)
     }
 }
 
@@ -49,7 +53,7 @@ fn a_step_needs_live_majorities_a_leader_that_stays_and_learners_that_are_close(
     let behind = |peer, behind| Err(R::Behind { peer: PeerId(peer), behind });
     // Present, wanted, silent processes, (peer, entries behind), what the leader p1 says.
     type Row = (&'static str, &'static str, &'static [u64], Option<(u64, u64)>, Result<(), R>);
-    let table: [Row; 18] = [
+    let table: [Row; 24] = [
         ("1 2 3", "1 2 3 4l", &[], None, Ok(())),
         ("1 2 3", "1 2 3 4l", &[3], None, Ok(())),
         ("1 2 3", "1 2 3 4l", &[2, 3], None, Err(R::NoQuorum(Side::Present))),
@@ -68,19 +72,47 @@ fn a_step_needs_live_majorities_a_leader_that_stays_and_learners_that_are_close(
         // The leader goes.
         ("1 2 3 4l", "1d 2 3 4i", &[], None, Err(R::LeaderDemoted)),
         ("1d 2 3 4i", "1l 2 3 4", &[], None, Err(R::LeaderDemoted)),
+        // The only voter enters a joint configuration in which it still votes, and cannot leave it.
+        ("1 2l", "1d 2i", &[], None, Ok(())),
+        ("1d 2i", "1l 2", &[], None, Err(R::LeaderDemoted)),
+        ("1 2l", "1d 2i", &[2], None, Err(R::NoQuorum(Side::Next))),
+        ("1 2l", "1d 2i", &[], Some((2, NO_DATA)), Err(R::NoData(PeerId(2)))),
+        ("1 2l", "1d 2i", &[], Some((2, MAX_BEHIND + 1)), behind(2, MAX_BEHIND + 1)),
+        ("1 2l 3l 4l", "1d 2i 3i 4i", &[], None, Err(R::LeaderDemoted)),
         // How close a learner must be.
         ("1 2 3 4l", "1 2 3d 4i", &[], Some((4, MAX_BEHIND)), Ok(())),
         ("1 2 3 4l", "1 2 3d 4i", &[], Some((4, MAX_BEHIND + 1)), behind(4, MAX_BEHIND + 1)),
         ("1 2 3 4l 5l", "1 2 3 4l", &[], Some((5, 1_000_000)), Ok(())),
     ];
     for (present, wanted, silent, lag, answer) in table {
-        let known =
-            Known { silent: silent.iter().copied().collect(), behind: lag.into_iter().collect() };
+        let known = Known {
+            silent: silent.iter().copied().collect(),
+            behind: lag.into_iter().collect(),
+            unapplied: BTreeMap::new(),
+        };
         let (before, after) = (members(present), members(wanted));
         let step = step_between(&before, &after).unwrap();
         let said = check_step(&step, (&before, &after), PeerId(1), &known);
         assert_eq!(said, answer, "{present} to {wanted} without {silent:?}");
     }
+}
+
+#[test]
+fn a_learner_that_has_the_log_must_have_applied_it_too() {
+    let (before, after) = (members("1 2 3 4l"), members("1 2 3d 4i"));
+    let step = step_between(&before, &after).unwrap();
+    let answer = |peer, unapplied| {
+        let known = Known {
+            silent: BTreeSet::new(),
+            behind: BTreeMap::new(),
+            unapplied: BTreeMap::from([(peer, unapplied)]),
+        };
+        check_step(&step, (&before, &after), PeerId(1), &known)
+    };
+    assert_eq!(answer(4, MAX_BEHIND), Ok(()));
+    let behind = MAX_BEHIND + 1;
+    assert_eq!(answer(4, behind), Err(MembersRefusal::Applying { peer: PeerId(4), behind }));
+    assert_eq!(answer(2, behind), Ok(()), "who votes already is not asked");
 }
 
 /// raft-rs in the configuration of these members, as after a restart.

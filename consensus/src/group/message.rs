@@ -124,7 +124,14 @@ pub(crate) fn pack(group: RegionId, message: Message) -> Envelope {
         fresh_ms: 0,
         fresh_commit: 0,
         merged_into: 0,
+        applied: 0,
     }
+}
+
+/// True for an answer of a follower, on which it says how far it has applied.
+pub(super) fn is_answer(kind: u32) -> bool {
+    kind == MessageType::MsgAppendResponse as u32
+        || kind == MessageType::MsgHeartbeatResponse as u32
 }
 
 /// Unpacks an envelope for raft-rs.
@@ -143,6 +150,7 @@ pub(crate) fn unpack(envelope: Envelope) -> Result<Message, BadEnvelope> {
         envelope.commit,
         envelope.commit_term,
         envelope.reject_hint,
+        envelope.applied,
     ];
     // Only a question to the leader carries no term; raft-rs takes the rest for its own voice.
     let asks = kind == MessageType::MsgReadIndex;

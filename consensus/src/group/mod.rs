@@ -105,6 +105,8 @@ pub(crate) struct Group<T> {
     /// follows for this peer.
     election_ticks: (usize, usize),
     timeout: usize,
+    /// Leadership goes to this process once its voter knows that it votes.
+    offered: Option<NodeId>,
     /// Members whose process was silent when the group fell asleep.
     missed: bool,
     installing: Option<Box<Installing>>,
@@ -118,6 +120,9 @@ pub(crate) struct Group<T> {
     safe_truncate: u64,
     /// Members that have been quiet, and since when; of a leader only.
     quiet: BTreeMap<u64, Instant>,
+    /// What members have applied, as each of them said last; of a leader only. Who is missing has
+    /// not said so since the group woke up, or is of an older version.
+    applied_there: BTreeMap<u64, u64>,
     /// When it was opened; whether the silence of its leader, and how far its members are, are
     /// published.
     opened: Instant,
@@ -186,6 +191,7 @@ impl<T> Group<T> {
             contact: None,
             election_ticks: (options.election_ticks, options.election_stagger_ticks),
             timeout: options.election_ticks,
+            offered: None,
             missed: false,
             installing: None,
             incoming: None,
@@ -194,6 +200,7 @@ impl<T> Group<T> {
             writing: None,
             safe_truncate: 0,
             quiet: BTreeMap::new(),
+            applied_there: BTreeMap::new(),
             opened: context.now,
             is_silent: false,
             lost_ticks: 0,

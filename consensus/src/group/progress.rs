@@ -35,6 +35,7 @@ impl<T> Group<T> {
             return;
         }
         self.quiet.clear();
+        self.applied_there.clear();
         self.view.set_everywhere(LogIndex(0));
         self.set_replication(None);
         let since = self.contact.unwrap_or(self.opened);
@@ -79,8 +80,10 @@ impl<T> Group<T> {
 
     fn replication(&self, context: &GroupContext<'_>) -> Option<Replication> {
         let last = self.node.raft.raft_log.last_index();
-        let lags = |progress: &Progress| {
-            progress.state == ProgressState::Snapshot || progress.matched + MAX_BEHIND < last
+        let lags = |member: &Member, progress: &Progress| {
+            progress.state == ProgressState::Snapshot
+                || progress.matched + MAX_BEHIND < last
+                || self.unapplied(member.peer) > MAX_BEHIND
         };
         let all = self.node.raft.prs();
         let others = || {
@@ -89,7 +92,7 @@ impl<T> Group<T> {
         };
         let settled = others().all(|(member, progress)| {
             member.role == Role::Voter
-                && !lags(progress)
+                && !lags(member, progress)
                 && self.silent_since(member, context).is_none()
         });
         if settled {
@@ -98,10 +101,32 @@ impl<T> Group<T> {
         let peer = |(member, progress): (&Member, &Progress)| PeerProgress {
             peer: member.peer,
             matched: LogIndex(progress.matched),
+            applied: self.applied_there.get(&member.peer.0).copied().map(LogIndex),
             snapshot: progress.state == ProgressState::Snapshot,
             silent_since: self.silent_since(member, context),
         };
-        Some(Replication { last: LogIndex(last), peers: others().map(peer).collect() })
+        let committed = LogIndex(self.node.raft.raft_log.committed);
+        Some(Replication { last: LogIndex(last), committed, peers: others().map(peer).collect() })
+    }
+
+    /// A member has answered in this term: it has applied up to there, or (0) does not say.
+    pub(super) fn note_applied(&mut self, peer: u64, applied: u64) {
+        if !self.is_leader() || self.node.raft.prs().get(peer).is_none() {
+            return;
+        }
+        if applied == 0 {
+            self.applied_there.remove(&peer);
+        } else {
+            // What it said last, not the most: a process that crashed may have to apply again.
+            self.applied_there.insert(peer, applied);
+        }
+    }
+
+    /// Committed entries that a member has not applied yet, as it said last. 0 where it did not
+    /// say: one of an older version never does, and is only asked for its log.
+    pub(super) fn unapplied(&self, peer: PeerId) -> u64 {
+        let applied = self.applied_there.get(&peer.0);
+        applied.map_or(0, |applied| self.node.raft.raft_log.committed.saturating_sub(*applied))
     }
 
     fn silent_since(&self, member: &Member, context: &GroupContext<'_>) -> Option<Instant> {

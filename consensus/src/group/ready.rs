@@ -248,7 +248,11 @@ impl<T> Group<T> {
         self.send(envelope, effects);
     }
 
-    pub(super) fn send(&self, envelope: Envelope, effects: &mut Effects<T>) {
+    pub(super) fn send(&self, mut envelope: Envelope, effects: &mut Effects<T>) {
+        if message::is_answer(envelope.kind) {
+            // As of now: it may have waited for a write.
+            envelope.applied = self.node.store().applied_index();
+        }
         let plane = message::kind_of(envelope.kind).map_or(Plane::Control, message::plane_of);
         if let Some(to) = self.node_of(envelope.to_peer) {
             effects.send.push(Outgoing { to, plane, envelope });

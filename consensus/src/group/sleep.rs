@@ -140,6 +140,8 @@ impl<T> Group<T> {
         self.node.raft.maybe_free_inflight_buffers();
         self.proposals.shrink();
         self.held = Vec::new();
+        // Everybody who agreed has applied everything.
+        self.applied_there.clear();
     }
 
     pub(super) fn asked_to_sleep(

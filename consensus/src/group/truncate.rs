@@ -80,7 +80,8 @@ impl<T> Group<T> {
         }
         if span > options.max_log_entries || bytes > options.max_log_bytes {
             let half = first + span.div_ceil(2);
-            let spared = self.transfers.values().min().copied().filter(|index| *index > first);
+            // Where the bound of one counts from here already, that of the next does not yet.
+            let spared = self.transfers.values().copied().filter(|index| *index > first).min();
             to = to.max(spared.map_or(half, |index| half.min(index)));
         }
         if !due(to.saturating_sub(first)) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use quorate_proto::wire::peer::peer_client::PeerClient;
 use quorate_proto::wire::peer::snapshot_answer::Answer;
 use quorate_proto::wire::peer::{
@@ -20,7 +19,7 @@ use super::transmit::{Progress, Transmitter};
 use super::{SnapshotSource, background, clock};
 use crate::engine::Cf;
 use crate::shard::{MakeSnapshot, Plane, conf_of};
-use crate::transfer::{Mark, Marks, Ticket, fold};
+use crate::transfer::{Cutter, Marks, Outcome, Ticket, announce};
 
 /// Bytes of records in one chunk.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -28,22 +27,6 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const QUEUE: usize = 4;
 /// A receiver that has not said where to go on for so long hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-const RAFT_MSG_SNAPSHOT: u32 = 7;
-
-/// How an attempt ended.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// The receiver has everything and has handed it to its group.
-    Delivered,
-    /// It has no place.
-    Busy(Duration),
-    /// It does not want it.
-    Refused(String),
-    /// The connection broke, or a chunk arrived damaged.
-    Broken(String),
-    /// Nobody wants it sent any more.
-    Stopped,
-}
 
 /// A group's data at one moment, and how far it was read.
 pub(super) struct Picture {
@@ -52,35 +35,26 @@ pub(super) struct Picture {
     marks: Marks,
     /// Roughly the bytes of all chunks; 0 until it was looked up.
     total: u64,
-    begun: bool,
 }
 
 impl Picture {
-    /// `id` names the transfer.
-    pub(super) fn new(id: String, make: &MakeSnapshot, source: SnapshotSource) -> Self {
+    /// Of the sender's transfer of that number.
+    pub(super) fn new(
+        make: &MakeSnapshot,
+        incarnation: u64,
+        number: u64,
+        source: SnapshotSource,
+    ) -> Self {
         let meta = SnapshotMeta {
-            id,
+            id: String::new(),
             index: source.index.0,
             term: source.term.0,
             conf: Some(conf_of(&source.members)),
             state: source.state.clone(),
         };
-        let message = Envelope {
-            group: make.group.0,
-            from_peer: make.from.0,
-            to_peer: make.to.0,
-            kind: RAFT_MSG_SNAPSHOT,
-            term: make.term.0,
-            snapshot: Some(meta),
-            ..Envelope::default()
-        };
+        let message = announce(make, incarnation, number, meta);
         let marks = Marks::new(source.start.clone());
-        Self { message, source, marks, total: 0, begun: false }
-    }
-
-    /// True once the receiver has given it a place.
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun
+        Self { message, source, marks, total: 0 }
     }
 }
 
@@ -149,7 +123,6 @@ impl Attempt {
         if from > 0 {
             self.transmitter.counters.snapshots_resumed.add(1);
         }
-        picture.begun = true;
         self.transmitter.progressed(self.ticket);
         let (transmitter, progress) = (Arc::clone(&self.transmitter), Arc::clone(&self.progress));
         let ticket = self.ticket;
@@ -194,19 +167,7 @@ impl Attempt {
 
 fn outcome_of(answer: Result<Option<SnapshotAnswer>, Status>) -> Outcome {
     match answer {
-        Ok(Some(SnapshotAnswer { answer: Some(Answer::Result(result)) })) => {
-            if result.accepted {
-                Outcome::Delivered
-            } else {
-                Outcome::Refused(result.reason)
-            }
-        }
-        Ok(Some(SnapshotAnswer { answer: Some(Answer::Busy(busy)) })) => {
-            Outcome::Busy(Duration::from_millis(busy.retry_after_ms))
-        }
-        Ok(Some(SnapshotAnswer { answer: Some(Answer::GoOn(_)) | None })) => {
-            Outcome::Broken("an answer out of order".to_owned())
-        }
+        Ok(Some(answer)) => Outcome::of(answer),
         Ok(None) => Outcome::Broken("the receiver ended the call".to_owned()),
         Err(status) => match status.code() {
             // Who we are, or how we speak: no later attempt will be better.
@@ -230,48 +191,27 @@ impl Reading<'_> {
     fn run(
         &self,
         picture: &mut Picture,
-        mut sequence: u64,
+        sequence: u64,
         chunks: &mpsc::Sender<SnapshotChunk>,
     ) -> Result<(), Option<String>> {
-        let mut at = picture.marks.at(sequence).cloned().ok_or(None)?;
-        let mut data = BytesMut::with_capacity(CHUNK_BYTES + 4096);
-        let mut records = at.records;
-        let mut gone = false;
         let (marks, source) = (&mut picture.marks, &picture.source);
-        let first = at.start.clone();
+        let mut cutter = Cutter::new(marks, sequence, CHUNK_BYTES).ok_or(None)?;
+        let mut gone = false;
         source
             .reader
-            .sweep(Cf::Data, &first, &source.end, &mut |key, value| {
-                data.put_u32_le(key.len() as u32);
-                data.put_u32_le(value.len() as u32);
-                data.put_slice(key);
-                data.put_slice(value);
-                records += 1;
-                if data.len() < CHUNK_BYTES {
-                    return ControlFlow::Continue(());
+            .sweep(Cf::Data, &cutter.start(), &source.end, &mut |key, value| {
+                if let Some(chunk) = cutter.put(key, value) {
+                    gone = !self.send(chunk, cutter.bytes(), chunks);
                 }
-                let mut start = BytesMut::with_capacity(key.len() + 1);
-                start.put_slice(key);
-                start.put_u8(0);
-                let data = data.split().freeze();
-                let crc = crc32fast::hash(&data);
-                let (bytes, digest) = (at.bytes + data.len() as u64, fold(at.digest, crc));
-                at = Mark { start: start.freeze(), records, bytes, digest };
-                marks.read(sequence, at.clone());
-                let chunk = SnapshotChunk { sequence, data, crc, ..SnapshotChunk::default() };
-                sequence += 1;
-                gone = !self.send(chunk, at.bytes, chunks);
                 if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .map_err(|error| Some(error.to_string()))?;
         if gone {
             return Err(None);
         }
-        let data: Bytes = data.freeze();
-        let crc = crc32fast::hash(&data);
-        let (bytes, digest) = (at.bytes + data.len() as u64, fold(at.digest, crc));
-        let chunk =
-            SnapshotChunk { header: None, sequence, data, crc, last: true, records, digest };
+        let before = cutter.bytes();
+        let chunk = cutter.finish();
+        let bytes = before + chunk.data.len() as u64;
         if self.send(chunk, bytes, chunks) { Ok(()) } else { Err(None) }
     }
 

@@ -3,22 +3,36 @@
 //! A mailbox is emptied in one go, under one lock, and its worker is woken only when it sleeps:
 //! what counts on a small machine is wake-ups and cache lines per operation. (A general channel
 //! takes its lock or its atomics once per item, and spins before it sleeps.)
+//!
+//! It is bounded by its number of mails and by their bytes. Commands of clients and messages of other
+//! processes are counted apart, so that neither crowds the other out. When it is full:
+//!
+//! * A command is refused as busy, which means: certainly not done. Reads have no bytes to speak of
+//!   and are refused by the number of mails only.
+//! * A message with log entries is dropped. Its leader finds out with the next heartbeat and sends
+//!   the entries again.
+//! * A message without entries (heartbeats, votes, answers, what leaderships and quorums live on) has
+//!   as much room again to itself, and is dropped beyond that or by the number of mails.
+//! * What must not be lost is always taken; there is little of it.
+//!
+//! Nobody is made to wait, and whatever is larger than all room is taken where nothing else waits.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
+use super::outbox::size_of;
 use super::transmit::Client;
 use super::{Counters, Replies};
 use crate::hash::FixedState;
 use crate::shard::{Event, MakeSnapshot, Refusal, Reply};
 use crate::transfer::Ticket;
 
-/// Mails one worker's mailbox holds; beyond, requests are refused and messages dropped.
+/// Mails one worker's mailbox holds. See the module for what happens beyond.
 const CAPACITY: usize = 65_536;
 
 /// What a worker receives.
@@ -32,6 +46,9 @@ pub(super) enum Mail<T> {
 
 struct Queue<T> {
     mails: Vec<Mail<T>>,
+    /// Bytes of the commands among them, and of the messages.
+    commands: usize,
+    messages: usize,
     sleeping: bool,
     closed: bool,
 }
@@ -40,30 +57,84 @@ struct Queue<T> {
 pub(super) struct Mailbox<T> {
     queue: Mutex<Queue<T>>,
     arrived: Condvar,
+    most_bytes: usize,
 }
 
-impl<T> Default for Mailbox<T> {
-    fn default() -> Self {
-        let queue = Queue { mails: Vec::new(), sleeping: false, closed: false };
-        Self { queue: Mutex::new(queue), arrived: Condvar::new() }
+/// Bytes of a client's command.
+fn command_bytes<T>(mail: &Mail<T>) -> usize {
+    match mail {
+        Mail::Event(Event::Propose { command, .. } | Event::ChangeMembers { command, .. }) => {
+            command.len()
+        }
+        Mail::Event(_) | Mail::Frame(..) | Mail::Snapshot(..) | Mail::Stop => 0,
     }
 }
 
+/// True where `more` bytes fit beside those that are there.
+fn fits(there: usize, more: usize, most: usize) -> bool {
+    there == 0 || there.saturating_add(more) <= most
+}
+
 impl<T> Mailbox<T> {
+    /// An empty one, for so many bytes of commands and as many of messages with entries.
+    pub(super) fn new(most_bytes: usize) -> Self {
+        let queue =
+            Queue { mails: Vec::new(), commands: 0, messages: 0, sleeping: false, closed: false };
+        Self { queue: Mutex::new(queue), arrived: Condvar::new(), most_bytes }
+    }
+
     /// Adds a mail, or gives it back where the mailbox is full (unless it `must` be taken) or its
     /// worker has gone.
     fn push(&self, mail: Mail<T>, must: bool) -> Result<(), Mail<T>> {
+        let bytes = command_bytes(&mail);
         let mut queue = self.queue.lock();
-        if queue.closed || (!must && queue.mails.len() >= CAPACITY) {
+        let has_room = queue.mails.len() < CAPACITY
+            && (bytes == 0 || fits(queue.commands, bytes, self.most_bytes));
+        if queue.closed || !(must || has_room) {
             return Err(mail);
         }
+        queue.commands += bytes;
+        self.add(queue, mail);
+        Ok(())
+    }
+
+    /// Adds messages of another process; returns how many of them were dropped.
+    fn push_messages(&self, from: NodeId, mut envelopes: Vec<Envelope>) -> usize {
+        let count = envelopes.len();
+        let mut bytes: usize = envelopes.iter().map(size_of).sum();
+        let mut queue = self.queue.lock();
+        if queue.closed || queue.mails.len() >= CAPACITY {
+            return count;
+        }
+        if queue.messages + bytes > self.most_bytes {
+            let there = queue.messages;
+            bytes = 0;
+            envelopes.retain(|envelope| {
+                let most = match envelope.entries.is_empty() {
+                    true => self.most_bytes.saturating_mul(2),
+                    false => self.most_bytes,
+                };
+                let size = size_of(envelope);
+                let taken = fits(there + bytes, size, most);
+                bytes += if taken { size } else { 0 };
+                taken
+            });
+        }
+        let dropped = count - envelopes.len();
+        if !envelopes.is_empty() {
+            queue.messages += bytes;
+            self.add(queue, Mail::Frame(from, envelopes));
+        }
+        dropped
+    }
+
+    fn add(&self, mut queue: MutexGuard<'_, Queue<T>>, mail: Mail<T>) {
         queue.mails.push(mail);
         let wake = std::mem::take(&mut queue.sleeping);
         drop(queue);
         if wake {
             self.arrived.notify_one();
         }
-        Ok(())
     }
 
     /// Exchanges everything that is here for `empty`. Where there is nothing, waits for something
@@ -75,6 +146,7 @@ impl<T> Mailbox<T> {
             self.arrived.wait_for(&mut queue, wait);
             queue.sleeping = false;
         }
+        (queue.commands, queue.messages) = (0, 0);
         std::mem::swap(&mut queue.mails, empty);
     }
 
@@ -83,6 +155,12 @@ impl<T> Mailbox<T> {
         let mut queue = self.queue.lock();
         queue.closed = true;
         std::mem::take(&mut queue.mails)
+    }
+
+    /// Bytes of the commands and messages that wait.
+    fn bytes(&self) -> usize {
+        let queue = self.queue.lock();
+        queue.commands + queue.messages
     }
 
     /// True where nothing waits.
@@ -107,6 +185,11 @@ pub(super) struct Mailboxes<T> {
 impl<T: 'static> Mailboxes<T> {
     pub(super) fn worker_of(&self, group: RegionId) -> usize {
         spread(group, self.workers.len())
+    }
+
+    /// Bytes of all commands and messages that wait for a worker.
+    pub(super) fn bytes(&self) -> usize {
+        self.workers.iter().map(|worker| worker.bytes()).sum()
     }
 
     fn of(&self, group: RegionId) -> &Mailbox<T> {
@@ -182,9 +265,7 @@ impl<T: 'static> Mailboxes<T> {
     pub(super) fn message(&self, from: NodeId, envelope: Envelope) -> bool {
         let worker = self.of(RegionId(envelope.group));
         self.counters.messages_received.add(1);
-        let taken = worker.push(Mail::Frame(from, vec![envelope]), false).is_ok();
-        self.counters.mailbox_dropped.add(u64::from(!taken));
-        taken
+        self.deliver(worker, from, vec![envelope])
     }
 
     /// It is a snapshot's turn to be sent. There are as many as there are places for them.
@@ -192,11 +273,11 @@ impl<T: 'static> Mailboxes<T> {
         let _ = self.of(make.group).push(Mail::Snapshot(ticket, make), true);
     }
 
-    fn deliver(&self, worker: &Mailbox<T>, from: NodeId, envelopes: Vec<Envelope>) {
-        let count = envelopes.len() as u64;
-        if worker.push(Mail::Frame(from, envelopes), false).is_err() {
-            self.counters.mailbox_dropped.add(count);
-        }
+    /// False where some had to be dropped.
+    fn deliver(&self, worker: &Mailbox<T>, from: NodeId, envelopes: Vec<Envelope>) -> bool {
+        let dropped = worker.push_messages(from, envelopes);
+        self.counters.mailbox_dropped.add(dropped as u64);
+        dropped == 0
     }
 
     pub(super) fn stop(&self) {
@@ -218,19 +299,6 @@ impl<T: Send + 'static> Client for Mailboxes<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_spread_over_workers_whatever_the_gaps_of_their_ids() {
-        for (workers, gap) in [(1, 4), (2, 4), (3, 3), (4, 4), (8, 6)] {
-            let mut groups = vec![0; workers];
-            for number in 0..1_000 {
-                groups[spread(RegionId(2 + number * gap), workers)] += 1;
-            }
-            let fair = 1_000 / workers;
-            let uneven = groups.iter().any(|count| count * 10 < fair * 9 || count * 10 > fair * 11);
-            assert!(!uneven, "{workers} workers, every {gap}th id: {groups:?}");
-        }
-    }
-}
+#[path = "mailbox_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -70,11 +70,18 @@ pub struct NodeOptions {
     pub incarnation: u64,
     /// Raft workers (threads). One for up to four cores is right.
     pub workers: usize,
+    /// Bytes of commands, and as many of messages, that may wait for one worker; beyond, commands
+    /// are refused as busy and messages with entries dropped (they are sent again).
+    pub mailbox_bytes: usize,
     /// How the groups behave.
     pub raft: RaftOptions,
     /// How snapshots are sent and received.
     pub snapshots: SnapshotOptions,
 }
+
+/// What [`NodeOptions::mailbox_bytes`] is where nobody says otherwise: some seconds of a fast disk,
+/// and little beside the memory of a small machine.
+pub const MAILBOX_BYTES: usize = 128 << 20;
 
 /// The groups of one process, running.
 pub struct Node<T> {
@@ -114,7 +121,7 @@ impl<T: Send + 'static> Node<T> {
         let counters = Arc::new(Counters::default());
         let workers = options.workers.max(1);
         let mailboxes = Arc::new(Mailboxes {
-            workers: (0..workers).map(|_| Arc::new(Mailbox::default())).collect(),
+            workers: (0..workers).map(|_| Arc::new(Mailbox::new(options.mailbox_bytes))).collect(),
             replies: replies.clone(),
             counters: counters.clone(),
         });
@@ -277,6 +284,11 @@ impl<T: Send + 'static> Node<T> {
     /// What the node has done so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Bytes of commands and messages that wait for a worker.
+    pub fn mailbox_bytes(&self) -> usize {
+        self.mailboxes.bytes()
     }
 
     /// Processes that share a group with this one and that it does not hear.

@@ -39,7 +39,8 @@ pub(super) struct Outbox {
     waker: AtomicWaker,
 }
 
-fn size_of(envelope: &Envelope) -> usize {
+/// Roughly the bytes of a message on the wire.
+pub(super) fn size_of(envelope: &Envelope) -> usize {
     64 + envelope.entries.iter().map(|entry| entry.data.len() + 24).sum::<usize>()
 }
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use prost::Message;
 use quorate_proto::wire::peer::snapshot_answer::Answer as WireAnswer;
@@ -19,11 +18,13 @@ use quorate_proto::{NodeId, PeerId, RegionId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::{Status, Streaming};
 
-use super::stage::{Ended, Staging};
+use super::stage::Writing;
 use super::{Counters, SnapshotProgress, background, clock};
 use crate::engine::Engine;
 use crate::group::staged_file;
-use crate::transfer::{Answer, Arrival, Position, ReceiveDesk, SnapshotOptions, TokenBucket};
+use crate::transfer::{
+    Answer, Arrival, Ended, Position, ReceiveDesk, SnapshotOptions, TokenBucket, Verdict,
+};
 
 /// A sender that is silent for longer has gone.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -197,9 +198,9 @@ impl Receiver {
     ) -> (Position, Ended) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (opened, opening) = oneshot::channel();
-        let staging = Staging { receiver: Arc::clone(self), arrival: arrival.clone() };
+        let writing = Writing { receiver: Arc::clone(self), arrival: arrival.clone() };
         let mut writing =
-            background::spawn("snapshot-receive", move || staging.run(position, opened, receiver));
+            background::spawn("snapshot-receive", move || writing.run(position, opened, receiver));
         if let Ok(next_sequence) = opening.await {
             let go_on = WireAnswer::GoOn(SnapshotGoOn { next_sequence });
             let _ = answers.send(Ok(SnapshotAnswer { answer: Some(go_on) })).await;
@@ -267,29 +268,16 @@ impl Receiver {
         from: NodeId,
         message: Envelope,
     ) -> Result<WireAnswer, String> {
-        let (answer, keep) = match ended {
-            Ended::Finished => {
-                let wanted = self.state.lock().desk.runs(id);
-                if !wanted {
-                    let reason = "another transfer has taken its place".to_owned();
-                    (Ok(result(Err(reason))), false)
-                } else if (self.deliver)(from, message) {
-                    self.counters.snapshots_received.add(1);
-                    self.state.lock().desk.finished(id, clock::now());
-                    (Ok(result(Ok(()))), true)
-                } else {
-                    self.state.lock().desk.failed(id);
-                    (Ok(result(Err("the raft worker has too much to do".to_owned()))), false)
-                }
+        let verdict = self.state.lock().desk.ended(id, ended, position, clock::now());
+        let (answer, keep) = match verdict {
+            Verdict::Deliver => {
+                let taken = (self.deliver)(from, message);
+                let handed = self.state.lock().desk.handed_over(id, taken, clock::now());
+                self.counters.snapshots_received.add(u64::from(taken));
+                (Ok(result(handed)), taken)
             }
-            Ended::Broken(reason) => {
-                let keep = self.state.lock().desk.broke(id, position, clock::now());
-                (Err(reason), keep)
-            }
-            Ended::Failed(reason) => {
-                self.state.lock().desk.failed(id);
-                (Ok(result(Err(reason))), false)
-            }
+            Verdict::Abort { reason, keep } => (Err(reason), keep),
+            Verdict::Refuse(reason) => (Ok(result(Err(reason))), false),
         };
         if !keep {
             self.discard(id);
@@ -379,19 +367,4 @@ fn remove(engine: &dyn Engine, id: &str) {
 fn result(outcome: Result<(), String>) -> WireAnswer {
     let accepted = outcome.is_ok();
     WireAnswer::Result(SnapshotResult { accepted, reason: outcome.err().unwrap_or_default() })
-}
-
-/// What is kept beside the chunks.
-pub(super) fn note(arrival: &Arrival, position: Position) -> Bytes {
-    let staged = StagedTransfer {
-        group: arrival.group.0,
-        to_peer: arrival.to.0,
-        from_node: arrival.from.0,
-        next_sequence: position.next,
-        records: position.records,
-        bytes: position.bytes,
-        digest: position.digest,
-        total_bytes: arrival.total_bytes,
-    };
-    staged.encode_to_vec().into()
 }

@@ -13,15 +13,12 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-use super::attempt::{Attempt, Outcome, Picture};
+use super::attempt::{Attempt, Picture};
 use super::links::Identity;
 use super::{Addresses, Counters, SnapshotProgress, SnapshotSource, clock};
 use crate::engine::Engine;
 use crate::shard::{LeaderChange, MakeSnapshot};
-use crate::transfer::{Broken, SendQueue, SnapshotOptions, Ticket, TokenBucket};
-
-/// Raft asks again at once for what was not delivered; this long it is not told.
-const COOLING: Duration = Duration::from_millis(500);
+use crate::transfer::{After, Outcome, SendQueue, SnapshotOptions, Ticket, TokenBucket};
 
 /// Where the transmitter turns to.
 pub(super) trait Client: Send + Sync + 'static {
@@ -115,9 +112,7 @@ impl Transmitter {
         source: SnapshotSource,
     ) {
         let number = self.transfers.fetch_add(1, Ordering::Relaxed) + 1;
-        let incarnation = self.identity.incarnation;
-        let id = format!("{}-{}-{}-{incarnation:x}-{number}", make.group, make.to, source.index.0);
-        let picture = Picture::new(id, &make, source);
+        let picture = Picture::new(&make, self.identity.incarnation, number, source);
         let (stop, stopped) = watch::channel(false);
         let progress = Arc::new(Progress::default());
         {
@@ -202,37 +197,49 @@ impl Transmitter {
         &self,
         ticket: Ticket,
         make: &MakeSnapshot,
-        picture: Option<Picture>,
+        mut picture: Option<Picture>,
         outcome: Outcome,
     ) {
-        let (group, to) = (make.group, make.node);
-        let next = {
+        let after = {
             let mut state = self.state.lock();
-            match &outcome {
-                Outcome::Delivered | Outcome::Refused(_) => {
-                    state.queue.ended(ticket);
-                    Broken::GiveUp
+            let after = state.queue.attempted(ticket, &outcome, picture.is_some(), clock::now());
+            match after {
+                After::Again { keep: true } => {
+                    if let Some(live) = state.live.get_mut(&ticket) {
+                        live.picture = picture.take();
+                    }
                 }
-                Outcome::Busy(wait) => state.queue.busy(ticket, *wait, clock::now()),
-                Outcome::Broken(_) if picture.is_some() => state.queue.broke(ticket, clock::now()),
-                Outcome::Broken(_) => {
-                    state.queue.ended(ticket);
-                    Broken::GiveUp
+                After::Again { keep: false } | After::Tell { .. } => {
+                    state.live.remove(&ticket);
                 }
-                Outcome::Stopped => {
-                    drop(state);
-                    self.changed.notify_one();
-                    return tracing::info!(%group, %to, "stopped sending a snapshot");
-                }
+                After::Nothing => {}
             }
+            after
         };
-        match &outcome {
+        // It would hold back the engine.
+        drop(picture);
+        self.changed.notify_one();
+        self.tell(make, &outcome, after);
+        match after {
+            After::Tell { delivered, wait } => {
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                self.client.sent(make, delivered);
+            }
+            After::Again { .. } | After::Nothing => {}
+        }
+    }
+
+    fn tell(&self, make: &MakeSnapshot, outcome: &Outcome, after: After) {
+        let (group, to) = (make.group, make.node);
+        match outcome {
             Outcome::Delivered => {
                 self.counters.snapshots_sent.add(1);
                 tracing::info!(%group, %to, "sent a snapshot");
             }
             Outcome::Busy(_) => self.counters.snapshots_postponed.add(1),
-            Outcome::Broken(reason) if next == Broken::Retry => {
+            Outcome::Broken(reason) if matches!(after, After::Again { .. }) => {
                 self.counters.snapshots_broken.add(1);
                 tracing::info!(%group, %to, %reason, "a snapshot broke off; going on soon");
             }
@@ -240,32 +247,8 @@ impl Transmitter {
                 self.counters.snapshots_failed.add(1);
                 tracing::warn!(%group, %to, %reason, "snapshot not delivered");
             }
-            Outcome::Stopped => {}
+            Outcome::Stopped => tracing::info!(%group, %to, "stopped sending a snapshot"),
         }
-        match next {
-            Broken::Retry => {
-                let mut state = self.state.lock();
-                // Where nothing was received yet, a newer picture is as good, and this one would
-                // hold back the engine while it waits.
-                let begun = picture.filter(Picture::has_begun);
-                if begun.is_none() {
-                    state.live.remove(&ticket);
-                } else if let Some(live) = state.live.get_mut(&ticket) {
-                    live.picture = begun;
-                }
-            }
-            Broken::GiveUp => {
-                self.state.lock().live.remove(&ticket);
-                let delivered = matches!(outcome, Outcome::Delivered);
-                self.changed.notify_one();
-                drop(picture);
-                if !delivered {
-                    tokio::time::sleep(COOLING).await;
-                }
-                self.client.sent(make, delivered);
-            }
-        }
-        self.changed.notify_one();
     }
 }
 

@@ -13,9 +13,10 @@ use thiserror::Error;
 
 /// Most voters of a group.
 pub const MAX_VOTERS: usize = 7;
-/// A member that lacks more entries than this is not promoted, does not take leadership over, and
-/// does not count as in step. What it lacks must not take longer than an election timeout; followers
-/// apply some ten thousand small entries in that time.
+/// A member that lacks more entries than this, or that has them and has not applied more of the
+/// committed ones than this, is not promoted, does not take leadership over, and does not count as
+/// in step. What it lacks must not take longer than an election timeout; followers apply some ten
+/// thousand small entries in that time.
 pub const MAX_BEHIND: u64 = 1_024;
 
 /// One member of a group: who votes, and which process hosts it.
@@ -155,6 +156,14 @@ pub enum MembersRefusal {
         /// Entries it lacks.
         behind: u64,
     },
+    /// The learner could not lead for a while, and would read old data.
+    #[error("{peer} has the log but is {behind} entries behind in applying, too far to vote")]
+    Applying {
+        /// The learner.
+        peer: PeerId,
+        /// Committed entries that it has not applied.
+        behind: u64,
+    },
     /// raft-rs made an empty entry of it.
     #[error("raft did not take the change: try again")]
     Dropped,
@@ -176,6 +185,19 @@ pub(crate) enum Step {
 /// The rule that stands in the way.
 pub fn check_members(present: &[Member], wanted: &[Member]) -> Result<(), MembersRefusal> {
     step_between(present, wanted).map(|_| ())
+}
+
+/// True for the step that puts another voter in the place of a group's only one. That one leads, and
+/// nobody could take leadership over from it before: it does so in the joint configuration, in which
+/// both vote, and which a leader that is on its way out cannot leave.
+pub fn replaces_only_voter(present: &[Member], wanted: &[Member]) -> bool {
+    let voters = present.iter().filter(|member| member.is_incoming()).count();
+    match step_between(present, wanted) {
+        Ok(Step::EnterJoint { promote, demote }) => {
+            voters == 1 && promote.len() == 1 && demote.len() == 1
+        }
+        Ok(Step::AddLearner(_) | Step::RemoveLearner(_) | Step::LeaveJoint) | Err(_) => false,
+    }
 }
 
 /// The step that leads from `present` to `wanted`, in whatever order they are listed.

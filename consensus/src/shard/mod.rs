@@ -27,7 +27,7 @@ pub use api::{
 pub use gone::{Merged, Stranger};
 pub use members::{
     MAX_BEHIND, MAX_VOTERS, Member, MembersRefusal, Reconfigured, Side, check_members, conf_of,
-    is_joint,
+    is_joint, replaces_only_voter,
 };
 pub use options::{RaftOptions, Terms};
 use quorate_proto::{NodeId, PeerId, RegionId};

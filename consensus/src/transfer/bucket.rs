@@ -9,7 +9,7 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// See the module. One bucket is shared by all transfers of a process in one direction.
 #[derive(Debug)]
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     /// Bytes per second; 0: no limit.
     rate: u64,
     /// When everything taken so far will have been paid for.
@@ -17,12 +17,13 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    pub(crate) fn new(rate: u64) -> Self {
+    /// Bytes per second; 0: no limit.
+    pub fn new(rate: u64) -> Self {
         Self { rate, paid: Instant::default() }
     }
 
     /// Takes `bytes`; returns how long to wait before they may go. Who comes later waits longer.
-    pub(crate) fn take(&mut self, bytes: u64, now: Instant) -> Duration {
+    pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         if self.rate == 0 {
             return Duration::ZERO;
         }

@@ -17,33 +17,43 @@ const CAPACITY: usize = 4_096;
 
 /// How far a transfer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Position {
+pub struct Position {
     /// The chunk to send next; all before it are staged.
-    pub(crate) next: u64,
+    pub next: u64,
     /// Records in them.
-    pub(crate) records: u64,
+    pub records: u64,
     /// Bytes of them.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Their digest.
-    pub(crate) digest: u32,
+    pub digest: u32,
 }
 
 /// Somebody wants to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Arrival {
-    pub(crate) id: String,
-    pub(crate) group: RegionId,
-    pub(crate) to: PeerId,
-    pub(crate) from: NodeId,
-    pub(crate) total_bytes: u64,
+pub struct Arrival {
+    /// Names the transfer.
+    pub id: String,
+    /// Of which group.
+    pub group: RegionId,
+    /// The peer here that gets it.
+    pub to: PeerId,
+    /// Who sends it.
+    pub from: NodeId,
+    /// Roughly how many bytes will come.
+    pub total_bytes: u64,
 }
 
 /// What a sender is told, and what is to be done before.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// Go on from there. The transfers in `gone`, of the same peer, are overtaken: remove what is
     /// staged of them, and stop those that run.
-    GoOn { from: Position, gone: Vec<String> },
+    GoOn {
+        /// What is staged.
+        from: Position,
+        /// Ids of transfers.
+        gone: Vec<String>,
+    },
     /// An earlier call of the same transfer is still open; its sender has given it up. Stop it,
     /// then ask again.
     TakeOver,
@@ -55,7 +65,7 @@ pub(crate) enum Answer {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct ReceiveDesk {
+pub struct ReceiveDesk {
     places: usize,
     keep: Duration,
     arrivals: u64,
@@ -83,6 +93,62 @@ enum State {
     Finished,
 }
 
+/// How the taking of a call's chunks ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The staged file is complete and durable.
+    Finished,
+    /// The call broke off, or a chunk was damaged; so far it is durable.
+    Broken(String),
+    /// It cannot become a snapshot any more.
+    Failed(String),
+}
+
+/// What follows from how a call ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand its message to its group, and tell [`ReceiveDesk::handed_over`] whether that took it.
+    Deliver,
+    /// The sender may go on: the call ends without a result. Where it is not to `keep`, what is
+    /// staged is to be removed.
+    Abort {
+        /// Why, for who watches.
+        reason: String,
+        /// What is staged stays.
+        keep: bool,
+    },
+    /// The sender is told that it was not accepted; what is staged is to be removed.
+    Refuse(String),
+}
+
+impl Position {
+    /// Where a note says that the staged chunks end.
+    pub fn of(staged: &StagedTransfer) -> Self {
+        Self {
+            next: staged.next_sequence,
+            records: staged.records,
+            bytes: staged.bytes,
+            digest: staged.digest,
+        }
+    }
+}
+
+impl Arrival {
+    /// What is kept beside the staged chunks, for a later run of the process.
+    pub fn note(&self, position: Position) -> StagedTransfer {
+        StagedTransfer {
+            group: self.group.0,
+            to_peer: self.to.0,
+            from_node: self.from.0,
+            next_sequence: position.next,
+            records: position.records,
+            bytes: position.bytes,
+            digest: position.digest,
+            total_bytes: self.total_bytes,
+        }
+    }
+}
+
 impl Transfer {
     fn is_running(&self) -> bool {
         self.state == State::Running
@@ -99,12 +165,12 @@ impl Transfer {
 
 impl ReceiveDesk {
     /// `keep`: how long a broken transfer may be gone on with.
-    pub(crate) fn new(places: usize, keep: Duration) -> Self {
+    pub fn new(places: usize, keep: Duration) -> Self {
         Self { places, keep, arrivals: 0, transfers: BTreeMap::new() }
     }
 
     /// Found at the start of the process: an unfinished transfer.
-    pub(crate) fn restore(&mut self, id: String, staged: &StagedTransfer, now: Instant) {
+    pub fn restore(&mut self, id: String, staged: &StagedTransfer, now: Instant) {
         self.arrivals += 1;
         let arrival = Arrival {
             id: id.clone(),
@@ -113,17 +179,11 @@ impl ReceiveDesk {
             from: NodeId(staged.from_node),
             total_bytes: staged.total_bytes,
         };
-        let position = Position {
-            next: staged.next_sequence,
-            records: staged.records,
-            bytes: staged.bytes,
-            digest: staged.digest,
-        };
         let transfer = Transfer {
             arrival,
             turn: self.arrivals,
             state: State::Waiting { asked: None },
-            staged: position,
+            staged: Position::of(staged),
             touched: now,
         };
         self.transfers.insert(id, transfer);
@@ -131,7 +191,7 @@ impl ReceiveDesk {
 
     /// A sender has come. After [`Answer::GoOn`] the transfer holds a place until it breaks off
     /// or ends.
-    pub(crate) fn arrive(&mut self, arrival: Arrival, now: Instant) -> Answer {
+    pub fn arrive(&mut self, arrival: Arrival, now: Instant) -> Answer {
         let known = self.transfers.get(&arrival.id);
         match known.map(|transfer| transfer.state) {
             Some(State::Running) => return Answer::TakeOver,
@@ -192,15 +252,44 @@ impl ReceiveDesk {
     }
 
     /// Chunks came.
-    pub(crate) fn progressed(&mut self, id: &str, staged: Position, now: Instant) {
+    pub fn progressed(&mut self, id: &str, staged: Position, now: Instant) {
         if let Some(transfer) = self.transfers.get_mut(id) {
             transfer.staged = staged;
             transfer.touched = now;
         }
     }
 
+    /// The taking of a call's chunks ended; so much is durable.
+    pub fn ended(&mut self, id: &str, ended: Ended, durable: Position, now: Instant) -> Verdict {
+        match ended {
+            Ended::Finished if self.runs(id) => Verdict::Deliver,
+            Ended::Finished => Verdict::Refuse("another transfer has taken its place".to_owned()),
+            Ended::Broken(reason) => {
+                let keep = self.broke(id, durable, now);
+                Verdict::Abort { reason, keep }
+            }
+            Ended::Failed(reason) => {
+                self.failed(id);
+                Verdict::Refuse(reason)
+            }
+        }
+    }
+
+    /// Its group took what is all here, or not.
+    ///
+    /// # Errors
+    /// It did not: what the sender is told. What is staged is to be removed.
+    pub fn handed_over(&mut self, id: &str, taken: bool, now: Instant) -> Result<(), String> {
+        if taken {
+            self.finished(id, now);
+            return Ok(());
+        }
+        self.failed(id);
+        Err("the raft worker has too much to do".to_owned())
+    }
+
     /// The call broke off; so much is durable. False where nobody wants that any more: remove it.
-    pub(crate) fn broke(&mut self, id: &str, staged: Position, now: Instant) -> bool {
+    fn broke(&mut self, id: &str, staged: Position, now: Instant) -> bool {
         let Some(transfer) = self.transfers.get_mut(id) else { return false };
         if staged.next == 0 {
             self.transfers.remove(id);
@@ -214,7 +303,7 @@ impl ReceiveDesk {
 
     /// Everything is here and was handed over; remembered for a while, in case the sender does
     /// not hear of it.
-    pub(crate) fn finished(&mut self, id: &str, now: Instant) {
+    fn finished(&mut self, id: &str, now: Instant) {
         if let Some(transfer) = self.transfers.get_mut(id) {
             transfer.state = State::Finished;
             transfer.touched = now;
@@ -222,12 +311,12 @@ impl ReceiveDesk {
     }
 
     /// It failed for good.
-    pub(crate) fn failed(&mut self, id: &str) {
+    fn failed(&mut self, id: &str) {
         self.transfers.remove(id);
     }
 
     /// Forgets what nobody has gone on with for too long; returns the ids of what is staged.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<String> {
+    pub fn expire(&mut self, now: Instant) -> Vec<String> {
         let keep = self.keep;
         let mut gone = Vec::new();
         self.transfers.retain(|id, transfer| {
@@ -246,17 +335,17 @@ impl ReceiveDesk {
     }
 
     /// True where the transfer still holds its place: it was not overtaken.
-    pub(crate) fn runs(&self, id: &str) -> bool {
+    fn runs(&self, id: &str) -> bool {
         self.transfers.get(id).is_some_and(Transfer::is_running)
     }
 
     /// Transfers that hold a place.
-    pub(crate) fn running(&self) -> usize {
+    pub fn running(&self) -> usize {
         self.transfers.values().filter(|transfer| transfer.is_running()).count()
     }
 
     /// Those that run or have chunks staged, by turn.
-    pub(crate) fn transfers(&self) -> Vec<(&Arrival, Position, bool)> {
+    pub fn transfers(&self) -> Vec<(&Arrival, Position, bool)> {
         let mut all: Vec<&Transfer> = self
             .transfers
             .values()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_proto::wire::peer::StagedTransfer;
 use quorate_proto::{NodeId, PeerId, RegionId};
 
-use super::{Answer, Arrival, COME_AGAIN, Position, ReceiveDesk};
+use super::{Answer, Arrival, COME_AGAIN, Ended, Position, ReceiveDesk, Verdict};
 use crate::time::Instant;
 
 fn at(millis: u64) -> Instant {
@@ -131,6 +131,37 @@ fn a_new_leader_begins_anew_and_takes_the_place_of_the_old() {
     assert!(desk.broke("new", position(2), at(400)));
     let gone = vec!["new".to_owned()];
     assert_eq!(desk.arrive(arrival("newer", 1), at(500)), Answer::GoOn { from: position(0), gone });
+}
+
+#[test]
+fn what_follows_from_how_a_call_ended() {
+    let broken = || Ended::Broken("cut".to_owned());
+    let abort = |keep| Verdict::Abort { reason: "cut".to_owned(), keep };
+    let mut desk = desk(2);
+    assert_eq!(desk.arrive(arrival("a", 1), at(0)), go_on(0));
+    assert_eq!(desk.ended("a", broken(), position(0), at(1)), abort(false), "nothing to keep");
+    assert_eq!(desk.arrive(arrival("a", 1), at(2)), go_on(0));
+    assert_eq!(desk.ended("a", broken(), position(3), at(3)), abort(true));
+    assert_eq!(desk.arrive(arrival("a", 1), at(4)), go_on(3));
+    let full = Ended::Failed("the disk is full".to_owned());
+    let refused = Verdict::Refuse("the disk is full".to_owned());
+    assert_eq!(desk.ended("a", full, position(3), at(5)), refused);
+    assert_eq!(desk.running(), 0);
+    // What is complete is handed over once, and only where the group takes it is that the end.
+    assert_eq!(desk.arrive(arrival("a", 1), at(6)), go_on(0));
+    assert_eq!(desk.ended("a", Ended::Finished, position(9), at(7)), Verdict::Deliver);
+    assert!(desk.handed_over("a", false, at(8)).is_err());
+    assert_eq!(desk.arrive(arrival("a", 1), at(9)), go_on(0));
+    assert_eq!(desk.ended("a", Ended::Finished, position(9), at(10)), Verdict::Deliver);
+    assert_eq!(desk.handed_over("a", true, at(11)), Ok(()));
+    assert_eq!(desk.arrive(arrival("a", 1), at(12)), Answer::Finished);
+    // One that was overtaken is not handed over any more.
+    assert_eq!(desk.arrive(arrival("old", 2), at(13)), go_on(0));
+    let gone = vec!["old".to_owned()];
+    let from = position(0);
+    assert_eq!(desk.arrive(arrival("new", 2), at(14)), Answer::GoOn { from, gone });
+    let overtaken = Verdict::Refuse("another transfer has taken its place".to_owned());
+    assert_eq!(desk.ended("old", Ended::Finished, position(9), at(15)), overtaken);
 }
 
 #[test]

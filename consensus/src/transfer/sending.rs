@@ -1,9 +1,10 @@
-//! The sender's side: whose turn it is, and where each chunk of a transfer begins.
+//! The sender's side: whose turn it is, and what follows from how an attempt ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
+use quorate_proto::wire::peer::snapshot_answer::Answer;
+use quorate_proto::wire::peer::{SnapshotAnswer, SnapshotBusy, SnapshotResult};
 use quorate_proto::{NodeId, RegionId, Term};
 
 use crate::shard::MakeSnapshot;
@@ -13,14 +14,16 @@ use crate::time::Instant;
 const CAPACITY: usize = 4_096;
 /// Between two attempts of a broken transfer: the first, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Raft asks again at once for what was not delivered; this long it is not told.
+const COOLING: Duration = Duration::from_millis(500);
 
 /// A job's place in the line: smaller ones go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Ticket(pub(crate) u64);
+pub struct Ticket(pub u64);
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct SendQueue {
+pub struct SendQueue {
     places: usize,
     patience: Duration,
     tickets: u64,
@@ -49,23 +52,72 @@ enum State {
 
 /// What to do about a transfer that broke off.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
+enum Broken {
     /// It keeps its turn and goes on later.
     Retry,
     /// It has taken too long, or had not begun: tell Raft.
     GiveUp,
 }
 
+/// How an attempt to deliver a snapshot ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver has everything and has handed it to its group.
+    Delivered,
+    /// It has no place.
+    Busy(Duration),
+    /// It does not want it.
+    Refused(String),
+    /// The connection broke, or a chunk arrived damaged.
+    Broken(String),
+    /// Nobody wants it sent any more.
+    Stopped,
+}
+
+impl Outcome {
+    /// What an answer says that ends a call; one that does not end it comes out of order.
+    pub fn of(answer: SnapshotAnswer) -> Self {
+        match answer.answer {
+            Some(Answer::Result(SnapshotResult { accepted: true, .. })) => Self::Delivered,
+            Some(Answer::Result(SnapshotResult { reason, .. })) => Self::Refused(reason),
+            Some(Answer::Busy(SnapshotBusy { retry_after_ms })) => {
+                Self::Busy(Duration::from_millis(retry_after_ms))
+            }
+            Some(Answer::GoOn(_)) | None => Self::Broken("an answer out of order".to_owned()),
+        }
+    }
+}
+
+/// What follows from how an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// The job keeps its turn. `keep`: it goes on with the same picture. Otherwise nothing was
+    /// received yet: a newer one is as good, and this one would hold back the engine meanwhile.
+    Again {
+        /// The picture stays.
+        keep: bool,
+    },
+    /// The job has ended: tell Raft, once so long has passed.
+    Tell {
+        /// Whether the snapshot was delivered.
+        delivered: bool,
+        /// From now on.
+        wait: Duration,
+    },
+    /// Nobody waits for it.
+    Nothing,
+}
+
 impl SendQueue {
     /// `patience`: how long a broken transfer may make no progress.
-    pub(crate) fn new(places: usize, patience: Duration) -> Self {
+    pub fn new(places: usize, patience: Duration) -> Self {
         let (jobs, busy) = (BTreeMap::new(), BTreeMap::new());
         Self { places, patience, tickets: 0, jobs, busy }
     }
 
     /// Raft wants a snapshot sent. A job for the same receiver is overtaken: its ticket is
     /// returned, and where it was running it must be stopped. `Err`: too many wait.
-    pub(crate) fn ask(&mut self, make: MakeSnapshot) -> Result<Option<Ticket>, MakeSnapshot> {
+    pub fn ask(&mut self, make: MakeSnapshot) -> Result<Option<Ticket>, MakeSnapshot> {
         let same = |job: &Job| job.make.group == make.group && job.make.to == make.to;
         let old = self.jobs.iter().find(|(_, job)| same(job)).map(|(ticket, _)| *ticket);
         if old.is_none() && self.jobs.len() >= CAPACITY {
@@ -82,7 +134,7 @@ impl SendQueue {
     }
 
     /// The next job to run now, if there is a place; it takes the place.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<(Ticket, MakeSnapshot)> {
+    pub fn next(&mut self, now: Instant) -> Option<(Ticket, MakeSnapshot)> {
         self.busy.retain(|_, until| *until > now);
         if self.running() >= self.places {
             return None;
@@ -98,7 +150,7 @@ impl SendQueue {
 
     /// When [`SendQueue::next`] may have something that it has not now; `None`: not before a job
     /// ends or is added.
-    pub(crate) fn next_time(&self) -> Option<Instant> {
+    pub fn next_time(&self) -> Option<Instant> {
         if self.running() >= self.places {
             return None;
         }
@@ -114,7 +166,7 @@ impl SendQueue {
 
     /// The receiver had no place. The job keeps its turn; nothing is sent to that receiver for
     /// `wait`.
-    pub(crate) fn busy(&mut self, ticket: Ticket, wait: Duration, now: Instant) -> Broken {
+    fn busy(&mut self, ticket: Ticket, wait: Duration, now: Instant) -> Broken {
         let until = now + wait;
         let Some(job) = self.jobs.get_mut(&ticket) else { return Broken::GiveUp };
         self.busy.insert(job.make.node, until);
@@ -127,8 +179,8 @@ impl SendQueue {
         Broken::Retry
     }
 
-    /// The receiver took a chunk.
-    pub(crate) fn progressed(&mut self, ticket: Ticket, now: Instant) {
+    /// The receiver has given it a place, or took a chunk.
+    pub fn progressed(&mut self, ticket: Ticket, now: Instant) {
         if let Some(job) = self.jobs.get_mut(&ticket) {
             job.attempts = 0;
             job.progress = Some(now);
@@ -136,7 +188,7 @@ impl SendQueue {
     }
 
     /// The connection broke, or the receiver found a damaged chunk.
-    pub(crate) fn broke(&mut self, ticket: Ticket, now: Instant) -> Broken {
+    fn broke(&mut self, ticket: Ticket, now: Instant) -> Broken {
         let patience = self.patience;
         let Some(job) = self.jobs.get_mut(&ticket) else { return Broken::GiveUp };
         match job.progress {
@@ -153,14 +205,48 @@ impl SendQueue {
         }
     }
 
+    /// An attempt ended. `has_picture`: what was to be sent is still there.
+    pub fn attempted(
+        &mut self,
+        ticket: Ticket,
+        outcome: &Outcome,
+        has_picture: bool,
+        now: Instant,
+    ) -> After {
+        let next = match outcome {
+            Outcome::Delivered | Outcome::Refused(_) => {
+                self.ended(ticket);
+                Broken::GiveUp
+            }
+            Outcome::Busy(wait) => self.busy(ticket, *wait, now),
+            Outcome::Broken(_) if has_picture => self.broke(ticket, now),
+            Outcome::Broken(_) => {
+                self.ended(ticket);
+                Broken::GiveUp
+            }
+            Outcome::Stopped => return After::Nothing,
+        };
+        match next {
+            Broken::Retry => {
+                let begun = self.jobs.get(&ticket).is_some_and(|job| job.progress.is_some());
+                After::Again { keep: has_picture && begun }
+            }
+            Broken::GiveUp => {
+                let delivered = *outcome == Outcome::Delivered;
+                let wait = if delivered { Duration::ZERO } else { COOLING };
+                After::Tell { delivered, wait }
+            }
+        }
+    }
+
     /// It ended, one way or the other.
-    pub(crate) fn ended(&mut self, ticket: Ticket) {
+    pub fn ended(&mut self, ticket: Ticket) {
         self.jobs.remove(&ticket);
     }
 
     /// Leadership of a group changed: what earlier terms wanted sent, or this one where its leader
     /// has stepped down, is not wanted any more. Returns the tickets of those jobs, to be stopped.
-    pub(crate) fn outdated(&mut self, group: RegionId, term: Term, leads: bool) -> Vec<Ticket> {
+    pub fn outdated(&mut self, group: RegionId, term: Term, leads: bool) -> Vec<Ticket> {
         let old = |job: &Job| {
             job.make.group == group && (job.make.term < term || (job.make.term == term && !leads))
         };
@@ -171,57 +257,18 @@ impl SendQueue {
     }
 
     /// Jobs that hold a place.
-    pub(crate) fn running(&self) -> usize {
+    pub fn running(&self) -> usize {
         self.jobs.values().filter(|job| job.state == State::Running).count()
     }
 
     /// How often the receiver of a job has answered that it is busy with others.
-    pub(crate) fn answers(&self, ticket: Ticket) -> u64 {
+    pub fn answers(&self, ticket: Ticket) -> u64 {
         self.jobs.get(&ticket).map_or(0, |job| job.answers)
     }
 
     /// All jobs, by turn.
-    pub(crate) fn jobs(&self) -> impl Iterator<Item = (Ticket, &MakeSnapshot, bool)> {
+    pub fn jobs(&self) -> impl Iterator<Item = (Ticket, &MakeSnapshot, bool)> {
         self.jobs.iter().map(|(ticket, job)| (*ticket, &job.make, job.state == State::Running))
-    }
-}
-
-/// Where a chunk begins, and what lies before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// First key it may have.
-    pub(crate) start: Bytes,
-    /// Records before it.
-    pub(crate) records: u64,
-    /// Bytes of chunks before it.
-    pub(crate) bytes: u64,
-    /// Digest of the chunks before it.
-    pub(crate) digest: u32,
-}
-
-/// Where every chunk of a transfer begins, as far as it was read: a receiver may ask for any of
-/// them again. A few dozen bytes for each 256 KiB.
-#[derive(Debug)]
-pub(crate) struct Marks(Vec<Mark>);
-
-impl Marks {
-    /// Nothing was read yet.
-    pub(crate) fn new(start: Bytes) -> Self {
-        Self(vec![Mark { start, records: 0, bytes: 0, digest: 0 }])
-    }
-
-    /// Where chunk `sequence` begins; `None` where nobody has read so far.
-    pub(crate) fn at(&self, sequence: u64) -> Option<&Mark> {
-        self.0.get(usize::try_from(sequence).ok()?)
-    }
-
-    /// Chunk `sequence` was read; the next one begins at `next`.
-    pub(crate) fn read(&mut self, sequence: u64, next: Mark) {
-        let at = sequence as usize + 1;
-        // Read again, it is the same: the picture does not change.
-        if at == self.0.len() {
-            self.0.push(next);
-        }
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Term};
 
-use super::{Broken, Mark, Marks, SendQueue, Ticket};
+use super::{After, Broken, COOLING, Outcome, SendQueue, Ticket};
 use crate::shard::MakeSnapshot;
 use crate::time::Instant;
 
@@ -153,22 +152,36 @@ fn too_many_requests_are_given_back() {
 }
 
 #[test]
-fn a_transfer_goes_on_at_any_chunk_that_was_read() {
-    let mark = |sequence: u64| Mark {
-        start: Bytes::from(format!("key{sequence}")),
-        records: sequence * 10,
-        bytes: sequence * 100,
-        digest: sequence as u32,
+fn what_follows_from_how_an_attempt_ended() {
+    let broken = || Outcome::Broken("cut".to_owned());
+    let tell = |delivered| {
+        let wait = if delivered { Duration::ZERO } else { COOLING };
+        After::Tell { delivered, wait }
     };
-    let mut marks = Marks::new(Bytes::from_static(b"a"));
-    for sequence in 0..5 {
-        marks.read(sequence, mark(sequence + 1));
+    // Delivered, refused, and broken before anything was received: Raft is told.
+    for (outcome, delivered) in [
+        (Outcome::Delivered, true),
+        (Outcome::Refused("no member".to_owned()), false),
+        (broken(), false),
+    ] {
+        let mut queue = queue(1, &[(1, 4)]);
+        assert_eq!(next(&mut queue, 0), [1]);
+        assert_eq!(queue.attempted(Ticket(1), &outcome, true, at(10)), tell(delivered));
+        assert_eq!(queue.jobs().count(), 0);
     }
-    // Read again after a break.
-    marks.read(2, mark(3));
-    marks.read(3, mark(4));
-    assert_eq!(marks.at(0).map(|mark| &mark.start[..]), Some(&b"a"[..]));
-    assert_eq!(marks.at(3), Some(&mark(3)));
-    assert_eq!(marks.at(5), Some(&mark(5)));
-    assert_eq!(marks.at(6), None, "nobody has read so far");
+    // A receiver without a place has nothing of this picture: the next attempt sends another.
+    let mut queue = queue(1, &[(1, 4)]);
+    let busy = Outcome::Busy(Duration::from_millis(500));
+    assert_eq!(next(&mut queue, 0), [1]);
+    assert_eq!(queue.attempted(Ticket(1), &busy, true, at(10)), After::Again { keep: false });
+    // Once it has some of it, all attempts send the same, whatever stops them.
+    assert_eq!(next(&mut queue, 510), [1]);
+    queue.progressed(Ticket(1), at(600));
+    assert_eq!(queue.attempted(Ticket(1), &broken(), true, at(700)), After::Again { keep: true });
+    assert_eq!(next(&mut queue, 800), [1]);
+    assert_eq!(queue.attempted(Ticket(1), &busy, true, at(900)), After::Again { keep: true });
+    // But where the picture was lost on the way, nothing goes on.
+    assert_eq!(next(&mut queue, 1_400), [1]);
+    assert_eq!(queue.attempted(Ticket(1), &broken(), false, at(1_500)), tell(false));
+    assert_eq!(queue.attempted(Ticket(1), &Outcome::Stopped, false, at(1_500)), After::Nothing);
 }

@@ -5,7 +5,9 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quorate_consensus::engine::{Cf, Engine, EngineError, Reader, RocksEngine, WriteBatch};
+use quorate_consensus::engine::{
+    Cf, Direction, Engine, EngineError, Reader, RocksEngine, WriteBatch,
+};
 use tempfile::TempDir;
 
 use crate::subject::small_options;
@@ -341,4 +343,37 @@ fn a_damaged_staged_file_is_not_gone_on_with() {
     let engine = open(folder.path()).unwrap();
     let error = engine.ingest("one", b"", b"").unwrap_err();
     assert!(matches!(error, EngineError::BadStaged { .. }), "{error}");
+}
+
+#[test]
+fn a_brief_look_does_not_ask_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path()).unwrap();
+    let mut batch = WriteBatch::new();
+    for key in ["a", "b", "c"] {
+        batch.put(Cf::Data, key, vec![7; 10_000]);
+    }
+    engine.write(batch).unwrap();
+    let value = |found: Option<bytes::Bytes>| found.map(|value| value.len());
+    let briefly = |key: &str| engine.get_briefly(Cf::Data, key.as_bytes()).map(value);
+    assert_eq!(briefly("a"), Ok(Some(10_000)), "in a memtable");
+    engine.flush().unwrap();
+    assert_eq!(briefly("a"), Err(EngineError::Incomplete));
+    assert_eq!(briefly("a"), Err(EngineError::Incomplete), "it brings nothing in");
+    assert_eq!(briefly("bb"), Err(EngineError::Incomplete), "the last level has no filters");
+    let both: [&[u8]; 2] = [b"a", b"b"];
+    assert_eq!(engine.multi_get_briefly(Cf::Data, &both).err(), Some(EngineError::Incomplete));
+    let mut seen = 0;
+    let mut visit = |_: &[u8], _: &[u8]| {
+        seen += 1;
+        std::ops::ControlFlow::Continue(())
+    };
+    let scanned = engine.scan_briefly(Cf::Data, b"a", b"c", Direction::Forward, &mut visit);
+    assert_eq!((scanned, seen), (Err(EngineError::Incomplete), 0));
+
+    assert_eq!(engine.get(Cf::Data, b"a").map(value), Ok(Some(10_000)));
+    assert_eq!(briefly("a"), Ok(Some(10_000)), "in the cache");
+    assert_eq!(briefly("b"), Err(EngineError::Incomplete), "in another block");
+    engine.multi_get(Cf::Data, &both).unwrap();
+    assert_eq!(engine.multi_get_briefly(Cf::Data, &both).unwrap().len(), 2);
 }

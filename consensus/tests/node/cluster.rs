@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quorate_consensus::engine::{Engine, MemoryEngine, RocksEngine, RocksOptions};
-use quorate_consensus::node::{Addresses, Node, NodeOptions, SnapshotOptions};
+use quorate_consensus::node::{Addresses, MAILBOX_BYTES, Node, NodeOptions, SnapshotOptions};
 use quorate_consensus::shard::{Member, NewGroup, RaftOptions, Stranger};
 use quorate_consensus::view::GroupView;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
@@ -139,6 +139,7 @@ impl Cluster {
         }
         self.starts += 1;
         let options = NodeOptions {
+            mailbox_bytes: MAILBOX_BYTES,
             node: NodeId(node),
             cluster_id: CLUSTER,
             incarnation: self.starts,

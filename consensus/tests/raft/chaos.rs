@@ -4,7 +4,7 @@
 //! equal; a term has one leader. Once everything works again, the group goes on, and all its
 //! members catch up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::host::list;
 
 const GROUP: u64 = 1;
-/// Processes 1 to 6; the group starts on the first three.
+/// Processes 1 to 6; the group starts on the first three, or on the first one alone.
 const NODES: u64 = 6;
 
 #[derive(Debug, Clone)]
@@ -61,10 +61,12 @@ struct Chaos {
     /// Ids that were given out, so that none comes twice.
     joined: u64,
     changes: usize,
+    /// Configurations in which one voter alone took the place of another.
+    exchanges: BTreeSet<u64>,
 }
 
 impl Chaos {
-    fn new() -> Self {
+    fn new(voters: u64) -> Self {
         let options = RaftOptions {
             truncate_entries: 4,
             max_log_entries: 16,
@@ -75,11 +77,12 @@ impl Chaos {
         for node in 1..=NODES {
             cluster.host(node);
         }
-        for node in 1..=3 {
-            cluster.create(node, GROUP, [1, 2, 3].into(), false);
+        for node in 1..=voters {
+            cluster.create(node, GROUP, (1..=voters).collect(), false);
         }
         cluster.settle();
-        Self { cluster, applied: BTreeMap::new(), joined: 1, changes: 0 }
+        let (applied, exchanges) = (BTreeMap::new(), BTreeSet::new());
+        Self { cluster, applied, joined: 1, changes: 0, exchanges }
     }
 
     /// The process that leads in the highest term, and the members as it has applied them.
@@ -206,6 +209,11 @@ impl Chaos {
                 assert_eq!(voters % 2, 1, "{}", list(&applied.members));
             }
             self.changes = self.changes.max(applied.conf_ver as usize - 1);
+            let vote = |role| applied.members.iter().filter(|member| member.role == role).count();
+            let (comes, goes) = (vote(Role::IncomingVoter), vote(Role::DemotingVoter));
+            if (comes, goes, vote(Role::Voter)) == (1, 1, 0) {
+                self.exchanges.insert(applied.conf_ver);
+            }
         }
         let mut leaders = BTreeMap::new();
         for (term, leader) in &self.cluster.leaders {
@@ -239,23 +247,38 @@ impl Chaos {
     }
 }
 
-#[test]
-fn members_change_under_failures() {
+/// Changes, and exchanges of an only voter, in all runs together; and how many runs there were.
+fn run(voters: u64) -> (usize, usize, usize) {
     let config = ProptestConfig { failure_persistence: None, ..Default::default() };
     let cases = config.cases as usize;
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let changes = std::cell::Cell::new(0);
+    let seen = std::cell::Cell::new((0, 0));
     runner
         .run(&vec(step(), 1..120), |steps| {
-            let mut chaos = Chaos::new();
+            let mut chaos = Chaos::new(voters);
             chaos.run(Step::Tick(8));
             for step in steps {
                 chaos.run(step);
             }
             chaos.heal();
-            changes.set(changes.get() + chaos.changes);
+            let (changes, exchanges) = seen.get();
+            seen.set((changes + chaos.changes, exchanges + chaos.exchanges.len()));
             Ok(())
         })
         .unwrap();
-    assert!(changes.get() > cases * 3, "only {} changes were applied", changes.get());
+    let (changes, exchanges) = seen.get();
+    (changes, exchanges, cases)
+}
+
+#[test]
+fn members_change_under_failures() {
+    let (changes, _, cases) = run(3);
+    assert!(changes > cases * 3, "only {changes} changes were applied");
+}
+
+#[test]
+fn a_group_of_one_goes_from_process_to_process_under_failures() {
+    let (changes, exchanges, cases) = run(1);
+    assert!(changes > cases * 3, "only {changes} changes were applied");
+    assert!(exchanges > cases / 8, "only {exchanges} only voters were exchanged in {cases} runs");
 }

@@ -118,6 +118,7 @@ impl Cluster {
         host.runs = false;
         host.writing = None;
         host.installs.clear();
+        host.to_apply.clear();
         host.engine = host.engine.crash(|unsynced| unsynced.min(keep));
         self.wires.retain(|(from, to, _)| *from != node && *to != node);
     }
@@ -227,7 +228,10 @@ impl Cluster {
     }
 
     fn run(&mut self, node: u64, effects: Effects<u64>) {
-        for Outgoing { to, plane, envelope } in effects.send {
+        for Outgoing { to, plane, mut envelope } in effects.send {
+            if self.hosts[&node].is_older {
+                envelope.applied = 0;
+            }
             assert_ne!(plane, Plane::Bulk, "snapshots go their own way");
             self.post(node, to.0, Wire::Message(Box::new(envelope)));
         }
@@ -286,7 +290,18 @@ impl Cluster {
     }
 
     fn apply(&mut self, node: u64, tasks: Vec<ApplyTask<u64>>) {
+        let host = self.host(node);
+        host.to_apply.extend(tasks);
+        if !host.applies_slowly {
+            self.apply_some(node, usize::MAX);
+        }
+    }
+
+    /// Applies what waits for it on that process: so many tasks at most.
+    pub(crate) fn apply_some(&mut self, node: u64, count: usize) {
         let now = self.now;
+        let waiting = &mut self.host(node).to_apply;
+        let tasks: Vec<_> = waiting.drain(..count.min(waiting.len())).collect();
         for task in tasks {
             let group = task.group;
             let host = self.hosts.get_mut(&node).unwrap();

@@ -103,6 +103,7 @@ prop_compose! {
             group: 1, from_peer, to_peer, kind, term, log_term, index, commit, commit_term, reject,
             reject_hint, request_snapshot, priority, context, entries, snapshot,
             region: None, safe_truncate: index, fresh_ms: index, fresh_commit: commit, merged_into: 0,
+            applied: commit,
         }
     }
 }

@@ -46,6 +46,11 @@ pub(crate) struct Host {
     /// Snapshots are installed only on command.
     pub(crate) installs_slowly: bool,
     pub(crate) installs: Vec<Install>,
+    /// Entries are applied only on command.
+    pub(crate) applies_slowly: bool,
+    pub(crate) to_apply: Vec<ApplyTask<u64>>,
+    /// It does not say how far it has applied.
+    pub(crate) is_older: bool,
     pub(crate) runs: bool,
     pub(crate) starts: u64,
 }
@@ -137,6 +142,9 @@ impl Host {
             writing: None,
             installs_slowly: false,
             installs: Vec::new(),
+            applies_slowly: false,
+            to_apply: Vec::new(),
+            is_older: false,
             runs: true,
             starts,
         }

@@ -14,16 +14,21 @@
 //!                                     incoming, demoting); VERSION as applied there by default
 //! members rG                          who they are, as each process has applied it
 //! progress N rG                       what a peer publishes of those that are not settled
+//! unapplied N rG                      how many entries they have and have not applied
 //! tick [COUNT] [on 1,2]      100 ms pass each time; these processes tick and send beats
 //! advance MS                 time passes and nobody notices
 //! clock MS · fresh rG        placement's clock, which ticks move on · how fresh the replicas are
 //! propose N rG TEXT…         each word is a command; `!word` suspends the lease,
 //!                            `@N` has N bytes
+//! fill N rG COUNT            so many commands, each in an entry of its own
 //! read N rG · renew N rG · transfer N rG to M · unreachable N M
 //! cut 1->2 … · cut 1-2 … · heal
 //! stall N · persist N · flow N        writes on N finish only at `persist`
 //! stop N [keep COUNT] · restart N     unsynced writes beyond COUNT are lost (default: none)
 //! hold snapshots · take snapshots · send snapshots · lose snapshots · slow installs N · install N
+//! slow applying N · apply N [COUNT]   entries wait · so many tasks of them are applied, or all,
+//!                                     and those that come
+//! older N                             it does not say how far it has applied
 //! manual · auto              nothing moves by itself · everything comes to rest after each command
 //! work N · deliver [1->2 …] · deliver-one 1->2 · drop 1->2 … · repeat 1->2
 //! status rG · lease N rG · hold-lease N rG · holds N rG · log N rG · data N rG · trace on|off
@@ -132,6 +137,7 @@ impl Runner {
             }
             ["members", id] => cluster.members(group(id)),
             ["progress", node, id] => cluster.progress(number(node), group(id)),
+            ["unapplied", node, id] => cluster.unapplied(number(node), group(id)),
             ["everywhere", node, id] => cluster.everywhere(number(node), group(id)),
             ["keep", id, "awake"] => cluster.keep_awake(group(id), true),
             ["let", id, "sleep"] => cluster.keep_awake(group(id), false),
@@ -161,6 +167,7 @@ impl Runner {
                     cluster.propose(number(node), group(id), text, suspends);
                 }
             }
+            ["fill", node, id, count] => self.fill(number(node), group(id), number(count)),
             ["read", node, id] => {
                 cluster.tokens += 1;
                 let token = cluster.tokens;
@@ -192,6 +199,13 @@ impl Runner {
             ["send", "snapshots"] => cluster.send_snapshots(true),
             ["lose", "snapshots"] => cluster.send_snapshots(false),
             ["slow", "installs", node] => cluster.host(number(node)).installs_slowly = true,
+            ["slow", "applying", node] => cluster.host(number(node)).applies_slowly = true,
+            ["older", node] => cluster.host(number(node)).is_older = true,
+            ["apply", node] => {
+                cluster.host(number(node)).applies_slowly = false;
+                cluster.apply_some(number(node), usize::MAX);
+            }
+            ["apply", node, count] => cluster.apply_some(number(node), number(count) as usize),
             ["install", node] => cluster.install(number(node)),
             ["trace", switch] => cluster.traces = *switch == "on",
             ["clock", millis] => cluster.time_ms = number(millis),
@@ -218,6 +232,15 @@ impl Runner {
             }
             other => self.by_hand(other),
         }
+    }
+
+    /// What becomes of the commands is not said.
+    fn fill(&mut self, node: u64, group: u64, count: u64) {
+        for number in 0..count {
+            self.cluster.propose(node, group, &number.to_string(), false);
+            self.cluster.settle();
+        }
+        self.cluster.said.retain(|words| !words.contains(" applied "));
     }
 
     fn lease(&mut self, command: &str, node: u64, id: u64) {

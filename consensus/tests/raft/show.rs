@@ -49,6 +49,18 @@ impl Cluster {
         self.said.extend(lines);
     }
 
+    /// How many committed entries the others have not applied, as a leader publishes it.
+    pub(crate) fn unapplied(&mut self, node: u64, group: u64) {
+        let Some(replication) = self.hosts[&node].groups[&group].view.replication() else {
+            return self.say("settled".to_owned());
+        };
+        let lines = replication.peers.iter().map(|peer| match peer.applied {
+            None => format!("{} does not say what it has applied", peer.peer),
+            Some(_) => format!("{} has {} not applied", peer.peer, replication.unapplied(peer)),
+        });
+        self.said.extend(lines);
+    }
+
     /// Up to where all members have the log, as a peer knows.
     pub(crate) fn everywhere(&mut self, node: u64, group: u64) {
         let index = self.hosts[&node].groups[&group].view.everywhere();

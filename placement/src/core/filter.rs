@@ -88,7 +88,7 @@ impl Filtered {
     }
 
     /// True for what passes by itself within minutes, so that waiting is better than a worse place.
-    fn passes(&self) -> bool {
+    pub(super) fn passes(&self) -> bool {
         match self {
             Filtered::Additions { .. }
             | Filtered::Removals { .. }

@@ -1,14 +1,14 @@
 //! What was decided about a region, refused, or is waited for: the last few of each.
 //!
 //! The leader's own. The next one begins with what is replicated anyway: the events of each region,
-//! and the operators under way with their reasons. Verdicts on what stands in the way are soon made
-//! anew.
+//! the operators under way with their reasons, and the last that ended with what became of them.
+//! Verdicts on what stands in the way are soon made anew.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_proto::RegionId;
 
-use super::operators::Operator;
+use super::operators::{Ended, Operator};
 use super::state::State;
 
 /// Decisions kept for a region.
@@ -42,7 +42,14 @@ impl History {
             let what = format!("{}: {}", operator.goal, operator.reason);
             (operator.began_ms, operator.region, operator.by.clone(), what)
         };
-        let mut all: Vec<_> = told.chain(state.operators().values().map(begun)).collect();
+        let over = |ended: &Ended| {
+            let Ended { operator, end, at_ms } = ended;
+            let what = format!("{}: {end}", operator.goal);
+            [begun(operator), (*at_ms, operator.region, operator.by.clone(), what)]
+        };
+        let ended = state.ended().iter().flat_map(over);
+        let under_way = state.operators().values().map(begun);
+        let mut all: Vec<_> = told.chain(ended).chain(under_way).collect();
         all.sort_by_key(|(at_ms, ..)| *at_ms);
         let mut history = Self::default();
         for (at_ms, region, by, what) in all {

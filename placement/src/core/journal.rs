@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use quorate_proto::Term;
 
 use super::command::Plan;
+use super::ended::MAX_NOTES;
 use super::events::{Batch, MAX_BATCH, News};
 use super::members::Members;
-use super::operators::{Operator, Operators};
+use super::operators::{Ended, Operator, Operators};
 use super::state::State;
 
 /// Most groups whose lifecycles one batch carries.
@@ -79,6 +80,7 @@ impl Journal {
                 first: self.first,
                 news: self.news.iter().take(MAX_BATCH).cloned().collect(),
             },
+            notes: notes(state, operators),
         };
         if plan.is_empty() {
             return None;
@@ -91,4 +93,18 @@ impl Journal {
     pub fn failed(&mut self) {
         self.in_flight = None;
     }
+}
+
+/// What became of operators and is not replicated yet, oldest first. The replicated list takes them
+/// in their order and keeps as many, so that those it lacks are the last ones.
+fn notes(state: &State, operators: &Operators) -> Vec<Ended> {
+    if !state.takes_notes() {
+        return Vec::new();
+    }
+    let known = state.ended();
+    let lacking = operators.ended().rev().take_while(|over| !known.has(over.operator.id));
+    let mut notes: Vec<Ended> = lacking.cloned().collect();
+    notes.reverse();
+    notes.truncate(MAX_NOTES);
+    notes
 }

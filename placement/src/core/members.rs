@@ -89,7 +89,8 @@ impl Members {
             } else if differing.len() < limit {
                 let stored = |record: &Record| {
                     let pace = Pace::new(record.since_ms);
-                    Record { pace, ..record.clone() }
+                    let was_ready_ms = record.was_ready_ms.filter(|_| state.takes_notes());
+                    Record { pace, was_ready_ms, ..record.clone() }
                 };
                 differing.push((region, self.of(region).iter().map(stored).collect()));
             }

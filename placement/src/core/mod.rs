@@ -4,11 +4,12 @@
 //! * **Replicated**: [`state::State`] applies [`command::Command`]s in the order of the log and
 //!   returns an answer and a write batch ([`record`] says how it lies on disk). Equal commands
 //!   give equal states on every member. It keeps what must outlive a leader: [`stores`], ids,
-//!   [`settings`], [`operators`], [`lifecycle`]s, [`events`].
+//!   [`settings`], [`operators`] and how they [`ended`], [`lifecycle`]s, [`events`].
 //! * **The leader's own**: [`leader::Leader`] holds the [`tree::RegionTree`], what stores report
 //!   ([`report`], [`load`]), and the [`operators::Operators`] under way, [`merge`]s among them; [`schedule::Schedulers`]
 //!   and [`checker`]s plan from an immutable [`view::ClusterView`], by the cluster's [`policy::Policy`] (placement
-//!   [`rule`]s, failure domains in [`labels`]), past the [`filter`]s and store [`limit`]s;
+//!   [`rule`]s, failure domains in [`labels`]), past the [`filter`]s and store [`limit`]s, with regard to what people want in the place of a store
+//!   ([`replacement`]);
 //!   [`oracle::Oracle`] hands out timestamps below a replicated ceiling.
 //!
 //! Time is an argument everywhere: the monotonic clock as [`Instant`], the wall clock as
@@ -18,6 +19,7 @@
 
 pub mod checker;
 pub mod command;
+pub mod ended;
 pub mod events;
 pub mod filter;
 pub mod history;
@@ -35,6 +37,7 @@ pub mod oracle;
 pub mod partition;
 pub mod policy;
 pub mod record;
+pub mod replacement;
 pub mod report;
 pub mod rule;
 pub mod schedule;

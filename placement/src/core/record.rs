@@ -2,7 +2,7 @@
 //!
 //! One record for each thing that changes on its own, so that a command writes little:
 //! `cluster`, `counters`, `initial`, `settings`, `member/ID`, `candidate/ID`, `store/ID`, `region/ID`,
-//! `operator/ID`, `lifecycle/REGION`, `event/NUMBER` (ids big-endian). The whole column family is
+//! `operator/ID`, `ended/NUMBER`, `lifecycle/REGION`, `event/NUMBER` (ids big-endian). The whole column family is
 //! what a snapshot of the group carries. Every record is versioned as commands are: by the cluster
 //! version that introduced its form.
 
@@ -15,14 +15,14 @@ use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{NodeId, Region, RegionId, Role, StoreId};
 
 use super::command::{
-    BadCommand, CLUSTER_VERSION, Candidate, MEMBERS_SINCE, Member, PLANS_SINCE, SavedRegion,
-    labels_from_wire, labels_to_wire, leader_from_wire, plan,
+    BadCommand, CLUSTER_VERSION, Candidate, MEMBERS_SINCE, Member, NOTES_SINCE, PLANS_SINCE,
+    SavedRegion, labels_from_wire, labels_to_wire, leader_from_wire, notes, plan,
 };
 use super::events::Event;
 use super::lifecycle;
-use super::operators::Operator;
+use super::operators::{Ended, Operator};
 use super::settings::Settings;
-use super::state::{Cluster, Counters, Store, StoreLife};
+use super::state::{Cluster, Counters, Store};
 
 /// One stored thing.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,7 @@ pub(crate) enum Record {
     Store(Store),
     Region(SavedRegion),
     Operator(Operator),
+    Ended(u64, Ended),
     Lifecycle(RegionId, Vec<lifecycle::Record>),
     Event(Event),
     Settings(Settings),
@@ -51,6 +52,7 @@ impl Record {
             Record::Store(store) => store_key(store.id),
             Record::Region(saved) => region_key(saved.region.id),
             Record::Operator(operator) => operator_key(operator.id),
+            Record::Ended(number, _) => ended_key(*number),
             Record::Lifecycle(region, _) => lifecycle_key(*region),
             Record::Event(event) => event_key(event.sequence),
             Record::Settings(_) => Bytes::from_static(b"settings"),
@@ -70,12 +72,11 @@ impl Record {
                 Role::Learner | Role::IncomingVoter | Role::DemotingVoter => MEMBERS_SINCE,
             },
             Record::Candidate(_) => MEMBERS_SINCE,
-            Record::Store(store) => match store.life {
-                StoreLife::Joining | StoreLife::Active => 1,
-                StoreLife::Leaving { .. } | StoreLife::Left => PLANS_SINCE,
-            },
+            Record::Store(store) => notes::life_since(store.life),
             Record::Operator(operator) => operator.since(),
-            Record::Lifecycle(..) | Record::Event(_) | Record::Settings(_) => PLANS_SINCE,
+            Record::Ended(..) => NOTES_SINCE,
+            Record::Lifecycle(_, records) => notes::lifecycle_since(records),
+            Record::Event(_) | Record::Settings(_) => PLANS_SINCE,
         }
     }
 
@@ -99,18 +100,12 @@ impl Record {
             }),
             Record::Member(member) => wire::record::Kind::Member(member.into()),
             Record::Candidate(candidate) => wire::record::Kind::Candidate(candidate.into()),
-            Record::Store(store) => wire::record::Kind::Store(wire::Store {
-                id: store.id.0,
-                address: store.address.clone(),
-                status_address: store.status_address.clone(),
-                labels: labels_to_wire(&store.labels),
-                version: store.version.clone(),
-                incarnation: store.incarnation,
-                data_id: store.data_id,
-                life: plan::life_to_wire(store.life).into(),
-            }),
+            Record::Store(store) => wire::record::Kind::Store(store_to_wire(store)),
             Record::Region(saved) => wire::record::Kind::Region(saved.into()),
             Record::Operator(operator) => wire::record::Kind::Operator(operator.into()),
+            Record::Ended(number, ended) => {
+                wire::record::Kind::Ended(notes::ended_to_wire(ended, *number))
+            }
             Record::Lifecycle(region, records) => {
                 wire::record::Kind::Lifecycle(plan::lifecycle_to_wire(*region, records))
             }
@@ -161,6 +156,10 @@ impl Record {
                 })
             }
             wire::record::Kind::Operator(wire) => Record::Operator(wire.try_into()?),
+            wire::record::Kind::Ended(wire) => {
+                let (number, ended) = notes::ended_from_wire(wire)?;
+                Record::Ended(number, ended)
+            }
             wire::record::Kind::Lifecycle(wire) => {
                 let (region, records) = plan::lifecycle_from_wire(wire)?;
                 Record::Lifecycle(region, records)
@@ -174,8 +173,23 @@ impl Record {
     }
 }
 
+fn store_to_wire(store: &Store) -> wire::Store {
+    let (life, to_store_id) = notes::life_to_wire(store.life);
+    wire::Store {
+        id: store.id.0,
+        address: store.address.clone(),
+        status_address: store.status_address.clone(),
+        labels: labels_to_wire(&store.labels),
+        version: store.version.clone(),
+        incarnation: store.incarnation,
+        data_id: store.data_id,
+        life: life.into(),
+        to_store_id,
+    }
+}
+
 fn store_from_wire(wire: wire::Store) -> Result<Store, BadCommand> {
-    let life = plan::life_from_wire(wire.life)?;
+    let life = notes::life_from_wire(wire.life, wire.to_store_id)?;
     Ok(Store {
         id: StoreId(wire.id),
         address: wire.address,
@@ -201,6 +215,11 @@ pub(crate) fn delete_member(batch: &mut WriteBatch, id: NodeId) {
 /// Removes an operator's record.
 pub(crate) fn delete_operator(batch: &mut WriteBatch, id: u64) {
     batch.delete(Cf::Data, operator_key(id));
+}
+
+/// Removes the record of an operator that ended.
+pub(crate) fn delete_ended(batch: &mut WriteBatch, number: u64) {
+    batch.delete(Cf::Data, ended_key(number));
 }
 
 /// Removes the record of a group's lifecycles.
@@ -262,6 +281,10 @@ fn region_key(id: RegionId) -> Bytes {
 
 fn operator_key(id: u64) -> Bytes {
     numbered(b"operator/", id)
+}
+
+fn ended_key(number: u64) -> Bytes {
+    numbered(b"ended/", number)
 }
 
 fn lifecycle_key(region: RegionId) -> Bytes {

@@ -239,6 +239,8 @@ fn progress_from_wire(wire: wire::PeerProgress) -> PeerProgress {
     PeerProgress {
         peer: PeerId(wire.peer_id),
         matched: LogIndex(wire.match_index),
+        // 0 stands for one that does not say; entries count from 1.
+        applied: Some(LogIndex(wire.applied_index)).filter(|index| index.0 != 0),
         snapshot: (sent != 0 || total != 0).then_some((sent, total)),
         queue: wire.snapshot_queue,
         silent: Duration::from_millis(wire.silent_ms),

@@ -157,8 +157,8 @@ impl Stores {
     /// True where the store serves: not suspected, not out.
     pub fn serves(&self, store: &Store, now: Instant) -> bool {
         let counts = match store.life {
-            StoreLife::Left | StoreLife::Leaving { dead: true } => false,
-            StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false } => true,
+            StoreLife::Left | StoreLife::Leaving { dead: true, .. } => false,
+            StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false, .. } => true,
         };
         counts && self.silence(store.id, now) < self.suspect_after
     }
@@ -167,8 +167,8 @@ impl Stores {
     /// lost: its replicas are replaced.
     pub fn is_lost(&self, store: &Store, now: Instant) -> bool {
         match store.life {
-            StoreLife::Left | StoreLife::Leaving { dead: true } => true,
-            StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false } => {
+            StoreLife::Left | StoreLife::Leaving { dead: true, .. } => true,
+            StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false, .. } => {
                 self.silence(store.id, now) >= self.down_after
             }
         }

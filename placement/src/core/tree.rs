@@ -47,6 +47,8 @@ pub struct PeerProgress {
     pub peer: PeerId,
     /// Last entry known to be durable there.
     pub matched: LogIndex,
+    /// Last entry applied there, as it said last; `None` where it does not say (an older version).
+    pub applied: Option<LogIndex>,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
     /// Changes whenever the queue moves in which the snapshot waits for its turn.

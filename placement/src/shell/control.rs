@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::cluster::{Cluster, Session};
 use super::{explain, follow, membership};
 use crate::core::command::{Answer, Command};
-use crate::core::leader::{MemberAction, OWN};
+use crate::core::leader::{MemberAction, OWN, RemoveRefusal, Replacement};
 use crate::core::operators::{Goal, Refused, ReplicaRole};
 use crate::core::state::State;
 
@@ -24,6 +24,8 @@ use crate::core::state::State;
 const GLANCE: Duration = Duration::from_millis(20);
 /// How long an answer waits for its operator to be replicated.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Regions that are named in an answer, each with its sentence.
+const SENTENCES: usize = 8;
 /// Events that wait for a slow reader; it is waited for.
 const EVENTS: usize = 256;
 
@@ -311,18 +313,27 @@ impl admin_server::Admin for AdminService {
         &self,
         request: Request<wire::RemoveStoreRequest>,
     ) -> Answered<wire::RemoveStoreResponse> {
-        let wire::RemoveStoreRequest { store_id, cancel, dead } = request.into_inner();
-        let (store, now) = (StoreId(store_id), clock::now());
-        let (command, replicas) = self
-            .0
-            .read(|session, state| session.leader.remove_store(state, store, cancel, dead, now))
-            .await?
-            .map_err(Status::from)?;
+        let request = request.into_inner();
+        let wire::RemoveStoreRequest { store_id, cancel, dead, with_store_id } = request;
+        let (store, with, now) = (StoreId(store_id), StoreId(with_store_id), clock::now());
+        let removal = self.0.read(|session, state| match with {
+            StoreId(0) => {
+                let removed = session.leader.remove_store(state, store, cancel, dead, now)?;
+                let (command, replicas) = removed;
+                Ok(Replacement { command, replicas, elsewhere: Vec::new() })
+            }
+            with => session.leader.replace_store(state, store, with, now),
+        });
+        let removal: Result<Replacement, RemoveRefusal> = removal.await?;
+        let Replacement { command, replicas, elsewhere } = removal.map_err(Status::from)?;
         match self.0.propose(&command).await? {
             Answer::Refused(words) => Err(Status::failed_precondition(words)),
             _ => {
-                tracing::info!(%store, cancel, dead, replicas, "store changed");
-                Ok(Response::new(wire::RemoveStoreResponse { replicas }))
+                tracing::info!(%store, cancel, dead, with = with.0, replicas, "store changed");
+                let not_to_it = elsewhere.len() as u64;
+                let why = elsewhere.iter().take(SENTENCES);
+                let why = why.map(|(region, why)| format!("{region}: {with} {why}")).collect();
+                Ok(Response::new(wire::RemoveStoreResponse { replicas, not_to_it, why }))
             }
         }
     }

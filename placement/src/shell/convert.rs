@@ -127,7 +127,10 @@ impl From<MemberRefusal> for Status {
     fn from(refusal: MemberRefusal) -> Self {
         let words = refusal.to_string();
         match refusal {
-            MemberRefusal::NotInitialized => Status::unavailable(words),
+            // To be asked again.
+            MemberRefusal::NotInitialized | MemberRefusal::StillThere { .. } => {
+                Status::unavailable(words)
+            }
             MemberRefusal::WrongCluster { .. }
             | MemberRefusal::OldVersion
             | MemberRefusal::Moved { .. } => Status::failed_precondition(words),
@@ -185,8 +188,10 @@ impl From<RemoveRefusal> for Status {
             RemoveRefusal::Left(_)
             | RemoveRefusal::NotLeaving(_)
             | RemoveRefusal::NoRoom { .. }
-            | RemoveRefusal::OnlyVoter { .. }
             | RemoveRefusal::NoPlace { .. }
+            | RemoveRefusal::Needed { .. }
+            | RemoveRefusal::NotUp(_)
+            | RemoveRefusal::OldReplace
             | RemoveRefusal::Alive(_) => Status::failed_precondition(words),
             RemoveRefusal::Operator(refused) => refused.into(),
         }

@@ -1,7 +1,7 @@
 //! What a member keeps beside the replicated state, and how it opens its folder.
 //!
 //! In the engine's meta column family: `identity` (which member of which group, written once; by
-//! one that joins twice: before it asks for its id, and with it), `folders` (the data folders that the
+//! one that joins twice: before it asks for its id, and with it; and whenever it has moved), `folders` (the data folders that the
 //! group was founded with; before that: this one),
 //! `applied` (how far the state machine is, in one batch with what it applied) and, while a
 //! received snapshot replaces the data, `installing`. An installation that a crash interrupted is
@@ -192,6 +192,21 @@ pub(crate) fn joined(
     put_joined(member, joined, told, &mut batch);
     let nothing = Applied { index: LogIndex(0), term: Term(0), members: Vec::new() };
     put_applied(&nothing, &mut batch);
+    Ok(engine.write_synced(batch)?)
+}
+
+/// The group knows the member at the address in `joined` from now on.
+///
+/// # Errors
+/// The engine failed.
+pub(crate) fn moved(
+    engine: &dyn Engine,
+    member: NodeId,
+    joined: &Joined,
+    told: &[Member],
+) -> Result<(), PlacementError> {
+    let mut batch = WriteBatch::new();
+    put_joined(member, joined, told, &mut batch);
     Ok(engine.write_synced(batch)?)
 }
 

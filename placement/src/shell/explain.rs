@@ -6,7 +6,7 @@ use quorate_proto::{Peer, RegionId, StoreId};
 
 use crate::core::events::Event;
 use crate::core::leader::{Leader, OWN, Standing};
-use crate::core::lifecycle::{Record, ReplicaRole};
+use crate::core::lifecycle::{MAX_LAG, Record, ReplicaRole};
 use crate::core::merge;
 use crate::core::operators::{Operator, Refused, story};
 use crate::core::schedule::SchedulerStatus;
@@ -86,6 +86,7 @@ fn replica(
         snapshot_total_bytes: total,
         silent_ms: member.map_or(0, |member| member.silent_ms),
         pending: info.pending.contains(&peer.id),
+        unapplied: member.map_or(0, |member| group.unapplied(member)),
     }
 }
 
@@ -195,6 +196,7 @@ pub(crate) fn members(
         role: ReplicaRole::Standard.name().to_owned(),
         match_index: member.matched.map_or(0, |index| index.0).min(last_index),
         last_index,
+        reason: group.lags_in_applying(member, MAX_LAG).unwrap_or_default(),
         ..wire::MemberLifecycle::default()
     });
     let on_their_way = records.iter().map(|record| lifecycle(state, region, last_index, record));
@@ -222,7 +224,7 @@ pub(crate) fn placement_members(
         match_index: member.matched.map_or(last_index, |index| index.0),
         last_index,
         reason: match member.alive {
-            true => String::new(),
+            true => group.lags_in_applying(member, MAX_LAG).unwrap_or_default(),
             false => format!("not heard of for {} s", member.silent_ms / 1_000),
         },
         ..wire::MemberLifecycle::default()

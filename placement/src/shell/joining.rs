@@ -44,7 +44,7 @@ pub(crate) async fn join(
             Asked::Answered(answer) => return Ok(answer),
             Asked::Refused(_, words) => return Err(words),
             Asked::Nobody(words) if words != told => {
-                tracing::warn!(reason = %words, "cannot join yet; trying again");
+                tracing::warn!(reason = %words, "the group does not let it in yet; trying again");
                 told = words;
             }
             Asked::Nobody(_) => {}

@@ -67,6 +67,14 @@ impl StateMachine {
         Self { engine, state, roster, applied }
     }
 
+    /// Takes the replicated list over. False where it is the one that is known.
+    fn take_members(&mut self) -> bool {
+        let members: Vec<Member> = self.state.read().members().values().cloned().collect();
+        let differs = members != self.applied.members;
+        self.applied.members = members;
+        differs
+    }
+
     fn members(&self) -> Vec<shard::Member> {
         self.applied.members.iter().map(Member::raft).collect()
     }
@@ -79,6 +87,7 @@ impl Machine for StateMachine {
         let mut batch = WriteBatch::new();
         let mut answers = Vec::new();
         let mut reconfigured = Vec::new();
+        let mut moved = false;
         for task in tasks {
             assert_eq!(task.group, GROUP, "placement hosts one group only");
             for entry in task.entries {
@@ -93,9 +102,12 @@ impl Machine for StateMachine {
                     let (answer, records) = self.state.write().apply(command);
                     batch.append(records);
                     if answer == Answer::MembersChanged {
-                        let members = self.state.read().members().values().cloned().collect();
-                        self.applied.members = members;
+                        self.take_members();
                         reconfigured.push(Reconfigured { group: GROUP, members: self.members() });
+                    }
+                    if matches!(answer, Answer::MemberJoined(_)) {
+                        // One that is a member already may have moved.
+                        moved |= self.take_members();
                     }
                     if let Some(token) = tokens.next() {
                         answers.push((token, answer));
@@ -107,7 +119,7 @@ impl Machine for StateMachine {
         }
         disk::put_applied(&self.applied, &mut batch);
         self.engine.write(batch)?;
-        if !reconfigured.is_empty() {
+        if moved || !reconfigured.is_empty() {
             self.roster.set(self.applied.members.clone());
         }
         for (token, answer) in answers {

@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use super::joining::{self, Asked};
 use super::stalls::Stalls;
 use crate::core::command::{Answer, Command, JoiningMember, Member};
-use crate::core::leader::{MemberAction, OWN, Other, OwnStep, Standing};
+use crate::core::leader::{MemberAction, OWN, OwnStep, Standing};
 use crate::core::operators::Refused;
 
 /// How often the leader looks at its group.
@@ -30,28 +30,13 @@ const ASK: Duration = Duration::from_secs(5);
 
 /// What this member knows of the others, as their Raft leader.
 pub(crate) fn standing(cluster: &Cluster) -> Standing {
-    let now = clock::now();
     let snapshots = cluster.raft().map(|raft| raft.snapshots()).unwrap_or_default();
-    let replication = cluster.view.replication();
-    let last = replication.as_ref().map_or(cluster.view.committed(), |known| known.last);
-    let others = replication.iter().flat_map(|known| &known.peers).map(|peer| {
+    let sent = |peer| {
         let on_its_way =
-            snapshots.iter().find(|snapshot| snapshot.sending && snapshot.peer == peer.peer);
-        let silent_ms = peer
-            .silent_since
-            .map_or(0, |since| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX));
-        Other {
-            member: NodeId(peer.peer.0),
-            matched: peer.matched,
-            snapshot: match (peer.snapshot, on_its_way) {
-                (false, _) => None,
-                (true, Some(snapshot)) => Some((snapshot.bytes, snapshot.total_bytes)),
-                (true, None) => Some((0, 0)),
-            },
-            silent_ms,
-        }
-    });
-    Standing { me: cluster.me.id, last, others: others.collect() }
+            snapshots.iter().find(|snapshot| snapshot.sending && snapshot.peer == peer);
+        on_its_way.map(|snapshot| (snapshot.bytes, snapshot.total_bytes))
+    };
+    Standing::of(cluster.me.id, &cluster.view, sent, clock::now())
 }
 
 /// Takes the group from step to step, in one term of this member's leadership.
@@ -111,11 +96,15 @@ pub(crate) async fn join(
         data_id: request.data_id,
     };
     let (standing, now) = (standing(cluster), clock::now());
+    // The leader itself, at its new address: it runs, and nowhere else.
+    let is_me = joining.id == Some(cluster.me.id) && joining.address == cluster.me.address;
     let known = cluster
         .read(|session, state| {
             let known = state.may_join_group(&joining)?;
             let leader = &mut session.leader;
-            leader.may_use_member_address(state, &standing, &joining, known)?;
+            if !is_me {
+                leader.may_use_member_address(state, &standing, &joining, known)?;
+            }
             if let Some(id) = known {
                 leader.ask_again(state, id, now);
             }
@@ -188,6 +177,39 @@ pub(crate) async fn change(
     Ok(())
 }
 
+/// Has this member written down where it is now, if it is known elsewhere: a lone member, which had
+/// nobody to ask before it began ([`super::start`]). Resolves with the words of a refusal alone.
+pub(crate) async fn announce(cluster: &Cluster, data_id: u64) -> String {
+    let mut beat = interval(LOOK);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        let known = cluster.roster.list().into_iter().find(|member| member.id == cluster.me.id);
+        if data_id == 0 || known.is_none_or(|known| known.address == cluster.me.address) {
+            std::future::pending::<()>().await;
+        }
+        if !cluster.view.is_leader() {
+            continue;
+        }
+        match join(cluster, about_me(cluster, data_id)).await {
+            Ok(_) => tracing::info!(address = cluster.me.address, "moved to its new address"),
+            Err(status) if status.code() == Code::Unavailable => {}
+            Err(status) => return status.message().to_owned(),
+        }
+    }
+}
+
+/// What this member says of itself.
+fn about_me(cluster: &Cluster, data_id: u64) -> wire::JoinPlacementRequest {
+    wire::JoinPlacementRequest {
+        cluster_id: cluster.cluster_id(),
+        member_id: cluster.me.id.0,
+        name: cluster.me.name.clone(),
+        address: cluster.me.address.clone(),
+        data_id,
+    }
+}
+
 /// While nobody leads this member, asks the others whether it still is one. Resolves with the words
 /// of the one that says it is not: a member that was taken out while it was away is told so by
 /// nobody else.
@@ -205,16 +227,10 @@ pub(crate) async fn taken_out(cluster: &Cluster, data_id: u64) -> String {
             .filter(|member| member.id != cluster.me.id)
             .map(|member| member.address.clone())
             .collect();
-        let request = wire::JoinPlacementRequest {
-            cluster_id: cluster.cluster_id(),
-            member_id: cluster.me.id.0,
-            name: cluster.me.name.clone(),
-            address: cluster.me.address.clone(),
-            data_id,
-        };
         if seeds.is_empty() {
             continue;
         }
+        let request = about_me(cluster, data_id);
         if let Asked::Refused(Code::NotFound, words) = joining::ask(&seeds, &request).await {
             return words;
         }

@@ -37,7 +37,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use quorate_consensus::engine::{Engine, RocksEngine};
 use quorate_consensus::node::listen::{self, Bounds, Incoming};
-use quorate_consensus::node::{Node, NodeOptions, SnapshotOptions};
+use quorate_consensus::node::{MAILBOX_BYTES, Node, NodeOptions, SnapshotOptions};
 use quorate_consensus::shard::{NewGroup, RaftOptions};
 use quorate_consensus::view::GroupView;
 use quorate_proto::PeerId;
@@ -121,6 +121,7 @@ async fn member(config: PlacementConfig, mut shutdown: Boxed<()>) -> Result<(), 
         campaign: false,
     };
     let options = NodeOptions {
+        mailbox_bytes: MAILBOX_BYTES,
         node,
         cluster_id: fingerprint,
         incarnation: rand::random::<u64>().max(1),
@@ -203,6 +204,9 @@ async fn serve(
         }
         words = membership::taken_out(cluster, data_id) => {
             return Err(PlacementError::Left(words));
+        }
+        words = membership::announce(cluster, data_id) => {
+            return Err(PlacementError::MoveRefused(words));
         }
         () = shutdown => {}
     }

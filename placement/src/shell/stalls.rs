@@ -45,8 +45,9 @@ mod tests {
 
     fn standing(last: u64, matched: u64, snapshot: Option<(u64, u64)>) -> Standing {
         let (member, matched) = (NodeId(2), LogIndex(matched));
-        let others = vec![Other { member, matched, snapshot, silent_ms: 0 }];
-        Standing { me: NodeId(1), last: LogIndex(last), others }
+        let others = vec![Other { member, matched, snapshot, applied: None, silent_ms: 0 }];
+        let last = LogIndex(last);
+        Standing { me: NodeId(1), last, committed: last, others }
     }
 
     #[test]

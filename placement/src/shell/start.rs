@@ -4,6 +4,10 @@
 //! One that joins draws a data id first and keeps it, so that it gets the same answer whenever it
 //! asks again; then it asks for its id and writes that down. It knows nothing of the group's state
 //! until the leader has sent it a snapshot.
+//!
+//! One that joined and is started at another address asks the others to know it there before it takes
+//! part in anything: they would send its mail to where it was. Its data id says that it is the one. A
+//! lone member has nobody to ask but itself: see [`super::membership::announce`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,11 +53,15 @@ pub(crate) async fn start(
 ) -> Result<Start, PlacementError> {
     let known = disk::identity(engine.as_ref(), &config.data)?;
     match known {
-        Some(Identity { joined: Some(joined), member, first }) => {
-            check_joined(config, member, &joined, bound)?;
+        Some(Identity { joined: Some(mut joined), member, first }) => {
+            check_joined(config, member)?;
+            let address = listen::advertised(&config.advertise, bound)?;
             match member {
-                NodeId(0) => join(config, engine, joined).await,
-                member => joined_before(config, engine, member, joined, first),
+                NodeId(0) => {
+                    joined.address = address;
+                    join(config, engine, joined).await
+                }
+                member => joined_before(config, engine, member, joined, first, address).await,
             }
         }
         Some(Identity { joined: None, member, .. }) if !config.join.is_empty() => {
@@ -114,46 +122,71 @@ async fn join(
     let told: Vec<Member> = told.collect();
     disk::joined(engine.as_ref(), member, &joined, &told)?;
     tracing::info!(member = member.0, members = told.len(), "waits for the group's state");
-    joined_before(config, engine, member, joined, told)
+    let address = joined.address.clone();
+    joined_before(config, engine, member, joined, told, address).await
 }
 
-fn joined_before(
+async fn joined_before(
     config: &PlacementConfig,
     engine: &Arc<dyn Engine>,
     member: NodeId,
-    joined: Joined,
+    mut joined: Joined,
     told: Vec<Member>,
+    address: String,
 ) -> Result<Start, PlacementError> {
     let (applied, state) = disk::load(engine, &config.data)?;
     let me = applied.members.iter().find(|one| one.id == member).cloned();
     let me = match me {
-        Some(me) => me,
+        Some(me) => Member { address: address.clone(), ..me },
         None if applied.index.0 == 0 => {
-            let Joined { name, address, .. } = joined;
+            let (name, address) = (joined.name.clone(), address.clone());
             Member { id: member, name, address, role: Role::Learner }
         }
         None => return Err(left(config, member)),
     };
+    if joined.address != address {
+        let known = if applied.members.is_empty() { &told } else { &applied.members };
+        let others = known.iter().filter(|one| one.id != member);
+        if others.clone().any(Member::votes) {
+            let others = others.map(|one| one.address.clone());
+            let seeds: Vec<String> = others.chain(config.join.iter().cloned()).collect();
+            let cluster_id = state.cluster().map_or(0, |cluster| cluster.id);
+            ask_to_move(&seeds, cluster_id, &me, &joined).await?;
+        }
+        joined.address = address;
+        disk::moved(engine.as_ref(), member, &joined, &told)?;
+    }
     let Joined { data_id, fingerprint, .. } = joined;
     let folders = Folders::new();
     Ok(Start { me, applied, state, fingerprint, told, data_id, folders })
 }
 
-fn check_joined(
-    config: &PlacementConfig,
-    member: NodeId,
+/// Asks until the leader knows this member where it is now.
+async fn ask_to_move(
+    seeds: &[String],
+    cluster_id: u64,
+    me: &Member,
     joined: &Joined,
-    bound: SocketAddr,
 ) -> Result<(), PlacementError> {
+    let request = JoinPlacementRequest {
+        cluster_id,
+        member_id: me.id.0,
+        name: me.name.clone(),
+        address: me.address.clone(),
+        data_id: joined.data_id,
+    };
+    tracing::info!(from = joined.address, to = me.address, "asks the group to know it there");
+    joining::join(seeds, &request).await.map_err(PlacementError::MoveRefused)?;
+    tracing::info!(to = me.address, "the group knows this member at its new address");
+    Ok(())
+}
+
+fn check_joined(config: &PlacementConfig, member: NodeId) -> Result<(), PlacementError> {
     let folder = config.data.display().to_string();
     // 1 is what nobody set.
     if config.id != 1 && member.0 != 0 && config.id != member.0 {
         let (found, configured) = (member.0, config.id);
         return Err(PlacementError::OtherMember { folder, found, configured });
-    }
-    let now = listen::advertised(&config.advertise, bound)?;
-    if now != joined.address {
-        return Err(PlacementError::AddressMoved { joined: joined.address.clone(), now });
     }
     Ok(())
 }

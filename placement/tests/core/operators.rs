@@ -30,7 +30,7 @@ fn ms(seconds: u64) -> u64 {
 fn one_region() -> (Operators, RegionTree) {
     let mut tree = RegionTree::default();
     tree.offer(led(&region(1, "", "", 1), 1, 6)).unwrap();
-    (Operators::new(Term(3), [], ms(0)), tree)
+    (Operators::new(Term(3), [], [], ms(0)), tree)
 }
 
 #[test]

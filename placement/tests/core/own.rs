@@ -1,13 +1,17 @@
 //! The placement group changes its own members, told as stories: it grows by pairs while its
 //! leaders crash, replaces a dead member, and refuses what would cost it the quorum.
 
+#[path = "own_lone.rs"]
+mod lone;
+#[path = "own_moves.rs"]
+mod moves;
 #[path = "own_watched.rs"]
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_consensus::shard::{Member as Peer, check_members};
+use quorate_consensus::shard::{Member as Peer, check_members, replaces_only_voter};
 use quorate_consensus::time::Instant;
 use quorate_placement::core::command::{
     Answer, CLUSTER_VERSION, Command, JoiningMember, Member, MemberRefusal,
@@ -82,13 +86,15 @@ impl Group {
         let other = |member: &Member| Other {
             member: member.id,
             matched: LogIndex(self.last),
+            applied: Some(LogIndex(self.last)),
             snapshot: None,
             silent_ms: self
                 .dead
                 .get(&member.id)
                 .map_or(0, |since| u64::try_from(self.now.since(*since).as_millis()).unwrap()),
         };
-        Standing { me: self.me, last: LogIndex(self.last), others: others.map(other).collect() }
+        let last = LogIndex(self.last);
+        Standing { me: self.me, last, committed: last, others: others.map(other).collect() }
     }
 
     /// One look of the leader, and what it leads to.
@@ -139,7 +145,8 @@ impl Group {
             assert!(alive * 2 > voters.len(), "{wanted:?} has no live majority");
         }
         let leader = wanted.iter().find(|peer| peer.node == self.me).unwrap();
-        assert!(leader.is_incoming(), "the leader is demoted: {wanted:?}");
+        let stays = leader.is_incoming() || replaces_only_voter(&present, &wanted);
+        assert!(stays, "the leader is demoted: {wanted:?}");
     }
 
     fn elect(&mut self, to: NodeId) {

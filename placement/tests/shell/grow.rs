@@ -15,10 +15,10 @@ use tonic::{Code, Status};
 use crate::support::{Member, alone, channel, cluster_id, eventually, free_address, within};
 
 /// How long a change of members may take on a machine that is busy with other things.
-const GROWN: Duration = Duration::from_secs(120);
+pub const GROWN: Duration = Duration::from_secs(120);
 
 /// Settings of one that joins.
-fn newcomer(folder: &Path, name: &str, through: &[&Member]) -> PlacementConfig {
+pub fn newcomer(folder: &Path, name: &str, through: &[&Member]) -> PlacementConfig {
     PlacementConfig {
         listen: free_address(),
         status_address: free_address(),
@@ -29,7 +29,7 @@ fn newcomer(folder: &Path, name: &str, through: &[&Member]) -> PlacementConfig {
 }
 
 /// Calls whoever leads.
-async fn at_leader<T>(
+pub async fn at_leader<T>(
     addresses: &[String],
     call: impl AsyncFn(AdminClient<Channel>) -> Result<T, Status>,
 ) -> Result<T, Status> {
@@ -44,7 +44,7 @@ async fn at_leader<T>(
 }
 
 /// The members as the leader lists them: number and state.
-async fn members(addresses: &[String]) -> Vec<(u64, String)> {
+pub async fn members(addresses: &[String]) -> Vec<(u64, String)> {
     let listed = at_leader(addresses, async |mut admin| {
         admin.members(wire::MembersRequest { region_id: 0, placement: true }).await
     });
@@ -53,7 +53,7 @@ async fn members(addresses: &[String]) -> Vec<(u64, String)> {
 }
 
 /// The numbers of those that vote, once all members do. Those who left are remembered for a while.
-async fn active(addresses: &[String]) -> Vec<u64> {
+pub async fn active(addresses: &[String]) -> Vec<u64> {
     let mut members = members(addresses).await;
     members.retain(|(_, state)| state != "Removed");
     match members.iter().all(|(_, state)| state == "Active") {
@@ -62,7 +62,12 @@ async fn active(addresses: &[String]) -> Vec<u64> {
     }
 }
 
-async fn change(addresses: &[String], node: u64, action: Action, with: u64) -> Result<(), Status> {
+pub async fn change(
+    addresses: &[String],
+    node: u64,
+    action: Action,
+    with: u64,
+) -> Result<(), Status> {
     let request = wire::ChangeMemberRequest {
         region_id: 0,
         node_id: node,

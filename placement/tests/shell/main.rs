@@ -6,6 +6,7 @@ mod founding;
 mod group;
 mod grow;
 mod merges;
+mod moves;
 #[path = "../../../tests/src/process/ports.rs"]
 #[allow(dead_code)]
 mod ports;

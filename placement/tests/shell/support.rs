@@ -317,7 +317,7 @@ fn report<'a>(
         cluster_id: joined.cluster_id,
         store_id: joined.store_id,
         incarnation: 7,
-        known_version: 4,
+        known_version: 5,
         regions: regions.map(led).collect(),
         full,
         sequence,

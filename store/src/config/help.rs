@@ -10,6 +10,10 @@ pub const HELP: &[(&str, &str)] = &[
     ("labels", "where this store stands, as KEY=VALUE"),
     ("network_threads", "threads that serve the network (0: by the number of cores)"),
     ("raft_workers", "threads that step Raft groups (0: by the number of cores)"),
+    (
+        "raft_mailbox_mib",
+        "MiB of commands, and of messages, that may wait for one of them; beyond, writes are busy",
+    ),
     ("shutdown_secs", "seconds that a graceful shutdown may take"),
     ("report_interval_ms", "milliseconds between reports to placement"),
     ("split.region_bytes", "a region of more bytes is split"),
@@ -29,6 +33,10 @@ pub const HELP: &[(&str, &str)] = &[
     ),
     ("limits.inline_scan_pairs", "a scan for more pairs leaves the network thread"),
     ("limits.concurrent_scans", "scans that may run outside of the network thread at once"),
+    (
+        "limits.concurrent_disk_reads",
+        "reads of keys that may wait for the disk at once, outside of the network thread",
+    ),
     ("engine.block_cache_mib", "MiB of blocks, indexes and filters kept in memory"),
     ("engine.memtable_mib", "MiB of memtables"),
     ("engine.wal_mib", "MiB of write-ahead log at which memtables are flushed"),

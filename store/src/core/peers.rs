@@ -5,7 +5,9 @@
 //! step; here it is refused first, with the same words.
 
 use bytes::Bytes;
-use quorate_consensus::shard::{MAX_BEHIND, Member, MembersRefusal, check_members};
+use quorate_consensus::shard::{
+    MAX_BEHIND, Member, MembersRefusal, check_members, replaces_only_voter,
+};
 use quorate_consensus::view::GroupView;
 use quorate_proto::wire::placement::change_peers_step::Change as Step;
 use quorate_proto::{Epoch, Peer, PeerId, Region, RegionId, Role, StoreId};
@@ -112,7 +114,9 @@ pub fn plan(admitted: &Admitted, step: &Step, time_ms: u64) -> Result<PeersPlan,
     let after = Region { peers, ..region.as_ref().clone() };
     let wanted = members(&after);
     check_members(&members(region), &wanted)?;
-    if !after.peer(admitted.local.peer()).is_some_and(keeps_its_vote) {
+    let stays = after.peer(admitted.local.peer()).is_some_and(keeps_its_vote);
+    // The only voter has nobody to hand over to before it is in a joint configuration with another.
+    if !stays && !replaces_only_voter(&members(region), &wanted) {
         let next = successor(region, &after, admitted.local.view());
         return next.map(PeersPlan::HandOver).ok_or(PeersError::NoSuccessor(region.id));
     }
@@ -143,10 +147,13 @@ pub fn check_successor(region: &Region, view: &GroupView, peer: &Peer) -> Result
         return Ok(());
     };
     let behind = replication.last.0.saturating_sub(known.matched.0);
+    let unapplied = replication.unapplied(known);
     let reason = if known.silent_since.is_some() {
         "it is silent".to_owned()
     } else if known.snapshot || behind > MAX_BEHIND {
         format!("it is {behind} entries behind")
+    } else if unapplied > MAX_BEHIND {
+        format!("it has the log but is {unapplied} entries behind in applying")
     } else {
         return Ok(());
     };

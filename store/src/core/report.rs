@@ -31,7 +31,7 @@ const WRITTEN_BYTES: u64 = 1024 * 1024;
 const WRITTEN_KEYS: u64 = 4096;
 /// Keys read that make a region worth reporting.
 const READ_KEYS: u64 = 65_536;
-/// A replica that lacks more entries than this is called pending.
+/// A replica that lacks more entries than this, or has not applied so many, is called pending.
 const PENDING: u64 = 1_024;
 /// A replica that was silent for so long is called down; a restart takes less.
 const DOWN: Duration = Duration::from_secs(10);
@@ -200,8 +200,11 @@ fn add_replication(report: &mut RegionReport, replication: &Replication, now: In
         |peer: &PeerProgress| peer.silent_since.map_or(Duration::ZERO, |at| now.since(at));
     let last = replication.last.0;
     report.last_index = last;
+    // Of the same moment as what is applied, which is compared with it.
+    report.commit_index = replication.committed.0;
     for peer in &replication.peers {
-        if peer.snapshot || peer.matched.0 + PENDING < last {
+        if peer.snapshot || peer.matched.0 + PENDING < last || replication.unapplied(peer) > PENDING
+        {
             report.pending_peers.push(peer.peer.0);
         }
         if silence(peer) >= DOWN {
@@ -210,6 +213,7 @@ fn add_replication(report: &mut RegionReport, replication: &Replication, now: In
         report.progress.push(wire::PeerProgress {
             peer_id: peer.peer.0,
             match_index: peer.matched.0,
+            applied_index: peer.applied.map_or(0, |applied| applied.0),
             silent_ms: silence(peer).as_millis() as u64,
             ..wire::PeerProgress::default()
         });

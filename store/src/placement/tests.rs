@@ -80,18 +80,25 @@ async fn leadership_goes_to_voters_that_have_the_log() {
     let peer = |peer, matched, silent_since| PeerProgress {
         peer: PeerId(peer),
         matched: LogIndex(matched),
+        applied: None,
         snapshot: false,
         silent_since,
     };
+    let view_of = |peers| Replication { last: LogIndex(10_000), committed: LogIndex(9_999), peers };
     let peers = vec![peer(12, 8_976, None), peer(13, 8_975, None)];
-    view.set_replication(Some(Replication { last: LogIndex(10_000), peers }));
+    view.set_replication(Some(view_of(peers)));
     assert!(check(&store, transfer(1, 1, 2)).is_ok());
     let why = check(&store, transfer(1, 1, 3)).unwrap_err();
     assert_eq!(why, "refused: p13 of r1 cannot take leadership over: it is 1025 entries behind");
     let peers = vec![peer(12, 10_000, Some(clock::now())), peer(13, 10_000, None)];
-    view.set_replication(Some(Replication { last: LogIndex(10_000), peers }));
+    view.set_replication(Some(view_of(peers)));
     let why = check(&store, transfer(1, 1, 2)).unwrap_err();
     assert_eq!(why, "refused: p12 of r1 cannot take leadership over: it is silent");
+    let applied = |id, at| PeerProgress { applied: Some(LogIndex(at)), ..peer(id, 10_000, None) };
+    view.set_replication(Some(view_of(vec![applied(12, 8_975), applied(13, 8_974)])));
+    assert!(check(&store, transfer(1, 1, 2)).is_ok());
+    let why = check(&store, transfer(1, 1, 3)).unwrap_err();
+    assert!(why.ends_with("it has the log but is 1025 entries behind in applying"), "{why}");
 }
 
 fn joint(promote: &[u64], demote: &[u64]) -> Change {
@@ -183,11 +190,16 @@ async fn a_leader_on_its_way_out_hands_over_first() {
     let peer = |peer, matched| PeerProgress {
         peer: PeerId(peer),
         matched: LogIndex(matched),
+        applied: None,
         snapshot: false,
         silent_since: None,
     };
     let peers = vec![peer(12, 90), peer(13, 99), peer(14, 100)];
-    local.view().set_replication(Some(Replication { last: LogIndex(100), peers }));
+    local.view().set_replication(Some(Replication {
+        last: LogIndex(100),
+        committed: LogIndex(100),
+        peers,
+    }));
     let swap = check(&store, change(1, 2, joint(&[14], &[11])));
     assert_eq!(swap, Ok(Order::TransferLeader { region: LEFT, to: NodeId(3) }));
 }

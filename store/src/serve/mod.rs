@@ -2,7 +2,7 @@
 //!
 //! * [`service`]: the gRPC methods; [`stream`]: batched streams, the hot path.
 //! * [`begin`]: the first step of a request, in the network thread.
-//! * [`read`]: reading, once a lease or a read index allows it.
+//! * [`read`]: reading, once a lease or a read index allows it; [`disk`]: where it may wait.
 //! * [`token`]: how the answer of a request that had to wait finds its way back; [`slots`]: what
 //!   waits on one stream.
 //! * [`reply`]: answers in the words of the wire.
@@ -12,6 +12,7 @@
 //! certainly not done, or (`stale_command`) that nobody can say.
 
 mod begin;
+mod disk;
 mod health;
 mod read;
 mod reply;
@@ -33,7 +34,7 @@ use quorate_proto::wire::errorpb;
 use quorate_proto::wire::tikvpb::batch_commands_request::request::Cmd as Asked;
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::budget::Budget;
 use crate::config::LimitsConfig;
@@ -49,6 +50,7 @@ pub(crate) use self::service::TikvService;
 pub(crate) use self::token::{Applied, Token, Verdict};
 
 use self::begin::Begun;
+use self::disk::Disk;
 use self::read::Finished;
 use self::token::Inbox;
 
@@ -64,6 +66,9 @@ pub(crate) struct Serving {
     limits: LimitsConfig,
     request_timeout: Duration,
     blocking: Handle,
+    disk: Disk,
+    /// Places for scans outside of the network thread, so that they do not take those of others.
+    scans: Arc<Semaphore>,
     ending: AtomicU8,
     /// Of the streams that are open, to wake them when the store stops.
     inboxes: Mutex<Vec<Weak<Inbox>>>,
@@ -96,7 +101,7 @@ pub(crate) struct Parts {
     pub(crate) fatal: Fatal,
     /// The bounds.
     pub(crate) limits: LimitsConfig,
-    /// Runs large scans on its blocking threads.
+    /// Runs scans, and what waits for the disk, on its blocking threads.
     pub(crate) blocking: Handle,
 }
 
@@ -113,6 +118,8 @@ impl Serving {
             time,
             fatal,
             request_timeout: Duration::from_millis(limits.request_timeout_ms),
+            disk: Disk::default(),
+            scans: Arc::new(Semaphore::new(limits.concurrent_scans.min(Semaphore::MAX_PERMITS))),
             limits,
             blocking,
             ending: AtomicU8::new(Ending::Never as u8),
@@ -289,6 +296,8 @@ fn undetermined(region: RegionId) -> errorpb::Error {
 
 #[cfg(test)]
 mod brief_tests;
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

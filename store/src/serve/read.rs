@@ -13,11 +13,9 @@ use quorate_proto::RegionId;
 use quorate_proto::wire::kvrpcpb::{Context, KvPair};
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
 
-use tokio::sync::Semaphore;
-
 use super::token::{Token, Verdict};
 use super::{Serving, reply, undetermined};
-use crate::budget::Room;
+use crate::budget::{Lines, Room, Size};
 use crate::core::command;
 use crate::core::{
     Effort, Pass, ReadAdmission, ReadError, RegionError, Scan, StaleClock, Unconfirmed,
@@ -65,7 +63,7 @@ impl What {
     }
 
     /// Keys or pairs that it may have to touch.
-    fn size(&self) -> u64 {
+    fn count(&self) -> u64 {
         match self {
             What::Get(_) => 1,
             What::BatchGet(keys) => keys.len() as u64,
@@ -81,6 +79,20 @@ fn check_scan(scan: &Scan) -> Result<(), command::CommandError> {
 }
 
 impl Read {
+    /// How large its answer may be.
+    fn size(&self) -> Size {
+        match &self.what {
+            What::Get(_) => Size::Value,
+            What::BatchGet(_) | What::Scan(_) | What::BatchScan(_) => Size::Answer,
+        }
+    }
+    /// True where it may pass over much, wherever that is.
+    fn scans(&self) -> bool {
+        match &self.what {
+            What::Get(_) | What::BatchGet(_) => false,
+            What::Scan(_) | What::BatchScan(_) => true,
+        }
+    }
     pub(super) fn new(kind: Kind, context: Context, what: What) -> Self {
         Self { kind, context, what }
     }
@@ -153,7 +165,7 @@ pub(super) enum Attempt {
 impl Serving {
     /// True for reads that would keep the network thread too long.
     pub(super) fn is_large(&self, read: &Read) -> bool {
-        read.what.size() > u64::from(self.limits.inline_scan_pairs)
+        read.what.count() > u64::from(self.limits.inline_scan_pairs)
     }
 
     /// Reads under the lease, if there is one at `now`.
@@ -232,23 +244,28 @@ impl Serving {
         }
     }
 
-    /// Reads on a blocking thread, once there is room for the answer; the token brings it. `line`
-    /// bounds what one stream may have of those.
+    /// Reads on a blocking thread, once there is room for the answer; the token brings it. `lines`
+    /// bound what one stream may have of those.
     pub(super) fn read_elsewhere(
         self: &Arc<Self>,
         read: Box<Read>,
         at_index: bool,
         token: Token,
-        line: Option<&Arc<Semaphore>>,
+        lines: Option<&Lines>,
     ) {
-        if let Some(room) = self.budget.try_room(line) {
+        if !self.is_large(&read) {
+            self.metrics.disk_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        let size = read.size();
+        let line = lines.map(|lines| lines.of(size));
+        if let Some(room) = self.budget.try_room(size, line.as_ref()) {
             return self.read_into(room, read, at_index, token);
         }
-        let (serving, line) = (Arc::clone(self), line.cloned());
+        let serving = Arc::clone(self);
         self.blocking.spawn(async move {
             // Half of the request's time: the refusal says more than the deadline would.
             let patience = serving.request_timeout / 2;
-            match tokio::time::timeout(patience, serving.budget.room(line)).await {
+            match tokio::time::timeout(patience, serving.budget.room(size, line)).await {
                 Ok(Some(room)) => serving.read_into(room, read, at_index, token),
                 Ok(None) | Err(_) => token.answer(Verdict::Refused(UNREAD)),
             }
@@ -257,22 +274,49 @@ impl Serving {
 
     fn read_into(self: &Arc<Self>, room: Room, read: Box<Read>, at_index: bool, token: Token) {
         let serving = Arc::clone(self);
-        self.blocking.spawn_blocking(move || {
-            let attempt = match at_index {
-                true => Attempt::Finished(serving.read_at_index(&read)),
-                false => serving.attempt(&read, clock::now(), Effort::Whole),
-            };
-            match attempt {
-                Attempt::Finished(mut finished) => {
-                    reply::hold(&mut finished.response, room);
-                    token.answer(Verdict::Read(Box::new(finished)));
-                }
-                // Room for the answer is taken again when it can be read.
-                Attempt::NeedsIndex | Attempt::TooLong => {
-                    serving.read_index(read.region(), token.with_read(read))
-                }
+        if !read.scans() {
+            self.blocking.spawn_blocking(move || serving.read_now(room, read, at_index, token));
+            return;
+        }
+        // Scans wait for each other, and nobody for them.
+        match Arc::clone(&self.scans).try_acquire_owned() {
+            Ok(place) => {
+                self.blocking.spawn_blocking(move || {
+                    serving.read_now(room, read, at_index, token);
+                    drop(place);
+                });
             }
-        });
+            Err(_) => {
+                self.blocking.spawn(async move {
+                    // The places are never closed; a token that is dropped answers for itself.
+                    let Ok(place) = Arc::clone(&serving.scans).acquire_owned().await else {
+                        return;
+                    };
+                    let blocking = serving.blocking.clone();
+                    blocking.spawn_blocking(move || {
+                        serving.read_now(room, read, at_index, token);
+                        drop(place);
+                    });
+                });
+            }
+        }
+    }
+
+    fn read_now(self: &Arc<Self>, room: Room, read: Box<Read>, at_index: bool, token: Token) {
+        let attempt = match at_index {
+            true => Attempt::Finished(self.read_at_index(&read)),
+            false => self.attempt(&read, clock::now(), Effort::Whole),
+        };
+        match attempt {
+            Attempt::Finished(mut finished) => {
+                reply::hold(&mut finished.response, room);
+                token.answer(Verdict::Read(Box::new(finished)));
+            }
+            // Room for the answer is taken again when it can be read.
+            Attempt::NeedsIndex | Attempt::TooLong => {
+                self.read_index(read.region(), token.with_read(read));
+            }
+        }
     }
 
     /// Counts the answer to a call of its own until the transport has it; refuses what does not
@@ -292,15 +336,32 @@ impl Serving {
         }
     }
 
-    fn look(&self, read: &Read, pass: &Pass, effort: Effort) -> Attempt {
+    /// Reads, and takes note of how long keys take that are not in memory.
+    fn fetch(&self, read: &Read, pass: &Pass, effort: Effort) -> Result<Response, ReadError> {
         let pairs = |pairs: Vec<KvPair>| reply::pairs(read.kind, pairs);
+        let from_disk = effort == Effort::Whole && !read.scans() && !self.is_large(read);
+        let began = from_disk.then(clock::now);
         let response = match &read.what {
-            What::Get(key) => self.reads.get(pass, key).map(reply::value),
-            What::BatchGet(keys) => self.reads.batch_get(pass, keys).map(pairs),
+            What::Get(key) => self.reads.get(pass, key, effort).map(reply::value),
+            What::BatchGet(keys) => self.reads.batch_get(pass, keys, effort).map(pairs),
             What::Scan(scan) => self.reads.scan(pass, scan, effort).map(pairs),
             What::BatchScan(scans) => self.reads.batch_scan(pass, scans, effort).map(pairs),
         };
-        if let Err(ReadError::Engine(EngineError::Incomplete)) = &response {
+        if let Some(began) = began {
+            self.disk.took(clock::now().since(began), read.what.count());
+        }
+        response
+    }
+
+    fn look(&self, read: &Read, pass: &Pass, effort: Effort) -> Attempt {
+        let incomplete = |response: &Result<Response, ReadError>| {
+            matches!(response, Err(ReadError::Engine(EngineError::Incomplete)))
+        };
+        let mut response = self.fetch(read, pass, effort);
+        if incomplete(&response) && !read.scans() && self.disk.is_quick() {
+            response = self.fetch(read, pass, Effort::Whole);
+        }
+        if incomplete(&response) {
             return Attempt::TooLong;
         }
         let now = clock::now();

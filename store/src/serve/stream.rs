@@ -10,8 +10,8 @@
 //! Bounds: while too much is under way ([`Budget`](crate::budget::Budget)) the stream is not read,
 //! which the client feels through HTTP/2 flow control; a message out takes at most
 //! [`SOFT_BYTES`] plus one answer, and never more than clients decode; of the large answers that
-//! are read elsewhere, a stream has [`LARGE_ANSWERS`] at a time, so that a client that does not read
-//! cannot pile them up.
+//! are read elsewhere, a stream has [`LARGE_ANSWERS`] at a time, and of single values
+//! [`VALUES_FROM_DISK`], so that a client that does not read cannot pile them up.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -28,7 +28,6 @@ use quorate_proto::wire::tikvpb::batch_commands_request::Request;
 use quorate_proto::wire::tikvpb::batch_commands_response::Response as WireResponse;
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
 use quorate_proto::wire::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
-use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::begin::Begun;
@@ -37,6 +36,7 @@ use super::reply;
 use super::slots::{Slots, Waiting};
 use super::token::{Inbox, Place, Token, Verdict};
 use super::{Ending, Serving};
+use crate::budget::Lines;
 
 /// Bytes after which a message is sent before more is done.
 const SOFT_BYTES: usize = 256 * 1024;
@@ -45,6 +45,8 @@ const SOFT_ANSWERS: usize = 1_024;
 
 /// Large answers that one stream may have at a time, being read or not yet sent.
 pub(super) const LARGE_ANSWERS: usize = 4;
+/// Values from disk that one stream may have at a time: about as many bytes.
+pub(super) const VALUES_FROM_DISK: usize = 16;
 
 /// How long a client must be quiet for its stream to end while the store stops.
 const LINGER: Duration = Duration::from_millis(100);
@@ -61,8 +63,8 @@ pub(crate) struct BatchStream {
     slots: Slots,
     inbox: Arc<Inbox>,
     verdicts: VecDeque<(Place, Verdict)>,
-    /// Places for large answers of this stream.
-    line: Arc<Semaphore>,
+    /// Places for what is read elsewhere for this stream.
+    lines: Lines,
     /// Answers that did not fit into the last message: no more than there are slots.
     spilled: VecDeque<(u64, Response)>,
     deadline: Pin<Box<tokio::time::Sleep>>,
@@ -89,7 +91,7 @@ impl BatchStream {
             slots: Slots::default(),
             inbox,
             verdicts: VecDeque::new(),
-            line: Arc::new(Semaphore::new(LARGE_ANSWERS)),
+            lines: Lines::new(VALUES_FROM_DISK, LARGE_ANSWERS),
             spilled: VecDeque::new(),
             deadline: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
@@ -110,7 +112,7 @@ impl BatchStream {
                     Some(finished) => self.finish(waiting, finished, out),
                     None => {
                         let token = self.park(waiting);
-                        self.serving.read_elsewhere(read, true, token, Some(&self.line));
+                        self.serving.read_elsewhere(read, true, token, Some(&self.lines));
                     }
                 },
                 verdict => {
@@ -180,7 +182,7 @@ impl BatchStream {
             }
             Begun::Elsewhere(read) => {
                 let token = self.park(waiting(read.kind(), read.region()));
-                self.serving.read_elsewhere(read, false, token, Some(&self.line));
+                self.serving.read_elsewhere(read, false, token, Some(&self.lines));
             }
         }
     }

@@ -90,10 +90,15 @@ fn a_source_stops_only_where_all_is_well() {
     let silent = PeerProgress {
         peer: PeerId(12),
         matched: LogIndex(5_000),
+        applied: None,
         snapshot: false,
         silent_since: Some(NOW),
     };
-    view.set_replication(Some(Replication { last: LogIndex(5_000), peers: vec![silent] }));
+    view.set_replication(Some(Replication {
+        last: LogIndex(5_000),
+        committed: LogIndex(5_000),
+        peers: vec![silent],
+    }));
     assert!(matches!(try_prepare(&world, 1, 2), Err(MergeError::Rule { .. })));
     view.set_replication(None);
     view.set_everywhere(LogIndex(0));

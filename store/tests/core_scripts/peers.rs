@@ -6,8 +6,8 @@ use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Engine, MemoryEngine, Reader, WriteBatch};
 use quorate_consensus::shard::{Member, Reconfigured};
 use quorate_consensus::view::{PeerProgress, Replication};
-use quorate_proto::wire::placement::EnterJoint;
 use quorate_proto::wire::placement::change_peers_step::Change as Step;
+use quorate_proto::wire::placement::{EnterJoint, LeaveJoint};
 use quorate_proto::{Epoch, LogIndex, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
 use quorate_store::core::command::{self, Stamp};
 use quorate_store::core::directory::Conflict;
@@ -150,12 +150,13 @@ fn leadership_goes_to_nobody_who_is_demoted_with_the_leader() {
     let matched = |peer: u64, matched| PeerProgress {
         peer: PeerId(peer),
         matched: LogIndex(matched),
+        applied: None,
         snapshot: false,
         silent_since: None,
     };
     let know = |world: &World, list: &[(u64, u64)]| {
         let peers = list.iter().map(|(peer, at)| matched(*peer, *at)).collect();
-        let replication = Replication { last: LogIndex(100), peers };
+        let replication = Replication { last: LogIndex(100), committed: LogIndex(100), peers };
         world.local(1).view().set_replication(Some(replication));
     };
     // The one that has most is about to go, too.
@@ -168,6 +169,29 @@ fn leadership_goes_to_nobody_who_is_demoted_with_the_leader() {
     know(&world, &[(12, 90), (13, 90), (14, 95), (15, 80), (16, 100)]);
     let planned = plan(&world.admitted(1), &step(&[16], &[11]), 7);
     assert_eq!(planned, Ok(PeersPlan::HandOver(StoreId(4))));
+}
+
+#[test]
+fn the_only_voter_enters_the_joint_configuration_that_demotes_it_and_does_not_leave_it() {
+    let mut world = World::new(vec![Region { peers: peers(1, "1"), ..region(1, "", "") }]);
+    apply(&mut world, 1, "1 4l");
+    world.lead(1);
+    let step = Step::EnterJoint(EnterJoint { promote: vec![14], demote: vec![11] });
+    let planned = plan(&world.admitted(1), &step, 7);
+    let Ok(PeersPlan::Change(change)) = planned else { panic!("{planned:?}") };
+    let roles: Vec<Role> = change.members.iter().map(|member| member.role).collect();
+    assert_eq!(roles, [Role::DemotingVoter, Role::IncomingVoter]);
+    // Nobody but the one that comes could lead then: it is handed over to, and leaves.
+    apply(&mut world, 1, "1d 4i");
+    world.lead(1);
+    let leave = Step::LeaveJoint(LeaveJoint {});
+    assert_eq!(plan(&world.admitted(1), &leave, 7), Ok(PeersPlan::HandOver(StoreId(4))));
+    // Just to go is nobody's to ask for.
+    let world = World::new(vec![Region { peers: peers(1, "1"), ..region(1, "", "") }]);
+    world.lead(1);
+    let step = Step::EnterJoint(EnterJoint { promote: vec![], demote: vec![11] });
+    let refused = plan(&world.admitted(1), &step, 7).unwrap_err().to_string();
+    assert!(refused.contains("0 voters"), "{refused}");
 }
 
 #[test]

@@ -56,11 +56,11 @@ fn a_leader_with_a_lease_reads_at_once() {
     let world = world();
     let reads = reads(&world);
     let pass = lease(&world, 1);
-    assert_eq!(reads.get(&pass, b"a").unwrap().unwrap(), "aaa");
-    assert_eq!(reads.get(&pass, b"e").unwrap(), None);
+    assert_eq!(reads.get(&pass, b"a", Effort::Whole).unwrap().unwrap(), "aaa");
+    assert_eq!(reads.get(&pass, b"e", Effort::Whole).unwrap(), None);
     assert_eq!(reads.confirm(&pass, SOON), Ok(()));
     assert!(!pass.renew());
-    let outside = refusal(reads.get(&pass, b"x"));
+    let outside = refusal(reads.get(&pass, b"x", Effort::Whole));
     assert!(matches!(outside, RegionError::KeyNotInRegion { .. }));
     assert_eq!(world.local(1).stats().read_keys(), 2);
 }
@@ -132,7 +132,7 @@ fn without_a_lease_the_leader_asks_its_group() {
     // Once the index is applied here, it does not matter who leads.
     let pass = reads.admit_at_index(&context).unwrap();
     world.local(1).view().set_leader(Term(7), Some(PeerId(12)));
-    assert_eq!(reads.get(&pass, b"a").unwrap().unwrap(), "aaa");
+    assert_eq!(reads.get(&pass, b"a", Effort::Whole).unwrap().unwrap(), "aaa");
     assert_eq!(reads.confirm(&pass, LATE), Ok(()));
 }
 
@@ -159,12 +159,12 @@ fn a_batch_of_keys_gives_the_pairs_that_are_there() {
     let reads = reads(&world);
     let pass = lease(&world, 1);
     let keys = ["c", "e", "a", "c"].map(|key| Bytes::from_static(key.as_bytes()));
-    let pairs = reads.batch_get(&pass, &keys).unwrap();
+    let pairs = reads.batch_get(&pass, &keys, Effort::Whole).unwrap();
     assert_eq!(shown(&pairs), ["c=ccc", "a=aaa", "c=ccc"]);
-    let outside = refusal(reads.batch_get(&pass, &[Bytes::from_static(b"z")]));
+    let outside = refusal(reads.batch_get(&pass, &[Bytes::from_static(b"z")], Effort::Whole));
     assert!(matches!(outside, RegionError::KeyNotInRegion { .. }));
     let many = vec![Bytes::from_static(b"a"); 10_241];
-    let refused = refusal(reads.batch_get(&pass, &many));
+    let refused = refusal(reads.batch_get(&pass, &many, Effort::Whole));
     assert!(matches!(refused, RegionError::TooManyItems { items: 10_241, .. }));
 }
 
@@ -255,7 +255,7 @@ fn an_answer_that_clients_cannot_decode_is_refused_and_never_cut() {
     let bare = Scan { key_only: true, ..forward("", "", 100) };
     assert_eq!(scan(&world, 1, &bare).unwrap().len(), 8);
     let keys = ["e", "f", "g", "h"].map(|key| Bytes::from_static(key.as_bytes()));
-    let refused = refusal(reads(&world).batch_get(&lease(&world, 1), &keys));
+    let refused = refusal(reads(&world).batch_get(&lease(&world, 1), &keys, Effort::Whole));
     assert!(matches!(refused, RegionError::AnswerTooLarge { .. }));
 }
 

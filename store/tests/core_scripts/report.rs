@@ -100,6 +100,7 @@ fn replicas_that_are_not_settled_are_reported_until_they_are() {
     let peer = |peer, matched, snapshot, silent_since| PeerProgress {
         peer: PeerId(peer),
         matched: LogIndex(matched),
+        applied: None,
         snapshot,
         silent_since,
     };
@@ -109,11 +110,11 @@ fn replicas_that_are_not_settled_are_reported_until_they_are() {
         peer(13, 3_975, false, silent(10)),
         peer(14, 0, true, silent(9)),
     ];
-    let replication = Replication { last: LogIndex(5_000), peers };
+    let replication = Replication { last: LogIndex(5_000), committed: LogIndex(4_990), peers };
     world.local(1).view().set_replication(Some(replication));
     for _ in 0..2 {
         let report = reporter.report(&directory, NOW).reports.remove(0);
-        assert_eq!(report.last_index, 5_000);
+        assert_eq!((report.last_index, report.commit_index), (5_000, 4_990));
         assert_eq!(report.pending_peers, [13, 14]);
         assert_eq!(report.down_peers, [13]);
         let told: Vec<(u64, u64, u64)> = report
@@ -130,6 +131,26 @@ fn replicas_that_are_not_settled_are_reported_until_they_are() {
     let last = reporter.report(&directory, NOW).reports.remove(0);
     assert!(last.progress.is_empty() && last.down_peers.is_empty());
     assert!(reporter.report(&directory, NOW).reports.is_empty());
+}
+
+#[test]
+fn a_replica_that_has_the_log_and_does_not_apply_it_is_told_of() {
+    let world = World::new(vec![region(1, "", "")]);
+    world.lead(1);
+    let peer = |peer, applied: Option<u64>| PeerProgress {
+        peer: PeerId(peer),
+        matched: LogIndex(5_000),
+        applied: applied.map(LogIndex),
+        snapshot: false,
+        silent_since: None,
+    };
+    let peers = vec![peer(12, Some(3_976)), peer(13, Some(3_975)), peer(14, None)];
+    let replication = Replication { last: LogIndex(5_010), committed: LogIndex(5_000), peers };
+    world.local(1).view().set_replication(Some(replication));
+    let report = Reporter::new().report(&world.directory(), NOW).reports.remove(0);
+    assert_eq!(report.pending_peers, [13], "more than 1024 behind; an older one does not say");
+    let told: Vec<u64> = report.progress.iter().map(|peer| peer.applied_index).collect();
+    assert_eq!((told, report.commit_index), (vec![3_976, 3_975, 0], 5_000));
 }
 
 fn hosted(reports: &[HostedReplica]) -> Vec<u64> {
@@ -196,8 +217,15 @@ fn a_learner_that_has_everything_is_told_of_once() {
     world.lead(1);
     let learner = |matched, snapshot| {
         let peer = PeerId(14);
-        let peer = PeerProgress { peer, matched: LogIndex(matched), snapshot, silent_since: None };
-        let replication = Replication { last: LogIndex(9_000), peers: vec![peer] };
+        let peer = PeerProgress {
+            peer,
+            matched: LogIndex(matched),
+            applied: None,
+            snapshot,
+            silent_since: None,
+        };
+        let replication =
+            Replication { last: LogIndex(9_000), committed: LogIndex(9_000), peers: vec![peer] };
         world.local(1).view().set_replication(Some(replication));
     };
     let mut reporter = Reporter::new();
@@ -223,11 +251,12 @@ fn a_snapshot_is_told_of_with_its_bytes_and_its_place_in_the_queue() {
         let peer = |peer| PeerProgress {
             peer: PeerId(peer),
             matched: LogIndex(0),
+            applied: None,
             snapshot: true,
             silent_since: None,
         };
         let peers = vec![peer(id * 10 + 4), peer(id * 10 + 5)];
-        let replication = Replication { last: LogIndex(9), peers };
+        let replication = Replication { last: LogIndex(9), committed: LogIndex(9), peers };
         world.local(id).view().set_replication(Some(replication));
     }
     let mut reports = Reporter::new().report(&directory, NOW).reports;

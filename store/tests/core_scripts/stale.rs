@@ -7,7 +7,7 @@ use quorate_consensus::time::Instant;
 use quorate_consensus::view::Slept;
 use quorate_consensus::vigil::Vouched;
 use quorate_proto::{NodeId, PeerId, RegionId, Term};
-use quorate_store::core::{Pass, ReadPath, RegionError, StaleClock, Unconfirmed};
+use quorate_store::core::{Effort, Pass, ReadPath, RegionError, StaleClock, Unconfirmed};
 
 use super::world::{World, child, context, peer, region};
 
@@ -68,7 +68,7 @@ fn it_serves_up_to_its_age() {
     // At 1.0 s it hears that it had everything at 0.9 s.
     world.local(1).view().set_fresh(100_900, at(1_000));
     let pass = admit(&world, 1_200, 300).unwrap();
-    let value = reads(&world).get(&pass, b"a").unwrap();
+    let value = reads(&world).get(&pass, b"a", Effort::Whole).unwrap();
     assert_eq!(value.unwrap(), "1");
     assert_eq!(reads(&world).confirm(&pass, at(1_200)), Ok(()));
     assert_eq!(admit(&world, 1_200, 299).unwrap_err(), too_old(100_900));

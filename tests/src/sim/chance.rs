@@ -32,6 +32,8 @@ pub(crate) enum Concern {
     Nemesis,
     Mover,
     Merger,
+    /// How long a process takes to read and write snapshots, and to notice that one broke off.
+    Transfers(NodeId),
 }
 
 /// The part of a link that messages of one kind take. Each keeps its order.

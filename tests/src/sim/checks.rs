@@ -1,5 +1,7 @@
 //! What must hold at every moment, whatever goes wrong.
 
+mod lives;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use quorate_consensus::shard::{ApplyTask, LeaderChange};
 use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, Term};
 use quorate_store::core::{Directory, State, keys};
 
+use self::lives::Lives;
 use super::trace::fnv;
 
 /// An entry as a replica applied it.
@@ -32,6 +35,8 @@ pub(crate) struct Checks {
     gone: BTreeMap<RegionId, u64>,
     /// Newest description of each region that any replica has applied.
     newest: BTreeMap<RegionId, Arc<Region>>,
+    /// What snapshots are of, by name.
+    pictures: BTreeMap<String, Picture>,
     timestamps: BTreeMap<u64, u64>,
     highest_returned: u64,
     /// Entries applied over all replicas.
@@ -42,10 +47,42 @@ pub(crate) struct Checks {
     pub(crate) merges: u64,
     /// Snapshots installed.
     pub(crate) installs: u64,
+    /// What became of snapshots on their way.
+    pub(crate) transfers: Transfers,
     /// Changes of leadership.
     pub(crate) elections: u64,
     /// Configurations of regions.
     pub(crate) configurations: u64,
+    pub(crate) lives: Lives,
+}
+
+/// What a snapshot is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Picture {
+    pub(crate) group: RegionId,
+    pub(crate) index: u64,
+    pub(crate) range: KeyRange,
+    /// Of all data in the range.
+    pub(crate) hash: u64,
+}
+
+/// Counts what became of snapshots on their way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Transfers {
+    /// Chunks that were staged.
+    pub chunks: u64,
+    /// Calls that went on behind chunks of an earlier one.
+    pub resumed: u64,
+    /// Those of them whose receiver had been started again in between.
+    pub restored: u64,
+    /// Chunks that were damaged on their way.
+    pub damaged: u64,
+    /// Senders that were told to come again.
+    pub postponed: u64,
+    /// Calls that were stopped because nobody wanted their snapshot any more.
+    pub stopped: u64,
+    /// What was staged and gone on with by nobody.
+    pub abandoned: u64,
 }
 
 impl Checks {
@@ -140,6 +177,26 @@ impl Checks {
         }
     }
 
+    /// Data was read for a snapshot of that name.
+    pub(crate) fn pictured(&mut self, id: &str, picture: Picture) {
+        self.pictures.insert(id.to_owned(), picture);
+    }
+
+    /// What a snapshot is of.
+    pub(crate) fn picture(&self, id: &str) -> Option<&Picture> {
+        self.pictures.get(id)
+    }
+
+    /// What is installed is what was read, of the same moment.
+    pub(crate) fn installed(&mut self, node: NodeId, id: &str, found: &Picture) {
+        self.installs += 1;
+        let known = self.pictures.get(id);
+        if known != Some(found) {
+            let known = known.cloned();
+            self.fail(|| format!("{node} installed {found:?} from {id}, which is of {known:?}"));
+        }
+    }
+
     /// A region was taken in by its neighbour.
     pub(crate) fn gone(&mut self, region: &Region) {
         self.newest.remove(&region.id);
@@ -193,7 +250,7 @@ impl Checks {
         }
     }
 
-    /// Voters are odd on both sides, and nobody is used again.
+    /// Voters are odd on both sides, a majority of each is there, and nobody is used again.
     fn configuration(&mut self, region: &Region) {
         self.configurations += 1;
         let (id, epoch) = (region.id, region.epoch);
@@ -205,6 +262,7 @@ impl Checks {
         if incoming % 2 == 0 || outgoing % 2 == 0 {
             self.fail(|| format!("{id} at {epoch:?} has {incoming} and {outgoing} voters"));
         }
+        self.living(region);
         for peer in &region.peers {
             let removed = self.removed.get(&(id, peer.id));
             if removed.is_some_and(|removed| *removed <= epoch.conf_ver) {
@@ -243,11 +301,15 @@ impl Checks {
     }
 }
 
-/// A hash of all data on a disk.
-pub(crate) fn data_hash(engine: &MemoryEngine) -> Result<u64, EngineError> {
-    let mut hash = 0;
-    engine.scan(Cf::Data, b"", b"", Direction::Forward, &mut |key, value| {
-        hash = fnv(&[&u64::to_le_bytes(hash), key, value]);
+/// A hash of all data in a range.
+pub(crate) fn data_hash(reader: &dyn Reader, range: &KeyRange) -> Result<u64, EngineError> {
+    add_data(0, reader, range)
+}
+
+fn add_data(before: u64, reader: &dyn Reader, range: &KeyRange) -> Result<u64, EngineError> {
+    let mut hash = before;
+    reader.scan(Cf::Data, &range.start, &range.end, Direction::Forward, &mut |key, value| {
+        hash = fnv(&[&hash.to_le_bytes(), key, value]);
         ControlFlow::Continue(())
     })?;
     Ok(hash)
@@ -257,11 +319,5 @@ pub(crate) fn data_hash(engine: &MemoryEngine) -> Result<u64, EngineError> {
 pub(crate) fn region_hash(engine: &MemoryEngine, region: &Region) -> Result<u64, EngineError> {
     let applied = engine.get(Cf::Meta, &keys::apply_state(region.id))?.unwrap_or_default();
     let head = format!("{region:?}");
-    let mut hash = fnv(&[&applied, head.as_bytes()]);
-    let range = &region.range;
-    engine.scan(Cf::Data, &range.start, &range.end, Direction::Forward, &mut |key, value| {
-        hash = fnv(&[&hash.to_le_bytes(), key, value]);
-        ControlFlow::Continue(())
-    })?;
-    Ok(hash)
+    add_data(fnv(&[&applied, head.as_bytes()]), engine, &region.range)
 }

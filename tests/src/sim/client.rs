@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quorate_proto::wire::kvrpcpb::Context;
 use quorate_proto::{NodeId, Peer, Region, RegionId, StoreId};
 use quorate_store::core::RegionError;
@@ -14,6 +13,7 @@ use quorate_store::core::RegionError;
 use super::agenda::MS;
 use super::chance::{Concern, Lane};
 use super::cx::Cx;
+pub(crate) use super::messages::key;
 use super::messages::{Ask, Body, Event, Failure, Operation, Output, Request, Told, Wake};
 use super::placement::MEMBERS;
 use crate::linearize;
@@ -34,13 +34,15 @@ pub(crate) struct Client {
     current: Option<Current>,
     operations: u64,
     calls: u64,
-    /// The member of placement that is asked, by number.
-    placement: u64,
+    /// The member of placement that is asked.
+    placement: NodeId,
     /// It asks the replicas of this store only, whoever leads: so somebody is there when two take
     /// themselves for the leader.
     sticks_to: Option<StoreId>,
     pub(crate) completed: u64,
     pub(crate) written: u64,
+    /// Attempts that reached nobody.
+    unreached: u64,
     /// Begins no further operation of its own.
     pub(crate) stopped: bool,
     /// Operations to do before all others.
@@ -80,9 +82,10 @@ impl Client {
             current: None,
             operations: 0,
             calls: 0,
-            placement: 1,
+            placement: NodeId(MEMBERS + 1),
             completed: 0,
             written: 0,
+            unreached: 0,
             stopped: false,
             errands: Vec::new(),
             scans: Vec::new(),
@@ -184,8 +187,7 @@ impl Client {
             let ask = Box::new(Ask::Region(key.clone()));
             self.calls += 1;
             let body = Body::Ask { call: self.calls, ask };
-            let placement = NodeId(MEMBERS + self.placement);
-            cx.send(self.node(), placement, Lane::Services, body);
+            cx.send(self.node(), self.placement, Lane::Services, body);
             // Where no answer comes.
             self.again(200 * MS, cx);
             return;
@@ -229,15 +231,16 @@ impl Client {
                     route.leader = leader;
                 }
             }
-            Told::NotLeader(Some(leader)) => self.placement = leader.0 - MEMBERS,
-            Told::NotLeader(None) | Told::Undetermined | Told::Refused(_) => {
-                self.placement = self.placement % cx.knobs.members + 1;
+            Told::NotLeader(Some(leader)) => self.placement = leader,
+            Told::NotLeader(None) | Told::Undetermined | Told::Refused(_) | Told::NoMember(_) => {
+                self.placement = cx.next_member(self.placement);
             }
             Told::Region(None)
             | Told::Joined { .. }
             | Told::Orders(_)
             | Told::Ids(_)
             | Told::Timestamp(_)
+            | Told::MemberJoined { .. }
             | Told::Done => {}
         }
         self.again(10 * MS, cx);
@@ -276,7 +279,11 @@ impl Client {
             }
             Err(Failure::Undetermined) => return self.end(cx),
             Err(Failure::Unreachable) => {
-                if let Some(route) = self.routes.get_mut(&attempt.region.id) {
+                self.unreached += 1;
+                if self.unreached.is_multiple_of(10) {
+                    // All of them may have left.
+                    self.routes.remove(&attempt.region.id);
+                } else if let Some(route) = self.routes.get_mut(&attempt.region.id) {
                     route.leader = None;
                 }
                 return self.again(20 * MS, cx);
@@ -388,9 +395,4 @@ impl Client {
         let think = cx.within(self.concern(), cx.knobs.think);
         cx.after(think, Event::Client { client: self.number, wake: Wake::Next });
     }
-}
-
-/// The key of that number.
-pub(crate) fn key(number: u64) -> Bytes {
-    format!("k{number:03}").into()
 }

@@ -13,10 +13,10 @@ use super::case::Case;
 use super::chance::{Chance, Concern, Lane, Span, happens, within};
 use super::checks::Checks;
 use super::knobs::Knobs;
-use super::messages::{Body, Event, Packet};
+use super::messages::{Body, Call, Event, Packet, Piece};
 use super::mutant::Mutant;
 use super::network::Network;
-use super::placement::MEMBERS;
+use super::placement::{MEMBERS, founders};
 use super::trace::Trace;
 
 /// When processes last asked for votes. The nemesis looks at it to strike at the right moment.
@@ -40,6 +40,17 @@ impl Campaigns {
     }
 }
 
+/// What the sender of a packet may find out.
+struct Sent {
+    /// Its stream broke, and it notices.
+    broken: bool,
+    /// The packet never arrives.
+    lost: bool,
+}
+
+/// How long it takes at most to notice that nobody is at the other end (as in production).
+const KEPT_ALIVE: u64 = 4_000 * MS;
+
 /// See the module.
 pub(crate) struct Cx {
     chance: Chance,
@@ -54,11 +65,18 @@ pub(crate) struct Cx {
     pub(crate) campaigns: Campaigns,
     /// Stores that have joined: they do it in order, so that each gets the id it expects.
     pub(crate) joined: u64,
+    /// Members of placement, as all who look for its leader know them.
+    pub(crate) members: Vec<NodeId>,
+    /// Those that came later, and the data id of each.
+    pub(crate) grown: BTreeMap<NodeId, u64>,
+    /// Processes that were told to end for good, until the world has ended them.
+    pub(crate) ended: Vec<NodeId>,
 }
 
 impl Cx {
     pub(crate) fn new(case: Case) -> Self {
         let Case { seed, knobs, mutant, print, .. } = case;
+        let members = founders(knobs.members).iter().map(|member| member.node).collect();
         Self {
             chance: Chance::new(seed),
             agenda: Agenda::new(),
@@ -70,6 +88,9 @@ impl Cx {
             envelopes: 0,
             campaigns: Campaigns::default(),
             joined: 0,
+            members,
+            grown: BTreeMap::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -79,6 +100,17 @@ impl Cx {
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    /// True for the process of a member of placement, past or present.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        node.0 > MEMBERS || self.grown.contains_key(&node)
+    }
+
+    /// The member of placement to ask after that one.
+    pub(crate) fn next_member(&self, after: NodeId) -> NodeId {
+        let at = self.members.iter().position(|member| *member == after);
+        self.members[at.map_or(0, |at| (at + 1) % self.members.len())]
     }
 
     pub(crate) fn note(&mut self, words: fmt::Arguments<'_>) {
@@ -116,12 +148,12 @@ impl Cx {
         plane: Plane,
         envelopes: Vec<Envelope>,
     ) {
-        if from.0 <= MEMBERS {
+        if !self.is_member(from) {
             self.envelopes += envelopes.len() as u64;
         }
         let lane = Lane::Raft(plane);
         let body = Body::Frame(envelopes);
-        if self.transmit(Packet { from, to, lane, body }, true) {
+        if self.transmit(Packet { from, to, lane, body }, true).broken {
             let delay = self.within(Concern::Link(from, to, lane), (0, 50 * MS));
             self.after(delay, Event::Broken { node: from, life, to });
         }
@@ -132,22 +164,42 @@ impl Cx {
         self.transmit(Packet { from, to, lane, body }, false);
     }
 
-    /// True where the sender notices that the link is broken.
-    fn transmit(&mut self, packet: Packet, may_repeat: bool) -> bool {
+    /// Sends a piece of a call. What gets lost takes its connection along.
+    pub(crate) fn piece(&mut self, from: NodeId, to: NodeId, piece: Piece) {
+        let (call, lane) = (piece.call, Lane::Raft(Plane::Bulk));
+        let body = Body::Piece(Box::new(piece));
+        let sent = self.transmit(Packet { from, to, lane, body }, false);
+        if sent.lost || sent.broken {
+            self.hang_up(call, &[from, to]);
+        }
+    }
+
+    /// The connection of a call broke: each of these ends notices in its own time.
+    pub(crate) fn hang_up(&mut self, call: Call, ends: &[NodeId]) {
+        for &node in ends {
+            let own = Concern::Transfers(node);
+            let soon = self.chance(own, 0.5);
+            let after = self.within(own, (0, if soon { 50 * MS } else { KEPT_ALIVE }));
+            self.after(after, Event::HungUp { node, call });
+        }
+    }
+
+    fn transmit(&mut self, packet: Packet, may_repeat: bool) -> Sent {
         let now = self.now();
         let rng = self.chance.of(packet.concern());
         let fate = self.net.send(packet.link(), now, &self.knobs, rng);
+        let broken = fate.broken;
         if fate.held {
-            self.net.hold(packet);
-            return fate.broken;
+            let lost = !self.net.hold(packet);
+            return Sent { broken, lost };
         }
         let mut arrivals = fate.arrivals.into_iter();
-        let Some(first) = arrivals.next() else { return fate.broken };
+        let Some(first) = arrivals.next() else { return Sent { broken, lost: true } };
         if may_repeat && let Some(again) = arrivals.next() {
             self.at(again, Event::Packet(Box::new(packet.clone())));
         }
         self.at(first, Event::Packet(Box::new(packet)));
-        fate.broken
+        Sent { broken, lost: false }
     }
 
     /// All links are up again: what they held comes in, in its order.

@@ -72,6 +72,36 @@ pub(crate) struct Knobs {
     pub(crate) hollow: bool,
     /// Part of the steps of a read after which its process stands still.
     pub(crate) pause_in_read: f64,
+    /// Milliseconds of silence after which placement gives a store or a member up; its other limits
+    /// are as short. Zero: all of them are longer than a world lasts.
+    pub(crate) down_ms: u64,
+    /// Placement begins with one member; others join, and take each other's place.
+    pub(crate) growth: bool,
+    pub(crate) snapshots: Snapshots,
+}
+
+/// How snapshots travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Snapshots {
+    /// A chunk ends with the record that makes it so many bytes; zero: a snapshot is one message.
+    pub(crate) chunk_bytes: usize,
+    /// A receiver makes what it has durable after so many bytes.
+    pub(crate) checkpoint_bytes: u64,
+    /// Bytes per second out of a process, and into it; zero: no limit.
+    pub(crate) rate: u64,
+    /// Snapshots that a process sends at once.
+    pub(crate) sending: usize,
+    /// Snapshots that a process receives at once.
+    pub(crate) receiving: usize,
+    /// How long a transfer that broke off may be gone on with.
+    pub(crate) resume: u64,
+    /// Part of the chunks that are damaged on their way.
+    pub(crate) damage: f64,
+    /// Part of the chunks with which their connection breaks.
+    pub(crate) breaks: f64,
+    /// Part of the chunks behind which the process dies that writes them.
+    pub(crate) deaths: f64,
 }
 
 /// How often the nemesis does which deed, in relation to the others.
@@ -104,19 +134,33 @@ pub(crate) struct Deeds {
     pub(crate) merge: u64,
     /// The leader of a region that is stopped for a merge, or of its target, dies or is cut off.
     pub(crate) merge_trouble: u64,
+    /// The receiver or the sender of a snapshot dies, or their connection breaks.
+    pub(crate) snapshot_trouble: u64,
+    /// A store is asked to leave.
+    pub(crate) leave: u64,
+    /// Something happens to a store that leaves, or to who looks after it.
+    pub(crate) leave_trouble: u64,
+    /// A member of placement is lost for good, or replaced on request.
+    pub(crate) member: u64,
 }
 
 impl Knobs {
     pub(crate) fn draw(seed: u64) -> Self {
         let of = |name: &str| stream(seed, name);
         let tick_ms = pick(&mut of("tick"), &[50, 100, 100]);
+        // Whoever misses a few entries gets a snapshot.
+        let short = of("short log").random_bool(0.4);
         let raft = RaftOptions {
             tick_ms,
             election_ticks: 600 / tick_ms as usize,
             election_stagger_ticks: 200 / tick_ms as usize,
             sleep_after_ticks: pick(&mut of("sleep"), &[0, 3, 8, 20]),
-            truncate_entries: pick(&mut of("truncate"), &[3, 10, 40]),
-            max_log_entries: pick(&mut of("max log entries"), &[12, 60, 400]),
+            truncate_entries: if short { 1 } else { pick(&mut of("truncate"), &[3, 10, 40]) },
+            max_log_entries: if short {
+                pick(&mut of("short log entries"), &[3, 8])
+            } else {
+                pick(&mut of("max log entries"), &[12, 60, 400])
+            },
             max_log_bytes: pick(&mut of("max log bytes"), &[4_000, 1 << 20]),
             max_append_bytes: pick(&mut of("append"), &[200, 4_000, 512 * 1024]),
             max_inflight: pick(&mut of("inflight"), &[1, 4, 64]),
@@ -134,9 +178,13 @@ impl Knobs {
         let stores = pick(&mut of("stores"), &[1, 3, 3, 3, 3, 3, 3, 4, 5]);
         let stores = if moving { stores.max(3) + of("spare").random_range(0..=2) } else { stores };
         let deed = |name: &str, weights: &[u64]| pick(&mut of(name), weights);
+        let planned = of("planned").random_bool(0.5);
+        let leaving = planned && moving && of("leaving").random_bool(0.7);
+        let growth = planned && of("growth").random_bool(0.6);
+        let down_ms = pick(&mut of("down"), &[2_500, 4_000, 7_000]);
         Self {
             stores,
-            members: pick(&mut of("members"), &[1, 3, 3, 3]),
+            members: if growth { 1 } else { pick(&mut of("members"), &[1, 3, 3, 3]) },
             replicas: pick(&mut of("replicas"), &[3, 3, 5]),
             shards: of("shards").random_range(1..=3),
             clients: of("clients").random_range(2..=6),
@@ -163,6 +211,10 @@ impl Knobs {
                 joint_kill: if moving { deed("joint kill", &[0, 1, 3]) } else { 0 },
                 merge: deed("merge", &[0, 2, 4, 8]),
                 merge_trouble: deed("merge trouble", &[0, 1, 4]),
+                snapshot_trouble: deed("snapshot trouble", &[0, 4, 8]),
+                leave: if leaving { deed("leave", &[1, 3, 6]) } else { 0 },
+                leave_trouble: if leaving { deed("leave trouble", &[1, 3, 6]) } else { 0 },
+                member: if growth { deed("member", &[0, 3, 6]) } else { 0 },
             },
             delay: pick(&mut of("delay"), &[(MS / 10, MS), (MS / 5, 5 * MS), (MS, 40 * MS)]),
             loss: some("loss", 0.08),
@@ -189,7 +241,7 @@ impl Knobs {
             } else {
                 (0, 0)
             },
-            planned: of("planned").random_bool(0.5),
+            planned,
             destroy_orders: pick(&mut of("destroy orders"), &[0.0, 0.5, 1.0]),
             hollow: of("hollow").random_bool(0.5),
             pause_in_read: if calm {
@@ -197,12 +249,44 @@ impl Knobs {
             } else {
                 pick(&mut of("pause in read"), &[0.0, 0.000_5, 0.003])
             },
+            snapshots: Snapshots {
+                chunk_bytes: pick(&mut of("chunk"), &[1, 1, 30, 100]),
+                checkpoint_bytes: pick(&mut of("checkpoint"), &[1, 60, 1 << 20]),
+                rate: pick(&mut of("rate"), &[0, 1_000, 10_000]),
+                sending: pick(&mut of("sending"), &[1, 2, 2]),
+                receiving: pick(&mut of("receiving"), &[1, 2, 2]),
+                resume: pick(&mut of("resume"), &[1_500, 5_000, 60_000]) * MS,
+                damage: some("damage", 0.05),
+                breaks: some("breaks", 0.2),
+                deaths: some("deaths", 0.1),
+            },
+            down_ms: if leaving || growth { down_ms } else { 0 },
+            growth,
         }
     }
 
     /// Replicas move from store to store.
     pub(crate) fn moving(&self) -> bool {
         self.moves.1 > 0
+    }
+
+    /// Settings of the cluster under which what takes minutes in production takes seconds.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let down = self.down_ms;
+        let settings = [
+            ("store.suspect_ms", down / 2),
+            ("store.down_ms", down),
+            ("lifecycle.join_ms", 3_000),
+            ("lifecycle.pairing_ms", 2_000),
+            ("lifecycle.promotion_ms", 5_000),
+            ("lifecycle.stall_ms", 3_000),
+            ("lifecycle.zombie_ms", 4_000),
+            ("lifecycle.contact_ms", 1_500),
+            ("lifecycle.stable_ms", 200),
+            ("store_limit.additions", 100_000),
+            ("store_limit.removals", 100_000),
+        ];
+        settings.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect()
     }
 
     /// When a store splits a region.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_consensus::shard::MakeSnapshot;
-use quorate_placement::core::command::Joining;
+use quorate_placement::core::command::{Joining, JoiningMember};
 use quorate_proto::wire::kvrpcpb::Context;
-use quorate_proto::wire::peer::Envelope;
+use quorate_proto::wire::peer::{Envelope, SnapshotAnswer, SnapshotChunk, SnapshotHeader};
 use quorate_proto::wire::placement::{SplitIds, StoreOrders, StoreReport};
 use quorate_proto::{KeyRange, NodeId, Peer, Region, RegionId, StoreId};
 use quorate_store::core::RegionError;
@@ -54,6 +54,10 @@ pub(crate) enum Event {
     Move,
     /// Time to go on with merges.
     Merge,
+    /// The next step of sending or receiving snapshots.
+    Transfer { node: NodeId, life: u64, step: Step },
+    /// One end of a call notices that its connection broke.
+    HungUp { node: NodeId, call: Call },
 }
 
 impl Event {
@@ -73,8 +77,22 @@ impl Event {
             Event::Nemesis | Event::Deed(_) => Concern::Nemesis,
             Event::Move => Concern::Mover,
             Event::Merge => Concern::Merger,
+            Event::Transfer { node, .. } | Event::HungUp { node, .. } => Concern::Transfers(*node),
         }
     }
+}
+
+/// What a process does next about its snapshots.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// Looks whose turn it is.
+    Dispatch,
+    /// A chunk that was read leaves.
+    Leave(Call, Box<SnapshotChunk>),
+    /// A chunk that came is written.
+    Write(Call),
+    /// Raft is told whether a snapshot was delivered.
+    Tell(MakeSnapshot, bool),
 }
 
 /// Why a client wakes up.
@@ -112,6 +130,7 @@ pub(crate) enum Body {
     Frame(Vec<Envelope>),
     Beat(u64),
     Snapshot(Box<Transfer>),
+    Piece(Box<Piece>),
     /// A client asks a store.
     Request(Box<Request>),
     /// A store answers a client.
@@ -160,6 +179,19 @@ pub(crate) enum Ask {
         add: Option<StoreId>,
         remove: Option<StoreId>,
     },
+    /// A store is to leave, or to stay after all.
+    RemoveStore {
+        store: StoreId,
+        cancel: bool,
+        dead: bool,
+    },
+    /// A process wants to be a member of placement, or to know whether it still is one.
+    JoinMember(JoiningMember),
+    /// Another member of placement is to take the place of one.
+    ReplaceMember {
+        member: NodeId,
+        with: NodeId,
+    },
 }
 
 /// What placement answers.
@@ -174,6 +206,13 @@ pub(crate) enum Told {
     Ids(Vec<SplitIds>),
     Timestamp(u64),
     Region(Option<(Region, Option<Peer>)>),
+    /// The process with that data id is a member of placement, or waits to become one.
+    MemberJoined {
+        member: NodeId,
+        data_id: u64,
+    },
+    /// Whoever asks is none, and does not become one.
+    NoMember(String),
     Done,
     /// Certainly not done, for a reason.
     Refused(String),
@@ -183,7 +222,36 @@ pub(crate) enum Told {
     Undetermined,
 }
 
-/// A snapshot on its way.
+/// Names a call that brings a snapshot: one of a run of its sender's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Call {
+    pub(crate) from: NodeId,
+    pub(crate) life: u64,
+    pub(crate) number: u64,
+}
+
+/// A part of what one end of a call says. Each end numbers its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    pub(crate) call: Call,
+    pub(crate) number: u64,
+    pub(crate) words: Words,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Words {
+    /// The sender begins.
+    Open(Box<SnapshotHeader>),
+    Chunk(Box<SnapshotChunk>),
+    /// The receiver answers.
+    Answer(SnapshotAnswer),
+    /// The end that says so has ended the call.
+    Ended(String),
+    /// Nobody here knows that call. Says who was not asked: it has no number.
+    Unknown,
+}
+
+/// A snapshot on its way as one message.
 #[derive(Debug, Clone)]
 pub(crate) struct Transfer {
     pub(crate) make: MakeSnapshot,
@@ -243,4 +311,9 @@ pub(crate) enum Failure {
     Unreachable,
     /// Nobody can say.
     Undetermined,
+}
+
+/// The key of that number.
+pub(crate) fn key(number: u64) -> Bytes {
+    format!("k{number:03}").into()
 }

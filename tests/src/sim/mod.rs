@@ -1,7 +1,7 @@
 //! The whole cluster in one thread, under virtual time and one seed.
 //!
-//! The real cores run here (raft groups and shards of `consensus`, directory, applier and read
-//! path of `store`, state, leader and oracle of `placement`) behind a second interpreter: a heap
+//! The real cores run here (raft groups, shards and transfers of snapshots of `consensus`, directory,
+//! applier and read path of `store`, state, leader and oracle of `placement`) behind a second interpreter: a heap
 //! of events ordered by virtual time instead of threads and sockets, [`MemoryEngine`]s that lose
 //! what was not synced instead of disks, and links that delay, lose, repeat and reorder.
 //! Everything that chance decides follows from the seed (`chance`), so that a seed replays
@@ -31,6 +31,7 @@ mod trace;
 mod world;
 
 pub use case::Case;
+pub use checks::Transfers;
 pub use mutant::Mutant;
 pub use world::Outcome;
 

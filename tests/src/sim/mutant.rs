@@ -62,11 +62,23 @@ pub enum Mutant {
     HostedUntold,
     /// Placement is not told of regions that it does not know.
     UnknownUntold,
+    /// It is noted that chunks of a snapshot are durable before they are.
+    NotedBeforeStaged,
+    /// A snapshot that broke off is gone on with from another picture of the data.
+    PictureTakenAnew,
+    /// A group is not told at which index the data of a snapshot was read.
+    PictureUntold,
+    /// A store that leaves is said to have left at once.
+    LeftWhileListed,
+    /// A store tells placement that it has no replicas, whatever it has.
+    EmptyReported,
+    /// A member of placement that starts counts learners of its group as voters.
+    MemberVotesEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 34] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -95,5 +107,11 @@ impl Mutant {
         Mutant::MergedUntold,
         Mutant::HostedUntold,
         Mutant::UnknownUntold,
+        Mutant::NotedBeforeStaged,
+        Mutant::PictureTakenAnew,
+        Mutant::PictureUntold,
+        Mutant::LeftWhileListed,
+        Mutant::EmptyReported,
+        Mutant::MemberVotesEarly,
     ];
 }

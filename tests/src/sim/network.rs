@@ -71,11 +71,14 @@ impl Network {
         self.cut.contains(&(from, to))
     }
 
-    pub(crate) fn hold(&mut self, packet: Packet) {
+    /// False where it is lost.
+    pub(crate) fn hold(&mut self, packet: Packet) -> bool {
         let held = self.held.entry(packet.link()).or_default();
-        if held.len() < MOST_HELD {
+        let fits = held.len() < MOST_HELD;
+        if fits {
             held.push(packet);
         }
+        fits
     }
 
     /// When something that keeps its place arrives.

@@ -20,7 +20,7 @@ pub(crate) struct Stamper {
     floor: u64,
     /// A request waits for its answer.
     asking: bool,
-    placement: u64,
+    placement: NodeId,
     /// It asks no other member.
     sticks: bool,
     pub(crate) stamped: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Stamper {
 
 impl Stamper {
     pub(crate) fn new(number: u64, sticks_to: Option<u64>) -> Self {
-        let (placement, sticks) = (sticks_to.unwrap_or(1), sticks_to.is_some());
+        let (placement, sticks) = (NodeId(MEMBERS + sticks_to.unwrap_or(1)), sticks_to.is_some());
         Self { number, call: 0, floor: 0, asking: false, placement, sticks, stamped: 0 }
     }
 
@@ -37,12 +37,9 @@ impl Stamper {
         !self.sticks
     }
 
-    fn ask_another(&mut self, hint: Option<NodeId>, members: u64) {
+    fn ask_another(&mut self, hint: Option<NodeId>, cx: &Cx) {
         if !self.sticks {
-            self.placement = match hint {
-                Some(leader) => leader.0 - MEMBERS,
-                None => self.placement % members + 1,
-            };
+            self.placement = hint.unwrap_or_else(|| cx.next_member(self.placement));
         }
     }
 
@@ -52,8 +49,7 @@ impl Stamper {
         self.asking = true;
         self.floor = cx.checks.timestamp_floor();
         let body = Body::Ask { call: self.call, ask: Box::new(Ask::Timestamp) };
-        let (from, to) = (NodeId(STAMPERS + self.number), NodeId(MEMBERS + self.placement));
-        cx.send(from, to, Lane::Services, body);
+        cx.send(NodeId(STAMPERS + self.number), self.placement, Lane::Services, body);
         cx.after(500 * MS, Event::Stamp { client: self.number, call: self.call });
     }
 
@@ -61,7 +57,7 @@ impl Stamper {
     pub(crate) fn wake(&mut self, call: u64, cx: &mut Cx) {
         if call == self.call {
             if self.asking {
-                self.ask_another(None, cx.knobs.members);
+                self.ask_another(None, cx);
             }
             self.ask(cx);
         }
@@ -77,10 +73,16 @@ impl Stamper {
                 cx.checks.timestamp(from, self.floor, *timestamp);
                 self.stamped += 1;
             }
-            Told::NotLeader(hint) => self.ask_another(*hint, cx.knobs.members),
-            Told::Refused(_) | Told::Undetermined => self.ask_another(None, cx.knobs.members),
-            Told::Joined { .. } | Told::Orders(_) | Told::Ids(_) | Told::Region(_) | Told::Done => {
+            Told::NotLeader(hint) => self.ask_another(*hint, cx),
+            Told::Refused(_) | Told::NoMember(_) | Told::Undetermined => {
+                self.ask_another(None, cx);
             }
+            Told::Joined { .. }
+            | Told::MemberJoined { .. }
+            | Told::Orders(_)
+            | Told::Ids(_)
+            | Told::Region(_)
+            | Told::Done => {}
         }
         self.call += 1;
         self.asking = false;

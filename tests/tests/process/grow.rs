@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_tests::process::{Cluster, Node, Shape, eventually};
+use quorate_tests::process::{Cluster, Node, Shape, eventually, free_pair};
 use serde_json::Value;
 
 use crate::RECOVERY;
@@ -90,6 +90,55 @@ async fn one_placement_member_becomes_three_and_the_first_may_die() {
     })
     .await;
     // Only the leader that stores report to can say so.
+    cluster.placements[0].start();
+    cluster.healthy().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_placement_member_that_joined_is_started_at_another_address() {
+    let mut cluster = Cluster::start(Shape { placements: 1, ..Shape::default() }).await;
+    let client = cluster.client().await;
+    let first = cluster.placements[0].address.clone();
+    for number in 2..=3 {
+        let mut node =
+            Node::new(cluster.home(), "placement", number, vec![format!("--join={first}")]);
+        node.start();
+        cluster.placements.push(node);
+    }
+    eventually("three members are active", GROWN, || async {
+        all_active(&members(&cluster, &first)?, 3)
+    })
+    .await;
+    let moving = &mut cluster.placements[2];
+    moving.terminate();
+    moving.ended(Duration::from_secs(60));
+    let (from, to) = (moving.address.clone(), free_pair().0);
+    moving.replace_flag(&format!("--listen={to}"));
+    moving.address.clone_from(&to);
+    moving.start();
+    moving.ready(GROWN);
+    let placement = cluster.placement().await;
+    let addresses = || async {
+        let status = placement.status().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(status.members.into_iter().map(|member| member.address).collect::<Vec<_>>())
+    };
+    eventually("the group knows it there", GROWN, || async {
+        let known = addresses().await?;
+        let moved = known.len() == 3 && known.contains(&to) && !known.contains(&from);
+        moved.then_some(()).ok_or_else(|| format!("{known:?}"))
+    })
+    .await;
+    // Without the first one, the one that moved is needed, and hears the other.
+    cluster.placements[0].kill();
+    eventually("the other two serve", GROWN, || async { all_active(&members(&cluster, &to)?, 3) })
+        .await;
+    client.put("a/moved", "two of three").await.unwrap();
+    // Where it is known it asks nobody when it starts again.
+    cluster.placements[2].kill();
+    cluster.placements[2].start();
+    cluster.placements[2].ready(GROWN);
+    let asked = cluster.placements[2].log_text().matches("asks the group to know it there").count();
+    assert_eq!(asked, 1);
     cluster.placements[0].start();
     cluster.healthy().await;
 }

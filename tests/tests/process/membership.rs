@@ -169,7 +169,12 @@ async fn a_store_leaves_and_does_not_come_back() {
     pause_balance(&placement).await;
     let three = cluster.store_ids();
     let leaving = three[0];
-    let request = wire::RemoveStoreRequest { store_id: leaving.0, cancel: false, dead: false };
+    let request = wire::RemoveStoreRequest {
+        store_id: leaving.0,
+        cancel: false,
+        dead: false,
+        with_store_id: 0,
+    };
     let refused = placement.remove_store(request).await.unwrap_err().to_string();
     assert!(refused.contains("add a store first, or lower `replicas`"), "{refused}");
 

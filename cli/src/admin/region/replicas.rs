@@ -20,6 +20,7 @@ pub(super) fn peers(told: &ExplainRegionResponse) -> Table {
         "store state",
         "match",
         "behind",
+        "unapplied",
         "silent",
     ]);
     for replica in &told.replicas {
@@ -35,6 +36,7 @@ pub(super) fn peers(told: &ExplainRegionResponse) -> Table {
                 0 => Value::Null,
                 index => json!(told.last_index.saturating_sub(index)),
             },
+            known(replica.unapplied),
             json!(output::time(Duration::from_millis(replica.silent_ms))),
         ]);
     }
@@ -90,6 +92,7 @@ mod tests {
         let learner = ReplicaStatus {
             snapshot_sent_bytes: 512,
             snapshot_total_bytes: 2048,
+            unapplied: 1_200,
             silent_ms: 40,
             ..replica(9, 4, 1)
         };
@@ -100,7 +103,7 @@ mod tests {
         };
         assert_eq!(
             peers(&told).render(Format::Plain),
-            "p7\ts1\tvoter\tleader\tup\t50\t2\t0 µs\np9\ts4\tlearner\t-\tup\t-\t-\t40 ms\n"
+            "p7\ts1\tvoter\tleader\tup\t50\t2\t-\t0 µs\np9\ts4\tlearner\t-\tup\t-\t-\t1200\t40 ms\n"
         );
         assert_eq!(snapshots(&told).render(Format::Plain), "p9\ts4\t512 B\t2.0 KiB\t25 %\n");
     }

@@ -1,7 +1,9 @@
 //! `quorate store remove` and `quorate store replace`.
 
 use quorate_proto::StoreId;
-use quorate_proto::wire::placement::{RemoveStoreRequest, StatusResponse, StoreStatus};
+use quorate_proto::wire::placement::{
+    RemoveStoreRequest, RemoveStoreResponse, StatusResponse, StoreStatus,
+};
 use serde_json::json;
 
 use super::super::id::store_id;
@@ -56,9 +58,10 @@ pub(crate) struct ReplaceArgs {
 pub(crate) async fn remove(args: &RemoveArgs) -> Outcome {
     let RemoveArgs { store, cancel, dead, .. } = args;
     let placement = args.connection.placement_client().await?;
-    let request = RemoveStoreRequest { store_id: store.get(), cancel: *cancel, dead: *dead };
+    let (store_id, cancel, dead) = (store.get(), *cancel, *dead);
+    let request = RemoveStoreRequest { store_id, cancel, dead, with_store_id: 0 };
     let replicas = placement.remove_store(request).await?;
-    let words = if *cancel {
+    let words = if cancel {
         format!("{store} stays: what has not moved yet stays on it")
     } else {
         format!("{store} is leaving: {} to move", output::plural(replicas, "replica"))
@@ -77,19 +80,34 @@ pub(crate) async fn remove(args: &RemoveArgs) -> Outcome {
 pub(crate) async fn replace(args: &ReplaceArgs) -> Outcome {
     let placement = args.connection.placement_client().await?;
     let silent = check(&placement.status().await?, args.store, args.with)?;
-    let request = RemoveStoreRequest { store_id: args.store.get(), cancel: false, dead: true };
-    let replicas = placement.remove_store(request).await?;
-    output::note(&format!(
-        "{} silent {silent}; re-replicating {}, to {} as the store with the most room among \
-         others",
-        args.store,
-        output::plural(replicas, "region"),
-        args.with
-    ));
+    let request = RemoveStoreRequest {
+        store_id: args.store.get(),
+        cancel: false,
+        dead: true,
+        with_store_id: args.with.get(),
+    };
+    let answer = placement.replace_store(request).await?;
+    output::note(&words(args.store, &silent, args.with, &answer));
+    let RemoveStoreResponse { replicas, not_to_it, why } = answer;
     if args.shape.format() == Format::Json {
-        output::emit(&format!("{}\n", json!({ "replicas": replicas })))?;
+        let told = json!({ "replicas": replicas, "not_to_it": not_to_it, "why": why });
+        output::emit(&format!("{told}\n"))?;
     }
     if args.watch { watch(&placement, args.store, replicas).await } else { Ok(()) }
+}
+
+/// What becomes of the replicas.
+fn words(old: StoreId, silent: &str, new: StoreId, answer: &RemoveStoreResponse) -> String {
+    let RemoveStoreResponse { replicas, not_to_it, why } = answer;
+    let replicas = output::plural(*replicas, "replica");
+    let mut words = format!("{old} silent {silent}; {replicas} to make anew, on {new}");
+    if *not_to_it > 0 {
+        words += &format!(" but for {not_to_it}, which go where it is best: {}", why.join("; "));
+        if *not_to_it > why.len() as u64 {
+            words += "; …";
+        }
+    }
+    words
 }
 
 /// How long the old store has been silent, where both are as a replacement needs them.
@@ -144,5 +162,22 @@ mod tests {
         assert!(refused(3, 6).contains("s6 is suspect"), "{}", refused(3, 6));
         assert!(refused(3, 9).contains("no store s9"), "{}", refused(3, 9));
         assert!(refused(3, 3).contains("itself"), "{}", refused(3, 3));
+    }
+
+    #[test]
+    fn what_goes_elsewhere_is_told_with_its_reason() {
+        let answer = |not_to_it, why: &[&str]| RemoveStoreResponse {
+            replicas: 13,
+            not_to_it,
+            why: why.iter().map(ToString::to_string).collect(),
+        };
+        let told = |answer: &RemoveStoreResponse| words(StoreId(3), "12 min", StoreId(5), answer);
+        assert_eq!(told(&answer(0, &[])), "s3 silent 12 min; 13 replicas to make anew, on s5");
+        assert_eq!(
+            told(&answer(1, &["r7: s5 has a replica already"])),
+            "s3 silent 12 min; 13 replicas to make anew, on s5 but for 1, which go where it is best: \
+             r7: s5 has a replica already"
+        );
+        assert!(told(&answer(9, &["r7: s5 has a replica already"])).ends_with("already; …"));
     }
 }

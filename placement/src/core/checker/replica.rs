@@ -10,11 +10,10 @@ use std::collections::BTreeSet;
 use quorate_proto::{Peer, Role, StoreId};
 
 use super::Verdict;
-use crate::core::filter::{
-    better_isolated, in_words, select_surplus, select_target, select_target_for,
-};
+use crate::core::filter::{better_isolated, in_words, select_surplus, select_target_for};
 use crate::core::lifecycle::{Aim, Record, ReplicaRole, State};
 use crate::core::operators::{Draft, Goal};
+use crate::core::replacement;
 use crate::core::rule::RuleRole;
 use crate::core::rule::fit::fit;
 use crate::core::tree::RegionInfo;
@@ -156,7 +155,7 @@ fn replace(around: Surroundings<'_>, info: &RegionInfo, from: StoreId, why: &str
         let reason = format!("{reason}; {to} stands by");
         return repair(info, Goal::MoveReplica { from, to }, reason);
     }
-    match select_target(around.view, info, Some(from)) {
+    match replacement::select(around.view, info, from) {
         Ok(to) => repair(info, Goal::MoveReplica { from, to }, reason),
         Err(why) => Verdict::Stuck(format!("{reason}; no store for another: {}", in_words(&why))),
     }

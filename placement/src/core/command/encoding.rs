@@ -9,9 +9,8 @@ use quorate_proto::{InvalidRegion, Peer, PeerId, Region, RegionId, StoreId, Term
 
 use super::{
     BadCommand, CLUSTER_VERSION, Command, Joining, JoiningMember, MAX_IDS, MAX_SAVED_REGIONS,
-    MEMBERS_SINCE, Member, PLANS_SINCE, SavedRegion, member, plan,
+    MEMBERS_SINCE, Member, PLANS_SINCE, SavedRegion, member, notes, plan,
 };
-use crate::core::operators::Operator;
 use crate::core::settings;
 
 impl Command {
@@ -26,10 +25,9 @@ impl Command {
             | Command::ExtendTime { .. }
             | Command::SaveRegions(_)
             | Command::RaiseSafePoint(_) => 1,
-            Command::SavePlan(plan) => {
-                plan.operators.iter().map(Operator::since).max().unwrap_or(PLANS_SINCE)
-            }
-            Command::ChangeStore { .. } | Command::ChangeSettings(_) => PLANS_SINCE,
+            Command::SavePlan(plan) => plan.since(),
+            Command::ChangeStore { life, .. } => notes::life_since(*life).max(PLANS_SINCE),
+            Command::ChangeSettings(_) => PLANS_SINCE,
             Command::JoinMember(_) | Command::ChangeMembers { .. } => MEMBERS_SINCE,
         }
     }
@@ -67,8 +65,9 @@ impl Command {
                 })
             }
             Command::ChangeStore { store, life } => {
-                let life = plan::life_to_wire(*life).into();
-                wire::command::Kind::ChangeStore(wire::ChangeStore { store_id: store.0, life })
+                let (life, to_store_id) = notes::life_to_wire(*life);
+                let (store_id, life) = (store.0, life.into());
+                wire::command::Kind::ChangeStore(wire::ChangeStore { store_id, life, to_store_id })
             }
             Command::SavePlan(plan) => wire::command::Kind::SavePlan(plan.into()),
             Command::ChangeSettings(settings) => {
@@ -141,7 +140,7 @@ impl Command {
             wire::command::Kind::RaiseSafePoint(wire) => Command::RaiseSafePoint(wire.safe_point),
             wire::command::Kind::ChangeStore(wire) => Command::ChangeStore {
                 store: StoreId(wire.store_id),
-                life: plan::life_from_wire(wire.life)?,
+                life: notes::life_from_wire(wire.life, wire.to_store_id)?,
             },
             wire::command::Kind::SavePlan(wire) => Command::SavePlan(wire.try_into()?),
             wire::command::Kind::ChangeSettings(wire) => {

@@ -10,6 +10,8 @@ use super::BadCommand;
 
 /// Since when the placement group changes its members while it runs.
 pub const MEMBERS_SINCE: u32 = 3;
+/// Since when one that joined may move to another address.
+pub const MOVES_SINCE: u32 = 5;
 /// Most processes that may wait to become members.
 pub const MAX_WAITING: usize = 16;
 
@@ -130,12 +132,24 @@ pub enum MemberRefusal {
          else; start it with an empty data folder and join", .0.0
     )]
     Unknown(NodeId),
-    /// It is a member somewhere else.
+    /// It is a member somewhere else, and the cluster's form is too old for it to move.
     #[error(
-        "placement-{} is a member at {address}: start it with that address, or take it out and let \
-         it join anew with an empty data folder", member.0
+        "placement-{} is a member at {address}: start it with that address; members move to another \
+         one from cluster_version {MOVES_SINCE} on: run the newer program on all members, then \
+         `quorate settings set cluster_version={MOVES_SINCE}`", member.0
     )]
     Moved {
+        /// Which member.
+        member: NodeId,
+        /// Where the others reach it.
+        address: String,
+    },
+    /// It is a member somewhere else, and was heard of a moment ago.
+    #[error(
+        "placement-{} runs at {address}, or did until a moment ago: it moves once it is not heard of \
+         there any more; two processes never run from copies of one data folder", member.0
+    )]
+    StillThere {
         /// Which member.
         member: NodeId,
         /// Where the others reach it.

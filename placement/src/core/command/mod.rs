@@ -10,16 +10,17 @@ use thiserror::Error;
 
 pub(crate) use self::encoding::{labels_from_wire, labels_to_wire, leader_from_wire};
 pub use self::member::{
-    Candidate, JoiningMember, MAX_WAITING, MEMBERS_SINCE, Member, MemberRefusal,
+    Candidate, JoiningMember, MAX_WAITING, MEMBERS_SINCE, MOVES_SINCE, Member, MemberRefusal,
 };
 use super::events::Batch;
 use super::lifecycle::Record;
-use super::operators::Operator;
+use super::operators::{Ended, Operator};
 use super::settings::BadSetting;
 use super::state::StoreLife;
 
 mod encoding;
 mod member;
+pub(crate) mod notes;
 pub(crate) mod plan;
 
 /// The newest cluster version this program knows: the form of its commands and records. A running
@@ -29,6 +30,8 @@ pub const CLUSTER_VERSION: u32 = quorate_proto::limits::KNOWN_VERSION;
 pub const PLANS_SINCE: u32 = 2;
 /// Since when regions are merged: stores apply no such command before.
 pub const MERGES_SINCE: u32 = 4;
+/// Since when it is replicated how operators ended, and how long a learner was ready.
+pub const NOTES_SINCE: u32 = 5;
 /// Most ids one command allocates.
 pub const MAX_IDS: u64 = 1_000_000;
 /// Most regions one command saves.
@@ -139,10 +142,12 @@ pub struct Plan {
     pub lifecycles: Vec<(RegionId, Vec<Record>)>,
     /// What happened.
     pub events: Batch,
+    /// What became of operators, oldest first.
+    pub notes: Vec<Ended>,
 }
 
 impl Plan {
-    /// True where there is nothing to remember.
+    /// True where there is nothing to remember. Notes alone wait for an entry that goes out anyway.
     pub fn is_empty(&self) -> bool {
         self.operators.is_empty()
             && self.ended.is_empty()

@@ -3,11 +3,12 @@
 use quorate_proto::wire::placement_state as wire;
 use quorate_proto::{Epoch, NodeId, PeerId, RegionId, StoreId, Term};
 
+use super::notes::{ended_from_wire, ended_to_wire};
 use super::{BadCommand, MERGES_SINCE, PLANS_SINCE, Plan};
+use crate::core::ended::MAX_NOTES;
 use crate::core::events::{Batch, Event, MAX_BATCH, News, Severity};
 use crate::core::lifecycle::{Aim, Pace, Record, ReplicaRole, State};
 use crate::core::operators::{Goal, Operator};
-use crate::core::state::StoreLife;
 
 impl From<&Plan> for wire::SavePlan {
     fn from(plan: &Plan) -> Self {
@@ -22,6 +23,7 @@ impl From<&Plan> for wire::SavePlan {
             term: plan.events.term.0,
             first_news: plan.events.first,
             news: plan.events.news.iter().map(Into::into).collect(),
+            notes: plan.notes.iter().map(|ended| ended_to_wire(ended, 0)).collect(),
         }
     }
 }
@@ -32,6 +34,9 @@ impl TryFrom<wire::SavePlan> for Plan {
     fn try_from(wire: wire::SavePlan) -> Result<Self, BadCommand> {
         if wire.news.len() > MAX_BATCH {
             return Err(BadCommand::Bound("news of one batch"));
+        }
+        if wire.notes.len() > MAX_NOTES {
+            return Err(BadCommand::Bound("notes of one batch"));
         }
         let news = wire.news.into_iter().map(News::try_from).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -47,6 +52,11 @@ impl TryFrom<wire::SavePlan> for Plan {
                 .map(lifecycle_from_wire)
                 .collect::<Result<_, _>>()?,
             events: Batch { term: Term(wire.term), first: wire.first_news, news },
+            notes: wire
+                .notes
+                .into_iter()
+                .map(|note| ended_from_wire(note).map(|(_, ended)| ended))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -210,6 +220,8 @@ fn record_to_wire(record: &Record) -> wire::Lifecycle {
             let (aim, node_id) = aim_to_wire(former);
             wire::FormerAim { aim: aim.into(), node_id }
         }),
+        was_ready_ms: record.was_ready_ms.map_or(0, |(since_ms, _)| since_ms),
+        lapsed_ms: record.was_ready_ms.map_or(0, |(_, until_ms)| until_ms),
     }
 }
 
@@ -258,6 +270,7 @@ fn record_from_wire(wire: wire::Lifecycle) -> Result<Record, BadCommand> {
         joined_ms: wire.joined_ms,
         former,
         stale: wire.stale,
+        was_ready_ms: (wire.lapsed_ms != 0).then_some((wire.was_ready_ms, wire.lapsed_ms)),
         held: wire.held,
         reason: wire.reason,
         operator: wire.operator_id,
@@ -322,26 +335,4 @@ pub(crate) fn setting_to_wire(
     (name, value): (impl Into<String>, impl Into<String>),
 ) -> wire::Setting {
     wire::Setting { name: name.into(), value: value.into() }
-}
-
-pub(crate) fn life_to_wire(life: StoreLife) -> wire::StoreLife {
-    match life {
-        StoreLife::Joining => wire::StoreLife::Joining,
-        StoreLife::Active => wire::StoreLife::Active,
-        StoreLife::Leaving { dead: false } => wire::StoreLife::Leaving,
-        StoreLife::Leaving { dead: true } => wire::StoreLife::Dead,
-        StoreLife::Left => wire::StoreLife::Left,
-    }
-}
-
-pub(crate) fn life_from_wire(life: i32) -> Result<StoreLife, BadCommand> {
-    let life = wire::StoreLife::try_from(life)
-        .map_err(|_| BadCommand::Bound("a store's stage of life"))?;
-    Ok(match life {
-        wire::StoreLife::Joining => StoreLife::Joining,
-        wire::StoreLife::Active => StoreLife::Active,
-        wire::StoreLife::Leaving => StoreLife::Leaving { dead: false },
-        wire::StoreLife::Dead => StoreLife::Leaving { dead: true },
-        wire::StoreLife::Left => StoreLife::Left,
-    })
 }

@@ -365,6 +365,7 @@ fn roles_of(info: &RegionInfo) -> Group {
         peer: peer.id,
         role: peer.role,
         matched: None,
+        applied: None,
         snapshot: None,
         queue: 0,
         silent_ms: 0,
@@ -378,6 +379,7 @@ fn roles_of(info: &RegionInfo) -> Group {
         conf_ver: info.region.epoch.conf_ver,
         leader: info.leader.map(|leader| leader.id),
         last_index: info.last_index,
+        committed: info.stats.commit,
         target: 0,
         members: info.region.peers.iter().map(member).collect(),
     }

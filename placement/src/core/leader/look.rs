@@ -72,6 +72,7 @@ impl Leader {
                     true => Some(info.last_index),
                     false => progress.map(|progress| progress.matched),
                 },
+                applied: progress.and_then(|progress| progress.applied),
                 snapshot: progress.and_then(|progress| progress.snapshot),
                 queue: progress.map_or(0, |progress| progress.queue),
                 silent_ms,
@@ -89,6 +90,7 @@ impl Leader {
                 LogIndex(0) => info.stats.commit,
                 last => last,
             },
+            committed: info.stats.commit,
             target: self.target(info),
             members: members.collect(),
         }

@@ -7,8 +7,9 @@
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
 //! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, `merge` has regions taken in by others, `reports` takes in what stores say, `found` what
-//! nobody here had heard of, `look` describes, `around` tells what changed.
+//! group, from what `standing` knows of it, `merge` has regions taken in by others, `reports` takes
+//! in what stores say, `found` what nobody here had heard of, `look` describes, `around` tells what
+//! changed.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
@@ -25,6 +26,7 @@ mod own_group;
 mod patrol;
 mod reports;
 mod requests;
+mod standing;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,10 +56,11 @@ use super::stores::Stores;
 use super::tree::RegionTree;
 use super::watch::Watch;
 pub use look::Counts;
-pub use own::{MAX_VOTERS, OWN, Other, OwnStep, Standing};
+pub use own::{MAX_VOTERS, OWN, OwnStep};
 pub use reports::Reported;
 pub use requests::{MemberAction, TransferRefusal};
-pub use store::RemoveRefusal;
+pub use standing::{Other, Standing};
+pub use store::{RemoveRefusal, Replacement};
 
 /// Time between two plans of a scheduler.
 pub const PLAN_EVERY: Duration = Duration::from_millis(250);
@@ -93,6 +96,8 @@ pub struct Leader {
     touched: BTreeSet<RegionId>,
     /// Replicas whose stores were told to destroy what is left, and the epoch without them.
     destroyed: BTreeMap<(RegionId, PeerId), Epoch>,
+    /// Stores that were let go, and when: the log does not show it yet.
+    let_go: BTreeMap<StoreId, Instant>,
     /// What the placement group itself waits for, in words.
     own_waits: String,
     /// Where the checkers go on.
@@ -117,7 +122,12 @@ impl Leader {
             began: (now, now_ms),
             tree: state.saved_regions().clone(),
             stores: Stores::new(now),
-            operators: Operators::new(term, state.operators().values(), now_ms),
+            operators: Operators::new(
+                term,
+                state.operators().values(),
+                state.ended().iter(),
+                now_ms,
+            ),
             members: Members::new(state, now_ms),
             journal: Journal::new(term),
             history: History::of_former(state),
@@ -134,6 +144,7 @@ impl Leader {
             evicted: BTreeSet::new(),
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
+            let_go: BTreeMap::new(),
             own_waits: String::new(),
             patrolled: RegionId(0),
             next_plan: now,

@@ -9,11 +9,14 @@
 //! members that shall vote, at most [`MAX_VOTERS`]. So a lone newcomer waits for a partner.
 
 use quorate_consensus::time::Instant;
-use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role};
+use quorate_proto::{NodeId, PeerId, RegionId, Role};
 
 use super::own_group::{group, members_after, words};
+use super::standing::Standing;
 use super::{Leader, MemberAction};
-use crate::core::command::{Candidate, Command, JoiningMember, MEMBERS_SINCE, MemberRefusal};
+use crate::core::command::{
+    Candidate, Command, JoiningMember, MEMBERS_SINCE, Member, MemberRefusal,
+};
 use crate::core::lifecycle::{
     self, Aim, CannotBe, Group, Limits, Next, Record, State as Life, Wish,
 };
@@ -24,29 +27,6 @@ use crate::core::state::State;
 pub const OWN: RegionId = RegionId(0);
 /// Most voters of the placement group: more would only slow it down.
 pub const MAX_VOTERS: usize = 5;
-/// What this leader knows of the other members, as Raft does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// This leader.
-    pub me: NodeId,
-    /// Last entry of its log.
-    pub last: LogIndex,
-    /// Of the others; those who are missing are up to date.
-    pub others: Vec<Other>,
-}
-
-/// How far another member is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Other {
-    /// Which one.
-    pub member: NodeId,
-    /// Last entry known to be durable there.
-    pub matched: LogIndex,
-    /// Of a snapshot on its way there, in bytes: sent, and all of it.
-    pub snapshot: Option<(u64, u64)>,
-    /// Since it was last heard of.
-    pub silent_ms: u64,
-}
 
 /// The next step of the placement group.
 #[derive(Clone, Debug, PartialEq)]
@@ -190,10 +170,10 @@ impl Leader {
         lifecycle::wish(group, records, &wish, 0, limits, now_ms).ok()
     }
 
-    /// Whether that address may be a new member's: one who has it may be dead.
+    /// Whether that address may be a member's that joins, or moves: one who has it may be dead.
     ///
     /// # Errors
-    /// A member that is alive has it.
+    /// A member that is alive has it, or the one that moves still runs where it was.
     pub fn may_use_member_address(
         &self,
         state: &State,
@@ -202,6 +182,11 @@ impl Leader {
         known: Option<NodeId>,
     ) -> Result<(), MemberRefusal> {
         let group = self.own_group(state, standing);
+        if let Some(Member { id, address, .. }) = state.moves(joining)
+            && group.on(*id).is_some_and(|member| member.alive)
+        {
+            return Err(MemberRefusal::StillThere { member: *id, address: address.clone() });
+        }
         let others = state.members().values().filter(|member| {
             Some(member.id) != known
                 && Some(member.id) != joining.id
@@ -285,7 +270,7 @@ impl Leader {
             Err(why) => {
                 self.history.note(OWN, "request", format!("{what}; refused: {why}"), now_ms);
                 Err(match why {
-                    CannotBe::OnlyVoter(_) => Refused::LoneMember,
+                    CannotBe::NoneLeft(_) => Refused::LoneMember,
                     why => why.into(),
                 })
             }

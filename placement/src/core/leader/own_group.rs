@@ -3,7 +3,8 @@
 use quorate_consensus::shard::MAX_BEHIND;
 use quorate_proto::{NodeId, PeerId, Role};
 
-use super::own::{MAX_VOTERS, OWN, Standing};
+use super::own::{MAX_VOTERS, OWN};
+use super::standing::Standing;
 use crate::core::command::Member;
 use crate::core::lifecycle::{self, Aim, Change, Group, Limits, Record, State as Life};
 use crate::core::state::State;
@@ -21,7 +22,10 @@ pub(super) fn group(
         let silent_ms = other.map_or(0, |other| other.silent_ms);
         let alive = leads || silent_ms < limits.contact_ms;
         let close = other.is_none_or(|other| {
-            other.snapshot.is_none() && other.matched.0 + MAX_BEHIND >= standing.last.0
+            let unapplied = other.applied.map_or(0, |at| standing.committed.0.saturating_sub(at.0));
+            other.snapshot.is_none()
+                && other.matched.0 + MAX_BEHIND >= standing.last.0
+                && unapplied <= MAX_BEHIND
         });
         let host = member.address.rsplit_once(':').map_or("", |(host, _)| host);
         lifecycle::Member {
@@ -32,6 +36,7 @@ pub(super) fn group(
                 true => Some(standing.last),
                 false => other.map(|other| other.matched),
             },
+            applied: other.and_then(|other| other.applied),
             snapshot: other.and_then(|other| other.snapshot),
             // One that waits for its turn behind the others of the same group waits briefly.
             queue: 0,
@@ -49,6 +54,7 @@ pub(super) fn group(
         conf_ver: state.counters().members_version + 1,
         leader: Some(PeerId(standing.me.0)),
         last_index: standing.last,
+        committed: standing.committed,
         target: target(&members, records),
         members,
     }

@@ -1,21 +1,27 @@
 //! Stores that join, leave, and have left.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use quorate_consensus::time::Instant;
 use quorate_proto::{NodeId, Peer, RegionId, Role, StoreId};
 use thiserror::Error;
 
-use super::Leader;
-use crate::core::command::{Command, JoinRefusal, Joining};
+use super::{Leader, OWN};
+use crate::core::command::{Command, JoinRefusal, Joining, NOTES_SINCE};
 use crate::core::filter::{Filtered, cannot_get, cannot_hold, in_words};
-use crate::core::lifecycle::Aim;
+use crate::core::lifecycle::{Aim, Record, State as Life};
 use crate::core::operators::Refused;
+use crate::core::replacement;
 use crate::core::rule::RuleRole;
 use crate::core::state::{State, StoreLife};
 use crate::core::stores::StoreState;
 use crate::core::tree::RegionInfo;
 use crate::core::view::ClusterView;
+
+/// A store that was let go counts as leaving for so long, whatever the log says: what it was let go
+/// for may not be replicated yet.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// Why a store cannot be taken out, or back in.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -42,17 +48,6 @@ pub enum RemoveRefusal {
         /// How many voters it has.
         voters: usize,
     },
-    /// It leads the region and always will.
-    #[error(
-        "{store} cannot leave: it has the only voter of {region}, which leads it, and a leader is \
-         never demoted; raise `replicas` to 3 first"
-    )]
-    OnlyVoter {
-        /// The store.
-        store: StoreId,
-        /// A region that would be stuck.
-        region: RegionId,
-    },
     /// It could never end.
     #[error(
         "{store} cannot leave: no other store may take its voter of {region}, where the rules are \
@@ -68,12 +63,65 @@ pub enum RemoveRefusal {
         /// Why each other store may not.
         why: String,
     },
+    /// Then another one could never end.
+    #[error(
+        "{store} cannot leave: the voter of {region} on {other}, which is leaving or down, would have \
+         no other place to go; add a store first"
+    )]
+    Needed {
+        /// The store.
+        store: StoreId,
+        /// One whose replicas have to go elsewhere already.
+        other: StoreId,
+        /// A region that would be stuck.
+        region: RegionId,
+    },
     /// It is not dead.
     #[error("{0} is alive: stop it first, or remove it without `dead` so that it serves meanwhile")]
     Alive(StoreId),
+    /// Nothing can go there.
+    #[error("{0} is not up, or is the one that goes: name a store that is up")]
+    NotUp(StoreId),
+    /// An older form of the cluster.
+    #[error(
+        "a store is named for the replicas of another one from cluster_version {NOTES_SINCE} on: run \
+         the newer program on all members of placement and on all stores, then `quorate settings set \
+         cluster_version={NOTES_SINCE}`; until then `quorate store remove --dead` leaves the choice \
+         to placement"
+    )]
+    OldReplace,
     /// An older form of the cluster.
     #[error(transparent)]
     Operator(#[from] Refused),
+}
+
+impl RemoveRefusal {
+    /// The region that would be stuck, if that is why.
+    fn region(&self) -> Option<RegionId> {
+        match self {
+            RemoveRefusal::NoRoom { region, .. }
+            | RemoveRefusal::NoPlace { region, .. }
+            | RemoveRefusal::Needed { region, .. } => Some(*region),
+            RemoveRefusal::Unknown(_)
+            | RemoveRefusal::Left(_)
+            | RemoveRefusal::NotLeaving(_)
+            | RemoveRefusal::Alive(_)
+            | RemoveRefusal::NotUp(_)
+            | RemoveRefusal::OldReplace
+            | RemoveRefusal::Operator(_) => None,
+        }
+    }
+}
+
+/// What becomes of a store that is replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replacement {
+    /// To be replicated.
+    pub command: Command,
+    /// Replicas that have to go.
+    pub replicas: u64,
+    /// Regions whose voter does not go to the store that was named, and why not.
+    pub elsewhere: Vec<(RegionId, Filtered)>,
 }
 
 impl Leader {
@@ -112,16 +160,28 @@ impl Leader {
     }
 
     /// Takes a store out of the cluster, or back in before it has left: the command to replicate,
-    /// and how many replicas have to go elsewhere.
+    /// and how many replicas have to go elsewhere. One that is let go counts as leaving from then on.
     ///
     /// # Errors
     /// The rule that stands in the way: it could never end, or it is not dead.
     pub fn remove_store(
-        &self,
+        &mut self,
         state: &State,
         id: StoreId,
         cancel: bool,
         dead: bool,
+        now: Instant,
+    ) -> Result<(Command, u64), RemoveRefusal> {
+        self.take_out(state, id, cancel, (dead, None), now)
+    }
+
+    /// As [`Self::remove_store`]; `to` is where its voters should go.
+    fn take_out(
+        &mut self,
+        state: &State,
+        id: StoreId,
+        cancel: bool,
+        (dead, to): (bool, Option<StoreId>),
         now: Instant,
     ) -> Result<(Command, u64), RemoveRefusal> {
         if !Self::may_plan(state) {
@@ -129,12 +189,14 @@ impl Leader {
         }
         let store = state.stores().get(&id).ok_or(RemoveRefusal::Unknown(id))?;
         let life = |life| Command::ChangeStore { store: id, life };
-        let hosted: Vec<_> =
-            self.tree.iter().filter(|info| info.region.peer_on(id).is_some()).collect();
-        let replicas = hosted.len() as u64;
+        let hosted = self.tree.iter().filter(|info| info.region.peer_on(id).is_some());
+        let replicas = hosted.count() as u64;
         match (store.life, cancel) {
             (StoreLife::Left, _) => return Err(RemoveRefusal::Left(id)),
-            (StoreLife::Leaving { .. }, true) => return Ok((life(StoreLife::Active), replicas)),
+            (StoreLife::Leaving { .. }, true) => {
+                self.let_go.remove(&id);
+                return Ok((life(StoreLife::Active), replicas));
+            }
             (StoreLife::Joining | StoreLife::Active, true) => {
                 return Err(RemoveRefusal::NotLeaving(id));
             }
@@ -143,39 +205,108 @@ impl Leader {
         if dead && self.stores.is_alive(id, now) {
             return Err(RemoveRefusal::Alive(id));
         }
-        let others: BTreeSet<StoreId> = state
-            .stores()
-            .values()
-            .filter(|other| match self.stores.state(other, now) {
-                StoreState::Up | StoreState::Joining | StoreState::Suspect => other.id != id,
-                StoreState::Down | StoreState::Leaving | StoreState::Left => false,
-            })
-            .map(|other| other.id)
-            .collect();
+        self.let_go.retain(|_, at| now.since(*at) < LET_GO);
+        let (mut others, mut going) = (BTreeSet::new(), BTreeSet::new());
+        for other in state.stores().values().filter(|other| other.id != id) {
+            let doing = match self.let_go.contains_key(&other.id) {
+                true => StoreState::Leaving,
+                false => self.stores.state(other, now),
+            };
+            match doing {
+                StoreState::Up | StoreState::Joining | StoreState::Suspect => {
+                    others.insert(other.id)
+                }
+                StoreState::Down | StoreState::Leaving => going.insert(other.id),
+                StoreState::Left => false,
+            };
+        }
         let view = self.view(state, now);
-        for info in hosted {
+        self.find_places(&view, id, &others)?;
+        // What has to go elsewhere already needs a place as well, and may have none but this store;
+        // one that is dead is no place.
+        let with_it: BTreeSet<StoreId> = others.iter().copied().chain([id]).collect();
+        for other in going.into_iter().filter(|_| !dead) {
+            let stuck = self.find_places(&view, other, &others).err();
+            if let Some(region) = stuck.and_then(|why| why.region())
+                && self.find_places(&view, other, &with_it).is_ok()
+            {
+                return Err(RemoveRefusal::Needed { store: id, other, region });
+            }
+        }
+        self.let_go.insert(id, now);
+        Ok((life(StoreLife::Leaving { dead, to }), replicas))
+    }
+
+    /// Whether all voters on a store could ever go to `others`.
+    fn find_places(
+        &self,
+        view: &ClusterView,
+        from: StoreId,
+        others: &BTreeSet<StoreId>,
+    ) -> Result<(), RemoveRefusal> {
+        for info in self.tree.iter() {
             // As it will be once a joint change under way is completed.
             let shall_vote = |peer: &Peer| match peer.role {
                 Role::Voter | Role::IncomingVoter => true,
                 Role::Learner | Role::DemotingVoter => false,
             };
             let votes_on = |store| info.region.peer_on(store).is_some_and(shall_vote);
-            let votes = votes_on(id);
+            if !votes_on(from) {
+                continue;
+            }
+            let region = info.region.id;
             let has_room = others.iter().any(|other| !votes_on(*other));
             let voters = info.region.peers.iter().filter(|peer| shall_vote(peer)).count();
             let is_needed = voters <= self.target(info);
-            if votes && is_needed && (!has_room || others.len() < voters) {
-                let region = info.region.id;
-                return Err(RemoveRefusal::NoRoom { store: id, region, voters });
+            if is_needed && (!has_room || others.len() < voters) {
+                return Err(RemoveRefusal::NoRoom { store: from, region, voters });
             }
-            if votes && voters == 1 {
-                return Err(RemoveRefusal::OnlyVoter { store: id, region: info.region.id });
-            }
-            if votes && is_needed {
-                self.find_place(&view, info, id, &others)?;
+            if is_needed {
+                self.find_place(view, info, from, others)?;
             }
         }
-        Ok((life(StoreLife::Leaving { dead }), replicas))
+        Ok(())
+    }
+
+    /// Replaces a store that is dead: as [`Leader::remove_store`], and its voters go to `with`. Says for
+    /// which regions they do not, as far as can be told now, and why.
+    ///
+    /// # Errors
+    /// The rule that stands in the way: it could never end, it is not dead, or the other is not up.
+    pub fn replace_store(
+        &mut self,
+        state: &State,
+        id: StoreId,
+        with: StoreId,
+        now: Instant,
+    ) -> Result<Replacement, RemoveRefusal> {
+        let other = state.stores().get(&with).ok_or(RemoveRefusal::Unknown(with))?;
+        if with == id || self.stores.state(other, now) != StoreState::Up {
+            return Err(RemoveRefusal::NotUp(with));
+        }
+        if !state.takes_notes() {
+            return Err(RemoveRefusal::OldReplace);
+        }
+        let (command, replicas) = self.take_out(state, id, false, (true, Some(with)), now)?;
+        let mut view = self.view(state, now);
+        let mut elsewhere = Vec::new();
+        for info in self.tree.iter() {
+            let votes = |peer: &Peer| peer.store == id && peer.role == Role::Voter;
+            if !info.region.peers.iter().any(votes) {
+                continue;
+            }
+            match replacement::why_not(&view, info, id, with) {
+                Some(why) => elsewhere.push((info.region.id, why)),
+                // The next one finds as much less room there.
+                None => {
+                    if let Some(there) = view.stores.get_mut(&with) {
+                        let left = there.stats.available_bytes.saturating_sub(info.stats.bytes);
+                        there.stats.available_bytes = left;
+                    }
+                }
+            }
+        }
+        Ok(Replacement { command, replicas, elsewhere })
     }
 
     /// Whether the voter on a store could ever go to one of `others`, once what is under way is
@@ -219,12 +350,13 @@ impl Leader {
     /// Stores that leave and have nothing left to give.
     pub(super) fn leavers(&self, state: &State, now: Instant) -> Vec<Command> {
         let leaving = state.stores().values().filter_map(|store| match store.life {
-            StoreLife::Leaving { dead } => Some((store, dead)),
+            StoreLife::Leaving { dead, .. } => Some((store, dead)),
             StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
         });
         leaving
             .filter(|(store, dead)| {
-                let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none());
+                let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none())
+                    && !self.may_get_more(store.id);
                 // One that is alive says itself that it is empty.
                 let heard = self.stores.last(store.id);
                 let clean = *dead
@@ -234,5 +366,19 @@ impl Leader {
             })
             .map(|(store, _)| Command::ChangeStore { store: store.id, life: StoreLife::Left })
             .collect()
+    }
+
+    /// True where a replica may be on its way to a store: somebody was told to add one there, and it
+    /// is in no configuration that is reported yet.
+    fn may_get_more(&self, store: StoreId) -> bool {
+        let comes = |record: &Record| {
+            StoreId::from(record.node) == store
+                && match record.aim {
+                    Aim::Vote { .. } | Aim::Learn => record.state != Life::Removed,
+                    Aim::Leave { .. } => false,
+                }
+        };
+        self.operators.iter().any(|operator| operator.goal.concerns(store))
+            || self.members.iter().any(|(region, record)| region != OWN && comes(record))
     }
 }

@@ -14,6 +14,9 @@ pub struct Member {
     /// Last entry known to be durable there; `None` where the leader did not say: it is up to date
     /// or was never heard of (see `silent_ms`).
     pub matched: Option<LogIndex>,
+    /// Last entry applied there, as it said last; `None` where it does not say (an older version):
+    /// then only its log counts.
+    pub applied: Option<LogIndex>,
     /// Of a snapshot on its way there, in bytes: sent, and all of it.
     pub snapshot: Option<(u64, u64)>,
     /// Changes whenever the queue moves in which the snapshot waits for its turn.
@@ -41,6 +44,8 @@ pub struct Group {
     pub leader: Option<PeerId>,
     /// Last entry of the leader's log; 0 where it did not say.
     pub last_index: LogIndex,
+    /// Last committed entry, as of the same report.
+    pub committed: LogIndex,
     /// Wanted voters.
     pub target: usize,
     /// All members, roles included.
@@ -56,6 +61,18 @@ impl Group {
     /// The member with that peer.
     pub fn peer(&self, peer: PeerId) -> Option<&Member> {
         self.members.iter().find(|member| member.peer == peer)
+    }
+
+    /// Committed entries that the member has not applied yet; 0 where it does not say.
+    pub fn unapplied(&self, member: &Member) -> u64 {
+        member.applied.map_or(0, |applied| self.committed.0.saturating_sub(applied.0))
+    }
+
+    /// That the member has the log and lags in applying it by more than `most` entries, in words.
+    pub fn lags_in_applying(&self, member: &Member, most: u64) -> Option<String> {
+        let unapplied = self.unapplied(member);
+        (unapplied > most)
+            .then(|| format!("has the log but is {unapplied} entries behind in applying"))
     }
 
     /// The leader's member.

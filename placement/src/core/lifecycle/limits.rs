@@ -16,7 +16,8 @@ pub struct Limits {
     pub zombie_ms: u64,
     /// At the measured rate a ready learner catches up within this: an election timeout.
     pub catch_up_ms: u64,
-    /// Most entries a ready learner may lack, whatever its rate; at most [`MAX_LAG`].
+    /// Most entries a ready learner may lack, whatever its rate, and most committed ones that it
+    /// may have and not have applied; at most [`MAX_LAG`].
     pub max_lag: u64,
     /// A ready learner was heard of within this.
     pub contact_ms: u64,
@@ -43,8 +44,8 @@ impl Default for Limits {
     }
 }
 
-/// The group's leader promotes no learner that lacks more entries than this
-/// ([`quorate_consensus::shard::MAX_BEHIND`]), so none counts as ready before.
+/// The group's leader promotes no learner that lacks more entries than this, or has not applied so
+/// many ([`quorate_consensus::shard::MAX_BEHIND`]), so none counts as ready before.
 pub const MAX_LAG: u64 = quorate_consensus::shard::MAX_BEHIND;
 
 /// A record of a removed member is kept so long, so that a late configuration entry which brings

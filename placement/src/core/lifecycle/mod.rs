@@ -27,7 +27,8 @@
 //!   next leader of placement may see one, and so may anybody who believes a deposed leader.
 //! * Without a leader that reports nothing is decided, and nobody's state changes: the next leader
 //!   of placement begins with routes that were saved some time ago.
-//! * Nothing that a member says of itself makes it ready: only what the group's leader measured.
+//! * Nothing that a member says of itself makes it ready: only what the group's leader measured. How
+//!   far it has applied only the member knows; that can keep it from being ready.
 //! * A healthy learner is never removed for want of a partner.
 //!
 //! Absent on purpose: where a replica should be (the schedulers choose), and who carries a step to
@@ -209,6 +210,8 @@ pub struct Record {
     pub former: Option<Aim>,
     /// Behind, and without progress for too long: nobody counts on it until it gets on again.
     pub stale: bool,
+    /// It was ready since the first, until the second: it may be so again soon.
+    pub was_ready_ms: Option<(u64, u64)>,
     /// An operator keeps it as it is: not promoted, not given up.
     pub held: bool,
     /// Why it is in this state, or what stands in its way.
@@ -235,6 +238,7 @@ impl Record {
             joined_ms: now_ms,
             former: None,
             stale: false,
+            was_ready_ms: None,
             held: false,
             reason: String::new(),
             operator: 0,
@@ -254,6 +258,7 @@ impl Record {
             joined_ms: now_ms,
             former: None,
             stale: false,
+            was_ready_ms: None,
             held: false,
             reason: String::new(),
             operator: 0,
@@ -299,6 +304,8 @@ impl Record {
             joined_ms,
             former,
             stale,
+            // Changes with the state alone, and some clusters are too old to keep it.
+            was_ready_ms: _,
             held,
             reason: _,
             operator,
@@ -316,6 +323,37 @@ impl Record {
             && *held == other.held
             && *operator == other.operator
             && *seen == other.seen
+    }
+
+    /// For how long its member was not heard of. What was before it came in does not count: its
+    /// process and the leader's may have shared no group.
+    fn silent_ms(&self, member: &Member, now_ms: u64) -> u64 {
+        match self.state {
+            State::Syncing => member.silent_ms.min(now_ms.saturating_sub(self.since_ms)),
+            State::Joining { .. }
+            | State::Ready { .. }
+            | State::Pairing { .. }
+            | State::Promoting { .. }
+            | State::StandbyLearner
+            | State::KeepAsLearner
+            | State::Active
+            | State::Zombie
+            | State::Removed => member.silent_ms,
+        }
+    }
+
+    /// It was ready since `ready_ms` and is not any more.
+    fn lapsed(&mut self, ready_ms: u64, now_ms: u64) {
+        self.was_ready_ms = Some((ready_ms, now_ms));
+    }
+
+    /// It is ready again, or for the first time: since when. A lapse shorter than the stall limit
+    /// does not count, or whoever lapses again and again would never be told to stand by.
+    fn ready_since(&mut self, limits: &Limits, now_ms: u64) -> u64 {
+        let before = self.was_ready_ms.take();
+        let short =
+            before.filter(|(_, lapsed_ms)| now_ms.saturating_sub(*lapsed_ms) < limits.stall_ms);
+        short.map_or(now_ms, |(ready_ms, _)| ready_ms)
     }
 
     fn enter(&mut self, state: State, reason: impl Into<String>, now_ms: u64) {

@@ -52,18 +52,20 @@ fn complete(look: &Look<'_>) -> Next {
 /// Leadership goes to a voter that stays.
 fn hand_over(look: &Look<'_>, leaving: &[PeerId], why: &str) -> Next {
     let group = look.group;
-    let mut able: Vec<&Member> = group
-        .members
-        .iter()
-        .filter(|member| match member.role {
-            Role::Voter | Role::IncomingVoter => {
-                member.can_lead
-                    && Some(member.peer) != group.leader
-                    && !leaving.contains(&member.peer)
-            }
-            Role::Learner | Role::DemotingVoter => false,
-        })
-        .collect();
+    let stays = |member: &&Member| match member.role {
+        Role::Voter | Role::IncomingVoter => {
+            Some(member.peer) != group.leader && !leaving.contains(&member.peer)
+        }
+        Role::Learner | Role::DemotingVoter => false,
+    };
+    let such = |fits: fn(&Member) -> bool| -> Vec<&Member> {
+        group.members.iter().filter(stays).filter(|member| fits(member)).collect()
+    };
+    let mut able = such(|member| member.can_lead);
+    if able.is_empty() && group.is_joint() {
+        // It has to be left, also where all the others are on stores that shall not lead for long.
+        able = such(|member| member.alive);
+    }
     // Plain voters before incoming ones, which have just caught up.
     able.sort_by_key(|member| (member.role != Role::Voter, member.leaders, member.node));
     match able.first() {
@@ -122,14 +124,17 @@ fn swap(look: &mut Look<'_>) -> Next {
     for at in 0..look.records.len() {
         let record = &look.records[at];
         let Aim::Vote { replacing: Some(old) } = record.aim else { continue };
-        let Some(ready_ms) = ready_since(record.state).filter(|_| !record.held) else { continue };
-        let (node, peer) = (record.node, record.peer);
         let Some(voter) = look.group.on(old).filter(|member| member.role == Role::Voter) else {
-            // Nobody to replace any more: it is growth, if there is room.
-            look.records[at].aim = Aim::Vote { replacing: None };
+            // Nobody to replace any more: it is growth, if there is room, or it stands by.
+            if look.group.on(record.node).is_some() {
+                look.records[at].aim = Aim::Vote { replacing: None };
+            }
             continue;
         };
-        if look.group.leader == Some(voter.peer) {
+        let Some(ready_ms) = ready_since(record.state).filter(|_| !record.held) else { continue };
+        let (node, peer) = (record.node, record.peer);
+        // The only voter has nobody to hand over to: it does so in the joint configuration.
+        if look.group.leader == Some(voter.peer) && look.group.voters().count() > 1 {
             let why = format!("{} leads and is about to be replaced", look.group.name(old));
             return hand_over(look, &[voter.peer], &why);
         }

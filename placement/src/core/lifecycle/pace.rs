@@ -8,10 +8,16 @@ use super::limits::Limits;
 /// Weight of the newest measurement in the rate.
 const NEWEST: f64 = 0.5;
 
-/// Measured progress. Soft: the next leader of placement measures anew.
+/// Measured progress. Soft: the next leader of placement measures anew, which takes a stable window and
+/// gives a learner that stands still its whole time again. It could go on with what another one has
+/// measured only where it knew what happened in between, and that nobody has seen. How long a member
+/// was ready is no measurement: that is in its record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     matched: LogIndex,
+    applied: LogIndex,
+    /// Committed entries that it had not applied, at the last look.
+    unapplied: u64,
     snapshot_bytes: u64,
     /// Of the queue in which the snapshot waits for its turn.
     queue: u64,
@@ -30,8 +36,6 @@ pub struct Pace {
     moves: bool,
     /// Since when everything that makes it ready holds.
     fit_since_ms: Option<u64>,
-    /// It was ready since the first, until the second: it may be so again soon.
-    was_ready_ms: Option<(u64, u64)>,
 }
 
 impl Pace {
@@ -39,6 +43,8 @@ impl Pace {
     pub fn new(now_ms: u64) -> Self {
         Self {
             matched: LogIndex(0),
+            applied: LogIndex(0),
+            unapplied: 0,
             snapshot_bytes: 0,
             queue: 0,
             observed: false,
@@ -48,7 +54,6 @@ impl Pace {
             moved_ms: now_ms,
             moves: false,
             fit_since_ms: None,
-            was_ready_ms: None,
         }
     }
 
@@ -78,20 +83,6 @@ impl Pace {
         self.moves
     }
 
-    /// It was ready since `ready_ms` and is not any more.
-    pub(super) fn lapsed(&mut self, ready_ms: u64, now_ms: u64) {
-        self.was_ready_ms = Some((ready_ms, now_ms));
-    }
-
-    /// It is ready again, or for the first time: since when. A lapse shorter than the stall limit
-    /// does not count, or whoever lapses again and again would never be told to stand by.
-    pub(super) fn ready_since(&mut self, limits: &Limits, now_ms: u64) -> u64 {
-        let before = self.was_ready_ms.take();
-        let short =
-            before.filter(|(_, lapsed_ms)| now_ms.saturating_sub(*lapsed_ms) < limits.stall_ms);
-        short.map_or(now_ms, |(ready_ms, _)| ready_ms)
-    }
-
     /// Takes in what the leader says now.
     pub(super) fn observe(&mut self, member: &Member, group: &Group, limits: &Limits, now_ms: u64) {
         let matched = member.matched.unwrap_or(self.matched);
@@ -110,10 +101,20 @@ impl Pace {
         let sent = member.snapshot.map_or(0, |(sent, _)| sent);
         // One that waits for its turn gets on with the queue.
         let waits = member.snapshot.is_some_and(|(sent, _)| sent == 0);
-        let advances = matched > self.matched
+        let applied = member.applied.unwrap_or(self.applied);
+        let unapplied = group.unapplied(member);
+        // One that applies nothing stands still, whatever its log does meanwhile.
+        let gets_on = match unapplied > limits.max_lag {
+            true => applied > self.applied,
+            false => matched > self.matched || applied > self.applied,
+        };
+        let advances = gets_on
             || sent > self.snapshot_bytes
             || (waits && self.observed && member.queue != self.queue);
-        let is_level = matched.0 > 0 && matched >= group.last_index && member.snapshot.is_none();
+        let is_level = matched.0 > 0
+            && matched >= group.last_index
+            && unapplied == 0
+            && member.snapshot.is_none();
         self.moves = is_level || (self.observed && advances);
         if advances {
             self.progressed_ms = now_ms;
@@ -122,6 +123,8 @@ impl Pace {
             self.moved_ms = now_ms;
         }
         self.matched = matched;
+        self.applied = applied;
+        self.unapplied = unapplied;
         self.snapshot_bytes = sent;
         self.queue = member.queue;
         self.observed = true;
@@ -153,7 +156,7 @@ impl Pace {
         }
         let lag = last.saturating_sub(matched);
         if lag == 0 {
-            return None;
+            return group.lags_in_applying(member, limits.max_lag);
         }
         let syncing = format!("match {matched} of {last}");
         if lag > limits.max_lag {
@@ -164,8 +167,10 @@ impl Pace {
             return Some(syncing);
         }
         let catch_up_ms = lag as f64 / self.rate;
-        (catch_up_ms >= limits.catch_up_ms as f64)
-            .then(|| format!("{syncing}, needs {catch_up_ms:.0} ms at its rate"))
+        if catch_up_ms >= limits.catch_up_ms as f64 {
+            return Some(format!("{syncing}, needs {catch_up_ms:.0} ms at its rate"));
+        }
+        group.lags_in_applying(member, limits.max_lag)
     }
 
     /// Whether it counts as ready.
@@ -189,9 +194,10 @@ impl Pace {
         Ok(())
     }
 
-    /// True where it is behind and nothing has advanced for too long.
+    /// True where it is behind, in its log or in applying, and nothing has advanced for too long.
     pub(super) fn is_stalled(&self, group: &Group, limits: &Limits, now_ms: u64) -> bool {
-        let behind = self.matched.0 == 0 || self.matched < group.last_index;
+        let lacks = self.matched.0 == 0 || self.matched < group.last_index;
+        let behind = lacks || self.unapplied > 0;
         behind && now_ms.saturating_sub(self.moved_ms) >= limits.stall_ms
     }
 }

@@ -251,8 +251,9 @@ impl Look<'_> {
             | State::Promoting { .. }
             | State::StandbyLearner
             | State::KeepAsLearner => {
-                if member.silent_ms >= self.limits.zombie_ms && !record.held {
-                    let why = format!("no contact for {} s", member.silent_ms / 1_000);
+                let silent_ms = record.silent_ms(member, self.now_ms);
+                if silent_ms >= self.limits.zombie_ms && !record.held {
+                    let why = format!("no contact for {} s", silent_ms / 1_000);
                     record.enter(State::Zombie, why, self.now_ms);
                     self.tell(record.node, "member-zombie", Severity::Warning, "is a zombie");
                     return;
@@ -282,7 +283,7 @@ impl Look<'_> {
             (State::Syncing, Ok(())) => match record.aim {
                 Aim::Learn => self.stays_a_learner(record),
                 Aim::Vote { .. } | Aim::Leave { .. } => {
-                    let ready_ms = record.pace.ready_since(self.limits, self.now_ms);
+                    let ready_ms = record.ready_since(self.limits, self.now_ms);
                     record.enter(State::Ready { ready_ms }, String::new(), self.now_ms);
                     self.newly_ready.push(record.node);
                 }
@@ -298,7 +299,7 @@ impl Look<'_> {
                 | State::Promoting { ready_ms },
                 Err(why),
             ) => {
-                record.pace.lapsed(ready_ms, self.now_ms);
+                record.lapsed(ready_ms, self.now_ms);
                 let what = format!("is not ready any more: {why}");
                 record.enter(State::Syncing, why, self.now_ms);
                 self.tell(record.node, "member-behind", Severity::Info, &what);
@@ -350,6 +351,10 @@ impl Look<'_> {
     }
 
     fn stands_by(&mut self, record: &mut Record, why: &str) {
+        if record.operator == 0 && matches!(record.aim, Aim::Vote { replacing: Some(_) }) {
+            // A split left it with that aim, and nobody pursues it.
+            record.aim = Aim::Vote { replacing: None };
+        }
         record.enter(State::StandbyLearner, why, self.now_ms);
         let what = format!("stands by as a learner: {why}");
         self.tell(record.node, "member-standby", Severity::Info, &what);

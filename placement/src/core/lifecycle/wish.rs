@@ -66,12 +66,12 @@ pub enum CannotBe {
     /// A member of another kind.
     #[error("{0} is no {1} of {2}")]
     NotA(String, &'static str, String),
-    /// The only voter leads, and a leader is never demoted.
+    /// Somebody must vote.
     #[error(
-        "{0} has one voter, which leads it, and a leader is never demoted: raise `replicas` to 3 \
+        "no voter of {0} would be left: move the last one to another store, or raise `replicas` to 3 \
          first"
     )]
-    OnlyVoter(String),
+    NoneLeft(String),
     /// Rule 9.
     #[error(
         "{title} has {voters} voters and {target} are wanted: a voter goes only in exchange for \
@@ -179,9 +179,6 @@ impl Work<'_> {
     fn exchange(&mut self, from: NodeId, to: NodeId) -> Result<(), CannotBe> {
         let old = self.member(from)?.clone();
         let votes = old.role == Role::Voter;
-        if votes && self.group.voters().count() == 1 {
-            return Err(CannotBe::OnlyVoter(self.group.title()));
-        }
         let learns = self.record(from).map(|record| record.aim) == Some(Aim::Learn);
         let aim = match (votes, learns) {
             (true, _) => Aim::Vote { replacing: Some(from) },
@@ -230,7 +227,7 @@ impl Work<'_> {
         }
         let voters = self.group.voters().count();
         if voters == 1 {
-            return Err(CannotBe::OnlyVoter(self.group.title()));
+            return Err(CannotBe::NoneLeft(self.group.title()));
         }
         let mut going = vec![old];
         if voters % 2 == 1 {
@@ -347,7 +344,7 @@ impl Work<'_> {
         }
         let voters = self.group.voters().count();
         if voters <= going.len() {
-            return Err(CannotBe::OnlyVoter(self.group.title()));
+            return Err(CannotBe::NoneLeft(self.group.title()));
         }
         if (voters - going.len()).is_multiple_of(2)
             && let Some(first) = going.first().cloned()

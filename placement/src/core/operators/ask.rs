@@ -47,7 +47,7 @@ impl Operators {
     }
 
     /// Those that ended last, oldest first.
-    pub fn ended(&self) -> impl Iterator<Item = &Ended> {
+    pub fn ended(&self) -> impl DoubleEndedIterator<Item = &Ended> {
         self.ended.iter()
     }
 

@@ -1,13 +1,14 @@
 //! Which stores could not take a replica of which region, so that the next one goes elsewhere.
 //!
-//! Soft: the next leader of placement tries anew. Bounded: beyond [`MAX_FAILURES`] the one that is
-//! free again first is forgotten.
+//! Not replicated itself: the next leader of placement makes it anew from the operators that ended
+//! last. What lies before those is forgotten, and tried once more. Bounded: beyond [`MAX_FAILURES`] the
+//! one that is free again first is forgotten.
 
 use std::collections::BTreeMap;
 
 use quorate_proto::{RegionId, StoreId};
 
-use super::{End, Goal, Operator, REST_AFTER_FAILURE, millis};
+use super::{End, Ended, Goal, REST_AFTER_FAILURE, millis};
 
 /// The longest rest, in milliseconds.
 const LONGEST_REST_MS: u64 = 600_000;
@@ -27,7 +28,8 @@ pub(super) struct Failures(BTreeMap<(RegionId, StoreId), Failed>);
 
 impl Failures {
     /// Takes note of what became of an operator. The rest doubles with each failure in a row.
-    pub(super) fn ended(&mut self, operator: &Operator, end: &End, now_ms: u64) {
+    pub(super) fn ended(&mut self, over: &Ended) {
+        let Ended { operator, end, at_ms: now_ms } = over;
         let to = match &operator.goal {
             Goal::AddReplica { to, .. } | Goal::MoveReplica { to, .. } => *to,
             Goal::TransferLeader { .. }
@@ -48,9 +50,9 @@ impl Failures {
             End::TimedOut | End::Refused(_) | End::Failed(_) => {
                 let before = self.0.get(&key).map_or(0, |failed| failed.times);
                 let rest_ms = millis(REST_AFTER_FAILURE) << before.min(10);
-                let until_ms = now_ms + rest_ms.min(LONGEST_REST_MS);
+                let until_ms = *now_ms + rest_ms.min(LONGEST_REST_MS);
                 self.0.insert(key, Failed { times: before.saturating_add(1), until_ms });
-                self.forget(now_ms);
+                self.forget(*now_ms);
             }
         }
     }

@@ -14,7 +14,8 @@
 //! Bounded: one operator a region, to which the target of a merge counts too, [`MAX_OPERATORS`] in
 //! all; a region whose operator failed is left alone for [`REST_AFTER_FAILURE`], and the store that
 //! did not get its replica for longer each time. The last [`REMEMBERED`] that ended are kept with
-//! what became of them.
+//! what became of them, and replicated ([`ended`](super::ended)): who leads placement next tells of
+//! them, and leaves alone what they left alone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use quorate_proto::{Epoch, RegionId, StoreId, Term};
 
 mod ask;
+mod ended;
 mod failures;
 mod goal;
 mod order;
@@ -32,13 +34,14 @@ mod story;
 mod under_way;
 
 use super::tree::RegionInfo;
+pub use ended::{End, Ended};
 use failures::Failures;
 pub use goal::{Draft, Goal, ReplicaRole};
 pub use order::{Order, Step};
 use pairs::Pairs;
 pub use refused::Refused;
 pub use story::{Story, story};
-pub use under_way::{End, Ended, UnderWay};
+pub use under_way::UnderWay;
 
 /// Most operators under way.
 pub const MAX_OPERATORS: usize = 256;
@@ -101,9 +104,21 @@ pub struct Operators {
 }
 
 impl Operators {
-    /// For the leader of `term`, with those that a former leader had begun; each gets its whole
-    /// time anew.
-    pub fn new<'a>(term: Term, begun: impl IntoIterator<Item = &'a Operator>, now_ms: u64) -> Self {
+    /// For the leader of `term`, with those that a former leader had begun, each of which gets its
+    /// whole time anew, and with those that `ended` last, oldest first.
+    pub fn new<'a>(
+        term: Term,
+        begun: impl IntoIterator<Item = &'a Operator>,
+        ended: impl IntoIterator<Item = &'a Ended>,
+        now_ms: u64,
+    ) -> Self {
+        let ended: VecDeque<Ended> = ended.into_iter().cloned().collect();
+        let mut failures = Failures::default();
+        ended.iter().for_each(|over| failures.ended(over));
+        let rests = |over: &Ended| {
+            let until_ms = over.rests_until_ms().filter(|until_ms| now_ms < *until_ms)?;
+            Some((over.operator.region, until_ms))
+        };
         let mut pairs = Pairs::default();
         let again = |operator: &Operator| {
             pairs.add(operator);
@@ -115,9 +130,9 @@ impl Operators {
             next_id: term.0 << 32,
             under_way: begun.into_iter().map(again).collect(),
             pairs,
-            resting: BTreeMap::new(),
-            failures: Failures::default(),
-            ended: VecDeque::new(),
+            resting: ended.iter().filter_map(rests).collect(),
+            failures,
+            ended,
             ends: BTreeMap::new(),
             destroys: Vec::new(),
         }
@@ -260,18 +275,16 @@ impl Operators {
     pub fn end(&mut self, region: RegionId, end: End, now_ms: u64) {
         let Some(UnderWay { operator, .. }) = self.under_way.remove(&region) else { return };
         self.pairs.remove(&operator);
-        match end {
-            End::Done | End::Overtaken | End::Cancelled => {}
-            End::TimedOut | End::Refused(_) | End::Failed(_) => {
-                self.resting.insert(region, now_ms + millis(REST_AFTER_FAILURE));
-            }
-        }
-        self.failures.ended(&operator, &end, now_ms);
         *self.ends.entry(end.name()).or_default() += 1;
-        if self.ended.len() == REMEMBERED {
+        let over = Ended { operator, end, at_ms: now_ms }.brief();
+        if let Some(until_ms) = over.rests_until_ms() {
+            self.resting.insert(region, until_ms);
+        }
+        self.failures.ended(&over);
+        if self.ended.len() >= REMEMBERED {
             self.ended.pop_front();
         }
-        self.ended.push_back(Ended { operator, end, at_ms: now_ms });
+        self.ended.push_back(over);
     }
 
     /// Says what the region's operator does now: a step at an epoch, or what it waits for.

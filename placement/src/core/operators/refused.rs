@@ -74,10 +74,10 @@ pub enum Refused {
          all of them, then set cluster_version to 3"
     )]
     OldMembers,
-    /// The only voter of placement leads it.
+    /// Somebody of placement must vote.
     #[error(
-        "placement has one voter, which leads it, and a leader is never demoted: let two more \
-         members join first"
+        "no voter of placement would be left: let another member join and put it in the place of the \
+         last one, or let two join"
     )]
     LoneMember,
     /// Nobody of that number.

@@ -1,7 +1,5 @@
 //! An operator under way: its step, to whom it went, and what becomes of it.
 
-use std::fmt;
-
 use quorate_proto::{Epoch, RegionId, StoreId};
 
 use super::{Goal, Operator, Order, RESEND_AFTER, Step, millis};
@@ -27,61 +25,6 @@ pub struct UnderWay {
     pub(super) refusals: u32,
     /// Orders to enter a joint configuration that were sent at this epoch and not refused.
     pub(super) entering: Option<(Epoch, u32)>,
-}
-
-/// What became of an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// A report showed it done.
-    Done,
-    /// The region changed otherwise meanwhile.
-    Overtaken,
-    /// It was not seen done in time.
-    TimedOut,
-    /// Somebody asked for that.
-    Cancelled,
-    /// The store refused it, for this reason.
-    Refused(String),
-    /// It cannot be done any more, for this reason.
-    Failed(String),
-}
-
-impl End {
-    /// One word, for counting.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            End::Done => "done",
-            End::Overtaken => "overtaken",
-            End::TimedOut => "timed-out",
-            End::Cancelled => "cancelled",
-            End::Refused(_) => "refused",
-            End::Failed(_) => "failed",
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            End::Done => f.write_str("done"),
-            End::Overtaken => f.write_str("overtaken"),
-            End::TimedOut => f.write_str("timed out"),
-            End::Cancelled => f.write_str("cancelled"),
-            End::Refused(why) => write!(f, "refused: {why}"),
-            End::Failed(why) => write!(f, "given up: {why}"),
-        }
-    }
-}
-
-/// An operator that ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The operator.
-    pub operator: Operator,
-    /// What became of it.
-    pub end: End,
-    /// When, in placement time.
-    pub at_ms: u64,
 }
 
 impl UnderWay {

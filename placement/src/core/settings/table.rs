@@ -16,8 +16,8 @@ pub const KNOWN: &[Known] = &[
     known(REPLICAS, "3", Kind::Odd, "voters of each region: 1, 3, 5 or 7"),
     known(
         CLUSTER_VERSION_NAME,
-        "4",
-        Kind::Number(1, 4),
+        "5",
+        Kind::Number(1, 5),
         "form of what the cluster replicates; raise it once every member of placement and every \
          store runs the newer program",
     ),
@@ -61,7 +61,7 @@ pub const KNOWN: &[Known] = &[
         "lifecycle.max_lag",
         "1024",
         Kind::Number(0, 10_000_000),
-        "log entries that a ready learner may lack; more count as 1024, beyond which stores promote none",
+        "log entries that a ready learner may lack, or have and not have applied; more count as 1024, beyond which stores promote none",
     ),
     known(
         "lifecycle.contact_ms",

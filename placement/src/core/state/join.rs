@@ -148,7 +148,7 @@ impl State {
 /// True for one whose return is refused.
 fn is_gone(store: &Store) -> bool {
     match store.life {
-        StoreLife::Left | StoreLife::Leaving { dead: true } => true,
-        StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false } => false,
+        StoreLife::Left | StoreLife::Leaving { dead: true, .. } => true,
+        StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { dead: false, .. } => false,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Raft's configuration and this list change with one entry of the log. An id comes from the same
 //! allocator as all others, skips those that founding members were given by hand, and is never
-//! given again: whoever leaves is remembered as a candidate that left.
+//! given again: whoever leaves is remembered as a candidate that left. One that joined may move to
+//! another address: it says so itself, with the data id that it drew for its folder.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use quorate_proto::{NodeId, Role};
 
 use super::State;
 use crate::core::command::{
-    Answer, Candidate, JoiningMember, MAX_WAITING, MEMBERS_SINCE, Member, MemberRefusal,
+    Answer, Candidate, JoiningMember, MAX_WAITING, MEMBERS_SINCE, MOVES_SINCE, Member,
+    MemberRefusal,
 };
 use crate::core::record::{self, Record};
 
@@ -66,11 +68,19 @@ impl State {
             return Ok(Some(candidate.id));
         }
         match self.members.get(&candidate.id) {
-            Some(Member { id, address, .. }) => {
+            Some(Member { id, address, .. }) if cluster.version < MOVES_SINCE => {
                 Err(MemberRefusal::Moved { member: *id, address: address.clone() })
             }
-            None => Ok(None),
+            Some(_) | None => Ok(None),
         }
+    }
+
+    /// The member that moves with such a request: it joined with that data folder, and the others
+    /// know it at another address.
+    pub fn moves(&self, joining: &JoiningMember) -> Option<&Member> {
+        let is_it = |known: &&Candidate| known.data_id == joining.data_id && !known.left;
+        let candidate = self.candidates.values().find(is_it)?;
+        self.members.get(&candidate.id).filter(|member| member.address != joining.address)
     }
 
     /// Processes that asked, and are not members yet.
@@ -98,6 +108,10 @@ impl State {
             false => joining.name,
         };
         let JoiningMember { address, data_id, .. } = joining;
+        if let Some(member) = self.members.get_mut(&id) {
+            member.address.clone_from(&address);
+            Record::Member(member.clone()).put(batch);
+        }
         let candidate = Candidate { id, name, address, data_id, left: false };
         Record::Candidate(candidate.clone()).put(batch);
         self.candidates.insert(id, candidate);

@@ -17,7 +17,8 @@ use quorate_consensus::engine::{EngineError, Reader, WriteBatch};
 use quorate_proto::limits::SENTINEL_START;
 use quorate_proto::{Epoch, KeyRange, NodeId, Peer, PeerId, Region, RegionId, Role, StoreId};
 
-use super::command::{Answer, Candidate, Command, Member, SavedRegion};
+use super::command::{Answer, Candidate, Command, Member, NOTES_SINCE, SavedRegion};
+use super::ended::EndedOperators;
 use super::events::Events;
 use super::lifecycle;
 use super::operators::Operator;
@@ -66,6 +67,8 @@ pub enum StoreLife {
     Leaving {
         /// It is said not to come back: nobody waits for it.
         dead: bool,
+        /// Where its voters should go, where people have said so.
+        to: Option<StoreId>,
     },
     /// It has no replicas any more, and its return is refused.
     Left,
@@ -103,6 +106,7 @@ pub struct State {
     initial: Option<Vec<Region>>,
     saved: RegionTree,
     operators: BTreeMap<u64, Operator>,
+    ended: EndedOperators,
     lifecycles: BTreeMap<RegionId, Vec<lifecycle::Record>>,
     events: Events,
     settings: Settings,
@@ -136,6 +140,7 @@ impl State {
             Record::Operator(operator) => {
                 state.operators.insert(operator.id, operator);
             }
+            Record::Ended(number, ended) => state.ended.load(number, ended),
             Record::Lifecycle(region, records) => {
                 state.lifecycles.insert(region, records);
             }
@@ -338,6 +343,14 @@ impl State {
     /// Operators under way.
     pub fn operators(&self) -> &BTreeMap<u64, Operator> {
         &self.operators
+    }
+    /// Operators that ended last.
+    pub fn ended(&self) -> &EndedOperators {
+        &self.ended
+    }
+    /// True where the cluster's form has them in the log, and how long learners were ready.
+    pub fn takes_notes(&self) -> bool {
+        self.cluster.is_some_and(|cluster| cluster.version >= NOTES_SINCE)
     }
     /// Lifecycles of the groups that have any; `r0` is placement's own.
     pub fn lifecycles(&self) -> &BTreeMap<RegionId, Vec<lifecycle::Record>> {

@@ -10,7 +10,7 @@ use crate::core::settings::{BadSetting, CLUSTER_VERSION_NAME, REPLICAS, Settings
 
 impl State {
     pub(super) fn save_plan(&mut self, plan: Plan, batch: &mut WriteBatch) {
-        let Plan { operators, ended, lifecycles, events } = plan;
+        let Plan { operators, ended, lifecycles, events, notes } = plan;
         for operator in operators {
             Record::Operator(operator.clone()).put(batch);
             self.operators.insert(operator.id, operator);
@@ -49,6 +49,13 @@ impl State {
         }
         for sequence in dropped {
             record::delete_event(batch, sequence);
+        }
+        let (added, dropped) = self.ended.take(notes);
+        for (number, ended) in added {
+            Record::Ended(number, ended).put(batch);
+        }
+        for number in dropped {
+            record::delete_ended(batch, number);
         }
         self.plans_generation += 1;
     }

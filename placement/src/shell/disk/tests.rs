@@ -199,6 +199,19 @@ fn members_that_joined_are_found_after_a_restart_and_in_a_snapshot() {
     let known = replica.state.read().members().get(&id).cloned().unwrap();
     assert_eq!((known.address.as_str(), known.role), ("127.0.0.1:44", Role::Learner));
 
+    // It moves: those who reach it, and the next start, know it there.
+    let moving = JoiningMember {
+        address: "127.0.0.1:55".to_owned(),
+        data_id: 8,
+        ..JoiningMember::default()
+    };
+    assert_eq!(replica.apply(&[Command::JoinMember(moving)]), [Answer::MemberJoined(id)]);
+    let mut replica = Replica::open(1, replica.memory.crash(|written| written));
+    assert_eq!(replica.state.read().members()[&id].address, "127.0.0.1:55");
+    let opened = open(&replica.engine, Path::new("folder"), NodeId(1), &group()).unwrap();
+    let applied = opened.applied.members.into_iter().find(|member| member.id == id).unwrap();
+    assert_eq!(applied, Member { address: "127.0.0.1:55".to_owned(), ..known.clone() });
+
     let newcomer = MemoryEngine::new();
     let engine: Arc<dyn Engine> = Arc::new(newcomer.clone());
     let told = Joined {

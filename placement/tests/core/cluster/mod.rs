@@ -1,6 +1,7 @@
 //! The leader of placement against a small model of stores that carry out what they are told, or
 //! misbehave.
 
+mod alone;
 mod balance;
 mod chaos;
 mod events;
@@ -9,7 +10,9 @@ mod lasting;
 mod merges;
 mod model;
 mod moves;
+mod notes;
 mod people;
+mod replace;
 mod shrink;
 mod stores;
 
@@ -20,6 +23,7 @@ use quorate_consensus::time::Instant;
 use quorate_placement::core::command::{Answer, Command};
 use quorate_placement::core::leader::Leader;
 use quorate_placement::core::operators::Order;
+use quorate_placement::core::oracle::CEILING_AHEAD_MS;
 use quorate_placement::core::report::{OrderRefusal, Report, StoreStats};
 use quorate_placement::core::tree::Merging;
 use quorate_proto::limits::SENTINEL_START;
@@ -150,9 +154,12 @@ impl Cluster {
         cluster
     }
 
-    /// Another member of placement takes over, with what is replicated.
+    /// Another member of placement takes over, with what is replicated. No former leader's time has
+    /// reached the ceiling that it finds.
     pub fn failover(&mut self) {
         self.term += 1;
+        let ceiling_ms = self.leader.time_ms(self.now) + CEILING_AHEAD_MS + 1;
+        self.machine.apply(Command::ExtendTime { ceiling_ms });
         let state = self.machine.reloaded();
         self.leader = Leader::new(Term(self.term), &state, self.now);
         self.report_all(true);
@@ -209,7 +216,7 @@ impl Cluster {
             }
             if dead.contains(&hosted.leader.0) {
                 let mut able = hosted.region.peers.iter().filter(lives);
-                let able = able.find(|peer| peer.role == Role::Voter).unwrap();
+                let able = able.find(|peer| peer.role != Role::Learner).unwrap();
                 hosted.leader = able.store;
                 hosted.term += 1;
             }
@@ -255,7 +262,7 @@ impl Cluster {
             capacity_bytes,
             available_bytes: 1 << 20,
             split_bytes: self.stores[&store].splits_at,
-            known_version: if self.stores[&store].old { 0 } else { 4 },
+            known_version: if self.stores[&store].old { 0 } else { 5 },
             ..StoreStats::default()
         };
         let report = Report {

@@ -59,6 +59,12 @@ impl Cluster {
             let refusal = OrderRefusal { operator: order.operator, region: order.region, reason };
             return self.report(store.0, &[], false, vec![refusal]);
         }
+        // Whoever is dead takes nothing over.
+        if let Step::TransferLeader { to } = order.step
+            && self.stores[&to.0].dead
+        {
+            return;
+        }
         self.take_effect(order.clone());
         let leader = self.regions[&order.region].leader.0;
         self.report(leader, &[order.region], false, Vec::new());
@@ -79,7 +85,10 @@ impl Cluster {
         let epoch = &mut hosted.region.epoch;
         let said = match step {
             Step::TransferLeader { to } => {
-                assert_eq!(hosted.region.peer_on(to).unwrap().role, Role::Voter);
+                match hosted.region.peer_on(to).unwrap().role {
+                    Role::Voter | Role::IncomingVoter => {}
+                    role @ (Role::Learner | Role::DemotingVoter) => panic!("{role:?} is to lead"),
+                }
                 hosted.leader = to;
                 hosted.term += 1;
                 format!("leader {to}")
@@ -146,6 +155,7 @@ fn words(change: &Change) -> String {
 
 fn apply(hosted: &mut Hosted, change: Change) {
     let peers = &mut hosted.region.peers;
+    let alone = peers.iter().filter(|peer| peer.role == Role::Voter).count() == 1;
     match change {
         Change::AddLearner { node, peer } => {
             let store = StoreId::from(node);
@@ -160,13 +170,16 @@ fn apply(hosted: &mut Hosted, change: Change) {
                     assert_eq!(peer.role, Role::Learner);
                     peer.role = Role::IncomingVoter;
                 } else if demote.contains(&peer.id) {
-                    assert_eq!((peer.role, peer.store == hosted.leader), (Role::Voter, false));
+                    assert_eq!(peer.role, Role::Voter);
+                    assert!(alone || peer.store != hosted.leader, "the leader is demoted");
                     peer.role = Role::DemotingVoter;
                 }
             }
         }
         Change::LeaveJoint => {
             for peer in peers.iter_mut() {
+                let leads = peer.store == hosted.leader;
+                assert!(!leads || peer.role != Role::DemotingVoter, "the leader loses its vote");
                 match peer.role {
                     Role::IncomingVoter => peer.role = Role::Voter,
                     Role::DemotingVoter => peer.role = Role::Learner,
@@ -190,6 +203,7 @@ pub fn info(hosted: &Hosted, dead: &BTreeSet<u64>) -> RegionInfo {
     let progress = progress.map(|peer| PeerProgress {
         peer: peer.id,
         matched: LogIndex(hosted.matched[&peer.id]),
+        applied: Some(LogIndex(hosted.matched[&peer.id])),
         snapshot: None,
         queue: 0,
         silent: Duration::from_millis(if dead.contains(&peer.store.0) { 60_000 } else { 50 }),

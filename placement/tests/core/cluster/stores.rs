@@ -89,9 +89,47 @@ fn what_could_never_end_is_refused_up_front() {
         remove(&mut cluster, 2, true, false).unwrap_err(),
         "s2 is not leaving: there is nothing to cancel"
     );
-    cluster.join(4);
+    let fourth = cluster.join(4);
     assert_eq!(remove(&mut cluster, 2, false, false), Ok(2));
     assert!(remove(&mut cluster, 3, false, false).is_err(), "one at a time, with four stores");
+    let needed = remove(&mut cluster, fourth, false, false).unwrap_err();
+    assert_eq!(
+        needed,
+        format!(
+            "s{fourth} cannot leave: the voter of r100 on s2, which is leaving or down, would have no other \
+         place to go; add a store first"
+        )
+    );
+    cluster.join(5);
+    assert_eq!(remove(&mut cluster, fourth, false, false), Ok(0));
+}
+
+#[test]
+fn a_store_that_was_let_go_counts_as_leaving_at_once() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.seconds(2);
+    let (state, now) = (&cluster.machine.state, cluster.now);
+    // Two ask at the same moment; neither command is replicated yet.
+    assert!(cluster.leader.remove_store(state, StoreId(2), false, false, now).is_ok());
+    assert!(cluster.leader.remove_store(state, StoreId(2), false, false, now).is_ok());
+    assert!(cluster.leader.remove_store(state, StoreId(3), false, false, now).is_err());
+    // The first one was lost.
+    cluster.seconds(20);
+    assert_eq!(remove(&mut cluster, 3, false, false), Ok(2));
+}
+
+#[test]
+fn a_store_has_not_left_while_a_replica_is_on_its_way_to_it() {
+    let mut cluster = Cluster::new(5, 1);
+    cluster.seconds(2);
+    move_replica(&mut cluster, 3, 4);
+    remove(&mut cluster, 4, false, false).unwrap();
+    cluster.tick();
+    assert_eq!(state(&cluster, 4), StoreState::Leaving);
+    cluster.seconds(120);
+    assert_eq!(state(&cluster, 4), StoreState::Left);
+    assert!(!cluster.voters(FIRST).contains(&4), "{:?}", cluster.done);
+    assert_eq!(cluster.learners(FIRST), [0; 0]);
 }
 
 #[test]
@@ -180,12 +218,12 @@ fn a_state_of_stores_is_applied_by_its_own_rules() {
     let refused = |words: &str| Answer::Refused(words.to_owned());
     assert_eq!(change(1, StoreLife::Left), refused("s1 is not leaving"));
     assert_eq!(change(9, StoreLife::Left), refused("s9 is not known to this cluster"));
-    assert_eq!(change(1, StoreLife::Leaving { dead: false }), Answer::Done);
+    assert_eq!(change(1, StoreLife::Leaving { dead: false, to: None }), Answer::Done);
     assert_eq!(change(1, StoreLife::Left), Answer::Done);
     assert_eq!(change(1, StoreLife::Active), refused("s1 has left, and does not come back"));
 }
 
-fn label(cluster: &mut Cluster, store: u64, labels: &[(&str, &str)]) {
+pub fn label(cluster: &mut Cluster, store: u64, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     let again = quorate_placement::core::command::Joining {
         store: Some(StoreId(store)),
@@ -230,28 +268,13 @@ fn a_store_does_not_leave_for_one_whose_disk_is_full() {
 }
 
 #[test]
-fn the_only_voter_of_a_region_keeps_its_store() {
-    let mut cluster = Cluster::new(4, 1);
-    cluster.set("replicas", "1");
-    cluster.seconds(60);
-    let [store] = cluster.voters(FIRST)[..] else { panic!("{:?}", cluster.voters(FIRST)) };
-    assert_eq!(
-        remove(&mut cluster, store, false, false).unwrap_err(),
-        format!(
-            "s{store} cannot leave: it has the only voter of r100, which leads it, and a leader is \
-             never demoted; raise `replicas` to 3 first"
-        )
-    );
-}
-
-#[test]
 fn a_leaving_store_gives_up_the_voter_that_is_one_too_many() {
     let mut cluster = Cluster::new(5, 1);
     cluster.set("replicas", "5");
     cluster.seconds(40);
     assert_eq!(cluster.voters(FIRST).len(), 5);
     // Nobody else could take it: all have one.
-    let life = StoreLife::Leaving { dead: false };
+    let life = StoreLife::Leaving { dead: false, to: None };
     cluster.machine.apply(Command::ChangeStore { store: StoreId(5), life });
     cluster.seconds(5);
     assert_eq!(cluster.voters(FIRST).len(), 5);

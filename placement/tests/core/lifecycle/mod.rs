@@ -25,6 +25,8 @@ pub struct World {
     pub writes: u64,
     /// Entries a second that a learner takes in; without one it keeps up.
     pub rates: BTreeMap<u64, u64>,
+    /// Entries a second that a member applies of what it has; without one it keeps up.
+    pub applies: BTreeMap<u64, u64>,
     /// False: orders are lost.
     pub obeys: bool,
     /// What happened, in words.
@@ -41,6 +43,7 @@ pub fn member(node: u64, role: Role) -> Member {
         peer: PeerId(node * 10),
         role,
         matched: Some(LogIndex(1_000)),
+        applied: Some(LogIndex(1_000)),
         snapshot: None,
         queue: 0,
         silent_ms: 100,
@@ -57,6 +60,7 @@ pub fn group(voters: u64, target: usize) -> Group {
         conf_ver: 1,
         leader: Some(PeerId(10)),
         last_index: LogIndex(1_000),
+        committed: LogIndex(1_000),
         target,
         members: (1..=voters).map(|node| member(node, Role::Voter)).collect(),
     }
@@ -72,6 +76,7 @@ impl World {
             now_ms: 1_000_000,
             writes: 100,
             rates: BTreeMap::new(),
+            applies: BTreeMap::new(),
             obeys: true,
             told: Vec::new(),
             changes: Vec::new(),
@@ -128,10 +133,15 @@ impl World {
         self.now_ms += 1_000;
         self.group.last_index.0 += self.writes;
         let last = self.group.last_index;
+        self.group.committed = last;
         for member in &mut self.group.members {
             let rate = self.rates.get(&member.node.0).copied().unwrap_or(u64::MAX);
             let matched = member.matched.unwrap_or_default().0;
-            member.matched = Some(LogIndex(matched.saturating_add(rate).min(last.0)));
+            let matched = matched.saturating_add(rate).min(last.0);
+            member.matched = Some(LogIndex(matched));
+            let rate = self.applies.get(&member.node.0).copied().unwrap_or(u64::MAX);
+            let applied = member.applied.map(|applied| applied.0.saturating_add(rate).min(matched));
+            member.applied = applied.map(LogIndex);
         }
         self.look();
         if self.obeys {
@@ -181,12 +191,14 @@ impl World {
 
     pub fn apply_unchecked(&mut self, change: Change) {
         self.group.conf_ver += 1;
+        let alone = self.group.voters().count() == 1;
         let members = &mut self.group.members;
         match change {
             Change::AddLearner { node, peer } => {
                 assert!(members.iter().all(|member| member.node != node && member.peer != peer));
-                let matched = Some(LogIndex(0));
-                members.push(Member { peer, matched, ..member(node.0, Role::Learner) });
+                let nothing = Some(LogIndex(0));
+                let learner = member(node.0, Role::Learner);
+                members.push(Member { peer, matched: nothing, applied: nothing, ..learner });
             }
             Change::EnterJoint { promote, demote } => {
                 for member in members.iter_mut() {
@@ -196,7 +208,8 @@ impl World {
                             member.can_lead = true;
                         }
                         Role::Voter if demote.contains(&member.peer) => {
-                            assert_ne!(self.group.leader, Some(member.peer), "a leader is demoted");
+                            let leads = self.group.leader == Some(member.peer);
+                            assert!(!leads || alone, "a leader is demoted");
                             member.role = Role::DemotingVoter;
                         }
                         _ => {}

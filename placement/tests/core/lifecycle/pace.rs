@@ -1,6 +1,6 @@
 //! Who gets on, who stands still, and who only seems to.
 
-use quorate_placement::core::lifecycle::{Aim, MAX_LAG, State};
+use quorate_placement::core::lifecycle::{Aim, MAX_LAG, Pace, State};
 use quorate_proto::LogIndex;
 
 use super::World;
@@ -93,4 +93,81 @@ fn a_learner_is_ready_by_the_bound_that_its_leader_promotes_by() {
     world.seconds(20);
     assert_eq!((world.state(4), world.state(5)), (State::Syncing, State::Syncing));
     assert_eq!(world.voters(), [1, 2, 3]);
+}
+
+#[test]
+fn a_lapse_across_placements_failover_does_not_begin_the_promotion_window_anew() {
+    let mut world = World::new(3, 3);
+    world.with_learner(4, Aim::Vote { replacing: None }, State::Syncing);
+    world.seconds(5);
+    let State::Ready { ready_ms } = world.state(4) else { panic!("{:?}", world.state(4)) };
+    // It lags for some seconds, and meanwhile another leader of placement goes on with its record.
+    world.writes = 5_000;
+    world.rates.insert(4, 0);
+    world.seconds(3);
+    assert_eq!(world.state(4), State::Syncing);
+    let now_ms = world.now_ms;
+    for record in &mut world.records {
+        record.pace = Pace::new(now_ms);
+    }
+    world.writes = 100;
+    world.rates.remove(&4);
+    world.seconds(6);
+    assert_eq!(world.state(4), State::Ready { ready_ms });
+    // Not where it lagged for long.
+    world.writes = 5_000;
+    world.rates.insert(4, 4_000);
+    world.seconds(world.limits.stall_ms / 1_000 + 5);
+    world.writes = 100;
+    world.rates.remove(&4);
+    world.seconds(6);
+    assert!(matches!(world.state(4), State::Ready { ready_ms: later } if later > ready_ms));
+}
+
+#[test]
+fn a_learner_that_has_the_log_is_ready_once_it_has_applied_it() {
+    let mut world = World::new(3, 3);
+    world.limits.promotion_ms = u64::MAX / 2;
+    world.with_learner(4, Aim::Vote { replacing: None }, State::Syncing);
+    world.seconds(5);
+    assert!(matches!(world.state(4), State::Ready { .. }), "{:?}", world.state(4));
+    // It takes in everything and applies nothing more.
+    world.applies.insert(4, 0);
+    world.seconds(MAX_LAG / world.writes);
+    assert!(matches!(world.state(4), State::Ready { .. }), "not far behind yet");
+    world.seconds(2);
+    assert_eq!(world.state(4), State::Syncing);
+    let why = "has the log but is 1100 entries behind in applying";
+    assert!(world.has_told(&format!("r7 s4 is not ready any more: {why}")), "{:?}", world.told);
+    // Standing still is a stall, though the log gets on; being slow is not.
+    world.applies.insert(4, world.writes);
+    world.seconds(2 * world.limits.stall_ms / 1_000);
+    assert_eq!((world.state(4), stale(&world)), (State::Syncing, 0));
+    assert!(world.record(4).reason.ends_with("behind in applying"), "{}", world.record(4).reason);
+    world.applies.remove(&4);
+    world.seconds(5);
+    assert!(matches!(world.state(4), State::Ready { .. }), "{:?}", world.state(4));
+}
+
+#[test]
+fn a_learner_whose_applying_stands_still_is_stale_though_its_log_gets_on() {
+    let mut world = World::new(3, 5);
+    world.with_learner(4, Aim::Vote { replacing: None }, State::Syncing);
+    world.applies.insert(4, 0);
+    let stall = world.limits.stall_ms / 1_000;
+    world.seconds(MAX_LAG / world.writes + stall - 1);
+    assert_eq!((world.state(4), stale(&world)), (State::Syncing, 0));
+    world.seconds(4);
+    assert_eq!((world.state(4), stale(&world)), (State::StandbyLearner, 1));
+    assert_eq!(world.record(4).pace.matched(), world.group.last_index);
+}
+
+#[test]
+fn a_learner_of_an_older_version_is_only_asked_for_its_log() {
+    let mut world = World::new(3, 3);
+    world.with_learner(4, Aim::Vote { replacing: None }, State::Syncing);
+    world.member(4).applied = None;
+    world.seconds(30);
+    assert!(matches!(world.state(4), State::Ready { .. }), "{:?}", world.state(4));
+    assert_eq!(stale(&world), 0);
 }

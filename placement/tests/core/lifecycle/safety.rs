@@ -72,7 +72,9 @@ fn check(world: &World) {
         Change::AddLearner { .. } => {}
         Change::EnterJoint { promote, demote } => {
             assert!(!before.is_joint(), "a joint change in a joint configuration");
-            assert!(!demote.iter().any(|peer| before.leader == Some(*peer)), "demotes the leader");
+            let demotes_the_leader = demote.iter().any(|peer| before.leader == Some(*peer));
+            let swaps_the_only_voter = before.voters().count() == 1 && promote.len() == 1;
+            assert!(!demotes_the_leader || swaps_the_only_voter, "demotes the leader");
             let after = before.members.iter().filter(|member| {
                 (member.role == Role::Voter && !demote.contains(&member.peer))
                     || promote.contains(&member.peer)

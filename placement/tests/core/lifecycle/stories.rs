@@ -179,3 +179,65 @@ fn two_voters_of_an_older_time_become_three() {
     }
     assert_eq!(world.voters(), [1, 2, 3]);
 }
+
+#[test]
+fn the_only_voter_hands_over_in_the_joint_configuration() {
+    let mut world = World::new(1, 1);
+    world.exchange(1, 4);
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        world.second();
+        if let Next::Transfer { to, why } = &world.next {
+            assert_eq!((to.0, why.as_str()), (4, "the joint configuration demotes the leader"));
+            assert_eq!(world.role(1), Some(Role::DemotingVoter), "it has its vote still");
+            told.push(world.changes.len());
+        }
+    }
+    let peer = world.group.on(NodeId(4)).unwrap().peer;
+    assert_eq!(told, [2], "leadership goes over once, after the second change");
+    assert_eq!(
+        world.changes,
+        [
+            Change::AddLearner { node: NodeId(4), peer },
+            Change::EnterJoint { promote: vec![peer], demote: vec![PeerId(10)] },
+            Change::LeaveJoint,
+            Change::RemoveLearner { peer: PeerId(10) },
+        ]
+    );
+    assert_eq!((world.voters(), world.group.leader), (vec![4], Some(peer)));
+    assert!(world.has_told("r7 s4 promoted in place of s1, voters 1"));
+    assert!(world.has_told("r7 s1 removed"));
+}
+
+#[test]
+fn the_only_voter_waits_for_one_that_could_lead() {
+    let mut world = World::new(1, 1);
+    world.exchange(1, 4);
+    while world.role(4) != Some(Role::IncomingVoter) {
+        world.second();
+    }
+    // It falls silent: nothing is left, and nobody is asked to lead, until it is back.
+    world.member(4).can_lead = false;
+    world.member(4).alive = false;
+    world.seconds(30);
+    let waits =
+        "the joint configuration demotes the leader, and no other voter is able to lead now";
+    assert_eq!(world.next, Next::Wait(waits.to_owned()));
+    assert_eq!((world.role(1), world.group.leader), (Some(Role::DemotingVoter), Some(PeerId(10))));
+    world.member(4).alive = true;
+    world.member(4).can_lead = true;
+    world.seconds(5);
+    assert_eq!(world.voters(), [4]);
+    assert_eq!(world.role(1), None);
+}
+
+#[test]
+fn the_only_voter_stays_where_the_other_one_does_not_catch_up() {
+    let mut world = World::new(1, 1);
+    world.rates.insert(4, 10);
+    world.exchange(1, 4);
+    world.seconds(600);
+    assert_eq!((world.voters(), world.role(4)), (vec![1], Some(Role::Learner)));
+    let joint = |change: &&Change| matches!(change, Change::EnterJoint { .. });
+    assert_eq!(world.changes.iter().filter(joint).count(), 0);
+}

@@ -142,6 +142,34 @@ fn zombies_go_and_who_comes_back_in_time_stays() {
 }
 
 #[test]
+fn silence_before_it_came_in_makes_no_zombie() {
+    let mut world = World::new(3, 5);
+    world.add(4);
+    world.rates.insert(4, 0);
+    world.seconds(2);
+    // The leader's process and its own shared no group for an hour.
+    world.member(4).silent_ms = 3_600_000;
+    world.seconds(3);
+    assert_eq!(world.state(4), State::Syncing);
+    world.seconds(world.limits.stall_ms / 1_000 + 5);
+    assert!(world.has_told("r7 s4 is a zombie"), "now it was silent for too long");
+}
+
+#[test]
+fn who_cannot_have_the_place_of_one_that_is_gone_stands_by() {
+    let mut world = World::new(3, 3);
+    // As a split leaves it: it was to replace a voter that another one has replaced since.
+    let aim = Aim::Vote { replacing: Some(NodeId(9)) };
+    world.with_learner(4, aim, State::StandbyLearner);
+    world.second();
+    assert_eq!(world.record(4).aim, Aim::Vote { replacing: None });
+    // So it is there for the next one.
+    world.exchange(2, 4);
+    world.seconds(30);
+    assert_eq!(world.voters(), [1, 3, 4]);
+}
+
+#[test]
 fn a_held_learner_is_neither_promoted_nor_given_up() {
     let mut world = World::new(3, 5);
     world.add(4);

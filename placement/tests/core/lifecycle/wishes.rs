@@ -30,8 +30,8 @@ fn refusals_name_the_rule() {
         ),
         (
             Wish::Demote { nodes: vec![node(1), node(2), node(3)], force: true },
-            "r7 has one voter, which leads it, and a leader is never demoted: raise `replicas` to \
-             3 first",
+            "no voter of r7 would be left: move the last one to another store, or raise `replicas` \
+             to 3 first",
         ),
         (Wish::Promote { nodes: vec![node(2)] }, "s2 is no learner of r7"),
     ];
@@ -62,12 +62,13 @@ fn refusals_name_the_rule() {
 }
 
 #[test]
-fn the_only_voter_stays() {
+fn the_only_voter_goes_in_exchange_for_another_one_alone() {
     let mut world = World::new(1, 1);
-    let move_it = Wish::Move { from: NodeId(1), to: NodeId(2) };
-    assert!(refusal(&mut world, &move_it).starts_with("r7 has one voter, which leads it"));
     let remove = Wish::Remove { node: NodeId(1), force: true };
-    assert!(refusal(&mut world, &remove).starts_with("r7 has one voter, which leads it"));
+    assert!(refusal(&mut world, &remove).starts_with("no voter of r7 would be left"));
+    let demote = Wish::Demote { nodes: vec![NodeId(1)], force: true };
+    assert!(refusal(&mut world, &demote).starts_with("no voter of r7 would be left"));
+    assert!(world.try_wish(&Wish::Move { from: NodeId(1), to: NodeId(2) }, 78).is_ok());
 }
 
 #[test]

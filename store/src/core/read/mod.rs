@@ -48,11 +48,11 @@ pub struct ReadPath {
     engine: Arc<dyn Engine>,
 }
 
-/// How much a scan may take upon itself.
+/// How much a read may take upon itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// In a thread that others wait for: `EngineError::Incomplete` rather than a long pass over
-    /// what is deleted.
+    /// In a thread that others wait for: `EngineError::Incomplete` rather than a wait for the disk,
+    /// or a long pass over what is deleted.
     Brief,
     /// As long as it takes.
     Whole,
@@ -183,10 +183,13 @@ impl ReadPath {
     ///
     /// # Errors
     /// The key lies outside of the region, or the engine.
-    pub fn get(&self, pass: &Pass, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+    pub fn get(&self, pass: &Pass, key: &[u8], effort: Effort) -> Result<Option<Bytes>, ReadError> {
         pass.admitted.check_key(key)?;
+        let stored = match effort {
+            Effort::Brief => self.engine.get_briefly(Cf::Data, key)?,
+            Effort::Whole => self.engine.get(Cf::Data, key)?,
+        };
         pass.admitted.local.stats().record_read(1);
-        let stored = self.engine.get(Cf::Data, key)?;
         Ok(stored.map(keys::user_value).transpose()?)
     }
 
@@ -194,16 +197,24 @@ impl ReadPath {
     ///
     /// # Errors
     /// A key lies outside of the region, too many keys or too large an answer, or the engine.
-    pub fn batch_get(&self, pass: &Pass, keys: &[Bytes]) -> Result<Vec<KvPair>, ReadError> {
+    pub fn batch_get(
+        &self,
+        pass: &Pass,
+        keys: &[Bytes],
+        effort: Effort,
+    ) -> Result<Vec<KvPair>, ReadError> {
         let region = pass.region();
         if keys.len() > MAX_BATCH_ITEMS {
             let (items, limit) = (keys.len(), MAX_BATCH_ITEMS);
             return Err(RegionError::TooManyItems { region, items, limit }.into());
         }
         pass.admitted.check_keys(keys.iter().map(Bytes::as_ref))?;
-        pass.admitted.local.stats().record_read(keys.len() as u64);
         let wanted: Vec<&[u8]> = keys.iter().map(Bytes::as_ref).collect();
-        let found = self.engine.multi_get(Cf::Data, &wanted)?;
+        let found = match effort {
+            Effort::Brief => self.engine.multi_get_briefly(Cf::Data, &wanted)?,
+            Effort::Whole => self.engine.multi_get(Cf::Data, &wanted)?,
+        };
+        pass.admitted.local.stats().record_read(keys.len() as u64);
         let mut size = collect::Size::new(region);
         let mut pairs = Vec::with_capacity(found.len());
         for (key, stored) in keys.iter().zip(found) {

@@ -1,16 +1,17 @@
 //! What a placement leader does: takes over, keeps time, makes the first regions, plans, answers.
 
 use quorate_placement::core::command::{self, Command, MAX_SAVED_REGIONS};
-use quorate_placement::core::leader::Leader;
+use quorate_placement::core::leader::{Leader, MemberAction};
 use quorate_placement::core::lifecycle::ReplicaRole;
 use quorate_placement::core::operators::Goal;
 use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::report::Report;
 use quorate_placement::core::split;
+use quorate_placement::core::state::StoreLife;
 use quorate_proto::wire::placement as wire;
-use quorate_proto::{NodeId, Role, Term};
+use quorate_proto::{NodeId, Role, StoreId, Term};
 
-use super::{Asked, MEMBERS, MemberRole, Session, Waiting};
+use super::{Asked, MEMBERS, MemberRole, Session, Waiting, own};
 use crate::sim::messages::{Ask, Told};
 use crate::sim::mutant::Mutant;
 use crate::sim::process::role::Host;
@@ -22,6 +23,9 @@ impl MemberRole {
     /// Lets time pass; every 50 ms.
     pub(crate) fn duty(&mut self, host: &mut Host<'_>) {
         let term = self.view.term();
+        if host.cx.knobs.growth {
+            self.doubt(host);
+        }
         if !self.view.is_leader() {
             return;
         }
@@ -54,7 +58,19 @@ impl MemberRole {
                 commands.push((Command::SaveRegions(regions), Waiting::Own));
             }
         }
-        let proposals = session.leader.to_propose(state, now);
+        let mut proposals = session.leader.to_propose(state, now);
+        for (store, life) in proposals.iter().filter_map(own::life_in) {
+            if life == StoreLife::Left
+                && let Some(known) = state.stores().get(&store)
+            {
+                let given_up = session.leader.stores().is_lost(known, now);
+                host.cx.checks.leaves(store, given_up);
+            }
+        }
+        if host.cx.is(Mutant::LeftWhileListed) {
+            proposals.extend(own::careless_leavers(state));
+        }
+        proposals.extend(own::missing_settings(state, &host.cx.knobs));
         commands.extend(proposals.into_iter().map(|command| (command, Waiting::Own)));
         let due = session.leader.tick(state, now);
         let mut orders = Vec::new();
@@ -68,6 +84,9 @@ impl MemberRole {
             let orders = orders.into_iter().map(Into::into).collect();
             let told = Told::Orders(wire::StoreOrders { orders, ..Default::default() });
             self.respond(store, 0, told, host);
+        }
+        if host.cx.knobs.growth {
+            self.change_members(host);
         }
     }
 
@@ -93,7 +112,7 @@ impl MemberRole {
         let member = |number: u64| command::Member {
             id: NodeId(MEMBERS + number),
             name: format!("m{number}"),
-            address: format!("m{number}:1"),
+            address: own::address(NodeId(MEMBERS + number), 0),
             role: Role::Voter,
         };
         let knobs = &host.cx.knobs;
@@ -136,7 +155,7 @@ impl MemberRole {
     /// again for one request.
     pub(crate) fn answer(&mut self, asked: &mut Asked, host: &mut Host<'_>) -> Option<Told> {
         let (term, wall, now) = (self.view.term(), self.wall_ms(host), host.now);
-        let MemberRole { session, state, .. } = self;
+        let MemberRole { session, state, view, id: me, .. } = self;
         let Some(session) = session.as_mut().filter(|session| session.leader.term() == term) else {
             return Some(Told::NotLeader(None));
         };
@@ -195,6 +214,24 @@ impl MemberRole {
                 };
                 match session.leader.change_replica(state, *region, goal, false, now) {
                     Ok(_) => Told::Done,
+                    Err(refusal) => Told::Refused(refusal.to_string()),
+                }
+            }
+            Ask::RemoveStore { store, cancel, dead } => {
+                match session.leader.remove_store(state, *store, *cancel, *dead, now) {
+                    Ok(_) => return None,
+                    Err(refusal) => Told::Refused(refusal.to_string()),
+                }
+            }
+            Ask::JoinMember(joining) => {
+                let standing = own::standing(*me, view, now);
+                return own::join(&mut session.leader, state, &standing, joining, now);
+            }
+            Ask::ReplaceMember { member, with } => {
+                let standing = own::standing(*me, view, now);
+                let action = MemberAction::Replace { with: StoreId(with.0) };
+                match session.leader.change_own(state, &standing, *member, action, false, now) {
+                    Ok(()) => Told::Done,
                     Err(refusal) => Told::Refused(refusal.to_string()),
                 }
             }

@@ -6,15 +6,15 @@ use bytes::Bytes;
 use prost::Message;
 use quorate_consensus::engine::{Cf, Engine, EngineError, MemoryEngine, Reader, WriteBatch};
 use quorate_consensus::node::{Outcome, Progress, SnapshotSource};
-use quorate_consensus::shard::{ApplyTask, Install, Member};
+use quorate_consensus::shard::{ApplyTask, Install, Member, Reconfigured};
 use quorate_placement::core::command::{self, Answer, Command};
 use quorate_placement::core::ids::IdRange;
 use quorate_placement::core::state::State;
 use quorate_proto::limits::INITIAL_INDEX;
 use quorate_proto::wire::placement_state as wire;
-use quorate_proto::{LogIndex, Term};
+use quorate_proto::{KeyRange, LogIndex, Term};
 
-use super::{GROUP, Job, MemberRole, Waiting, group};
+use super::{GROUP, Job, MemberRole, Waiting, own};
 use crate::sim::checks::data_hash;
 use crate::sim::messages::{Token, Told};
 use crate::sim::process::role::Host;
@@ -22,8 +22,9 @@ use crate::sim::process::role::Host;
 const APPLIED: &[u8] = b"applied";
 const INSTALLING: &[u8] = b"installing";
 
-/// What a disk has applied; ends an installation that was interrupted.
-pub(super) fn recover(disk: &MemoryEngine) -> Result<(LogIndex, Term), EngineError> {
+/// What a disk has applied; ends an installation that was interrupted. One that `joins` knows nothing
+/// before its first snapshot.
+pub(super) fn recover(disk: &MemoryEngine, joins: bool) -> Result<(LogIndex, Term), EngineError> {
     if let Some(mark) = disk.get(Cf::Meta, INSTALLING)? {
         let mark = decode::<wire::Installing>(&mark)?;
         finish_install(disk, &mark)?;
@@ -33,6 +34,7 @@ pub(super) fn recover(disk: &MemoryEngine) -> Result<(LogIndex, Term), EngineErr
             let applied = decode::<wire::Applied>(&applied)?;
             (LogIndex(applied.index), Term(applied.term))
         }
+        None if joins => (LogIndex(0), Term(0)),
         None => (LogIndex(INITIAL_INDEX), Term(INITIAL_INDEX)),
     })
 }
@@ -45,17 +47,39 @@ impl MemberRole {
     ) -> Result<Outcome, EngineError> {
         let mut batch = WriteBatch::new();
         let mut answers = Vec::new();
+        let mut reconfigured = Vec::new();
         for entry in tasks.into_iter().flat_map(|task| task.entries) {
             let node = host.node;
             if entry.index != self.applied.0.next() {
                 host.cx.checks.fail(|| format!("{node} was handed {} out of turn", entry.index));
             }
+            let is_new = host.cx.checks.is_new_to_placement(entry.index.0);
             let mut data = entry.data;
             let mut tokens = entry.tokens.into_iter();
             while !data.is_empty() {
                 let command = Command::decode(&mut data).map_err(|error| corrupt(&error))?;
+                let life = own::life_in(&command);
+                if let Command::SavePlan(plan) = &command
+                    && is_new
+                {
+                    for news in &plan.events.news {
+                        host.cx.note(format_args!("placement tells: {}", news.text));
+                    }
+                }
                 let (answer, records) = self.state.apply(command);
                 batch.append(records);
+                if let Some((store, life)) = life.filter(|_| is_new && answer == Answer::Done) {
+                    host.cx.note(format_args!("{store} is {life:?}"));
+                    host.cx.checks.life(store, life);
+                }
+                if answer == Answer::MembersChanged {
+                    let members = group_of(&self.state).unwrap_or_default();
+                    if is_new {
+                        host.cx.checks.placement_changed(&members);
+                    }
+                    host.cx.checks.told_members(host.node, &members);
+                    reconfigured.push(Reconfigured { group: GROUP, members });
+                }
                 answers.extend(tokens.next().map(|token| (token, answer)));
             }
             self.applied = (entry.index, entry.term);
@@ -64,12 +88,17 @@ impl MemberRole {
         let applied = wire::Applied { index: index.0, term: term.0, members: Vec::new() };
         batch.put(Cf::Meta, APPLIED, applied.encode_to_vec());
         self.engine.write(batch)?;
-        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
+        host.cx.checks.state(
+            host.node,
+            GROUP,
+            index.0,
+            data_hash(host.disk, &KeyRange::default())?,
+        );
         for (token, answer) in answers {
             self.applied_for(token, answer, host);
         }
         let progress = vec![Progress { group: GROUP, index, term }];
-        Ok(Outcome { progress, ..Outcome::default() })
+        Ok(Outcome { progress, reconfigured, ..Outcome::default() })
     }
 
     fn applied_for(&mut self, token: Token, answer: Answer, host: &mut Host<'_>) {
@@ -90,19 +119,33 @@ impl MemberRole {
                 }
                 self.go_on(Job::Prove(asked), host);
             }
-            (Waiting::Asked(asked), Answer::Joined(_)) => {
+            (Waiting::Asked(asked), Answer::Joined(_) | Answer::MemberJoined(_)) => {
                 // Now it has joined: the answer is the one to a store that asks again.
                 self.go_on(Job::Prove(asked), host);
             }
             (Waiting::Asked(asked), Answer::JoinRefused(refusal)) => {
                 self.respond(asked.from, asked.call, Told::Refused(refusal.to_string()), host);
             }
+            (Waiting::Asked(asked), Answer::MemberRefused(refusal)) => {
+                self.respond(asked.from, asked.call, Told::Refused(refusal.to_string()), host);
+            }
+            (Waiting::Asked(asked), Answer::Refused(words)) => {
+                self.respond(asked.from, asked.call, Told::Refused(words), host);
+            }
+            (Waiting::Asked(asked), Answer::Done) => {
+                self.respond(asked.from, asked.call, Told::Done, host);
+            }
+            (Waiting::Step(term, what), Answer::Refused(why)) => {
+                self.not_stepped(term, &what, &why, host.now);
+            }
+            (Waiting::Step(..), Answer::MembersChanged) => self.own.stepped(),
             (
                 Waiting::Own
                 | Waiting::TakeOver(_)
                 | Waiting::Raise(_)
                 | Waiting::Ids(..)
                 | Waiting::Asked(_)
+                | Waiting::Step(..)
                 | Waiting::Proof(_),
                 Answer::Done
                 | Answer::Initialized(_)
@@ -148,12 +191,20 @@ impl MemberRole {
         finish_install(&self.engine, &mark)?;
         self.state.replace(State::load(&self.engine)?);
         self.applied = (index, term);
-        host.cx.checks.state(host.node, GROUP, index.0, data_hash(host.disk)?);
-        Ok(group(host.cx.knobs.members))
+        host.cx.checks.state(
+            host.node,
+            GROUP,
+            index.0,
+            data_hash(host.disk, &KeyRange::default())?,
+        );
+        let members = group_of(&self.state).unwrap_or_default();
+        host.cx.checks.told_members(host.node, &members);
+        Ok(members)
     }
 }
 
-fn group_of(state: &State) -> Option<Vec<Member>> {
+/// The members of placement as that state has them.
+pub(super) fn group_of(state: &State) -> Option<Vec<Member>> {
     let members: Vec<Member> = state.members().values().map(command::Member::raft).collect();
     (!members.is_empty()).then_some(members)
 }

@@ -3,10 +3,11 @@
 //!
 //! The counterpart of `placement/src/shell`: a session is one term of leadership; every answer
 //! from it is given under proof that the member still leads, a lease that holds before and after,
-//! or a read index.
+//! or a read index. [`own`] changes placement's own group.
 
 mod lead;
 mod machine;
+mod own;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::state::State;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role, Term};
 
+use self::own::Own;
+pub(crate) use self::own::joining_member;
 use crate::sim::agenda::MS;
 use crate::sim::chance::{Concern, Lane};
 use crate::sim::cx::Cx;
@@ -57,6 +60,7 @@ pub(crate) struct MemberRole {
     next: u64,
     /// What its wall clock is ahead of its monotonic one, in milliseconds.
     wall_offset: u64,
+    own: Own,
 }
 
 /// Who asked what.
@@ -80,6 +84,8 @@ pub(crate) enum Waiting {
     Asked(Box<Asked>),
     /// Proof of leadership for whoever asked.
     Proof(Box<Asked>),
+    /// A step of placement's own group in that term, in words.
+    Step(Term, String),
 }
 
 enum Job {
@@ -88,8 +94,8 @@ enum Job {
     Confirm(Box<Asked>, Option<Lease>, Box<Told>),
 }
 
-/// The members of a world.
-pub(crate) fn group(count: u64) -> Vec<Member> {
+/// The members that a world begins with.
+pub(crate) fn founders(count: u64) -> Vec<Member> {
     let member = |id| Member { peer: PeerId(id), node: NodeId(id), role: Role::Voter };
     (MEMBERS + 1..=MEMBERS + count).map(member).collect()
 }
@@ -100,12 +106,17 @@ impl MemberRole {
         disk: &MemoryEngine,
         cx: &mut Cx,
     ) -> Result<(Self, Vec<NewGroup>), EngineError> {
-        let applied = machine::recover(disk)?;
+        let joins = cx.grown.contains_key(&id);
+        let applied = machine::recover(disk, joins)?;
         let view = GroupView::new(GROUP, PeerId(id.0));
+        let state = State::load(disk)?;
+        let members = machine::group_of(&state);
+        let founders = || if joins { Vec::new() } else { founders(cx.knobs.members) };
+        let members = members.unwrap_or_else(founders);
         let role = Self {
             id,
             engine: disk.clone(),
-            state: State::load(disk)?,
+            state,
             applied,
             view: Arc::clone(&view),
             session: None,
@@ -116,8 +127,9 @@ impl MemberRole {
             next: 0,
             // Wall clocks of different machines are seconds apart, and jump.
             wall_offset: 1_700_000_000_000 + cx.within(Concern::Services(id), (0, 10_000)),
+            own: Own::default(),
         };
-        let members = group(cx.knobs.members);
+        let Some(members) = own::begin(id, members, cx) else { return Ok((role, Vec::new())) };
         let peer = PeerId(id.0);
         let group = NewGroup { group: GROUP, peer, members, applied, view, campaign: false };
         Ok((role, vec![group]))
@@ -217,6 +229,25 @@ impl MemberRole {
                 let command = Command::JoinStore(joining.clone());
                 self.propose(&command, Waiting::Asked(asked), host);
             }
+            Ask::JoinMember(joining) => {
+                let command = Command::JoinMember(joining.clone());
+                self.propose(&command, Waiting::Asked(asked), host);
+            }
+            Ask::RemoveStore { store, cancel, dead } => {
+                let (store, cancel, dead) = (*store, *cancel, *dead);
+                let MemberRole { session, state, .. } = self;
+                let session = session.as_mut().filter(|session| session.leader.term() == term);
+                let removed = session.map(|session| {
+                    session.leader.remove_store(state, store, cancel, dead, host.now)
+                });
+                match removed {
+                    Some(Ok((command, _))) => self.propose(&command, Waiting::Asked(asked), host),
+                    Some(Err(_)) | None => {
+                        let told = self.not_leader();
+                        self.respond(asked.from, asked.call, told, host);
+                    }
+                }
+            }
             Ask::SplitIds { .. } => {
                 let count = quorate_placement::core::ids::IDS_PER_ALLOCATION;
                 self.propose(&Command::AllocateIds { count }, Waiting::Ids(term, asked), host);
@@ -228,6 +259,7 @@ impl MemberRole {
             | Ask::Split(_)
             | Ask::Merge { .. }
             | Ask::Transfer { .. }
+            | Ask::ReplaceMember { .. }
             | Ask::Replica { .. } => {
                 let told = self.not_leader();
                 self.respond(asked.from, asked.call, told, host);
@@ -270,11 +302,15 @@ impl MemberRole {
                 }
             }
             (Waiting::Own, Reply::Refused(_)) => {}
+            (Waiting::Step(term, what), Reply::Refused(refusal)) => {
+                self.not_stepped(term, &what, &refusal.to_string(), host.now);
+            }
             (
                 Waiting::Asked(_)
                 | Waiting::Ids(..)
                 | Waiting::TakeOver(_)
                 | Waiting::Raise(_)
+                | Waiting::Step(..)
                 | Waiting::Own,
                 Reply::ReadAt(_),
             ) => {
@@ -296,5 +332,6 @@ impl MemberRole {
             self.session = None;
         }
         self.taking_over = None;
+        self.own.deposed();
     }
 }

@@ -5,6 +5,7 @@ use quorate_consensus::shard::{
     self, ApplyTask, Effects, Install, MakeSnapshot, Merged, Outgoing, Plane,
 };
 use quorate_consensus::time::Instant;
+use quorate_consensus::transfer::Ticket;
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, PeerId, RegionId};
 use raft::eraftpb::MessageType;
@@ -19,7 +20,10 @@ use crate::sim::mutant::Mutant;
 /// What the apply thread of a worker does, in this order.
 pub(super) enum Work {
     Apply(Vec<ApplyTask<Token>>),
+    /// Read at once, to leave as one message.
     Snapshot(MakeSnapshot),
+    /// Read, since its turn has come.
+    Picture(Ticket, MakeSnapshot),
     Install(Install),
     Merged(Merged),
     Destroy(RegionId, PeerId),
@@ -46,6 +50,7 @@ impl Process {
             if change.is_local {
                 cx.note(format_args!("{node} leads {} in {}", change.group, change.term));
             }
+            self.outdated(&change, cx);
             self.with_role(cx, |role, _| role.leader_changed(change));
         }
         let ignored = cx.is(Mutant::StrangersIgnored);
@@ -58,7 +63,9 @@ impl Process {
         if !effects.apply.is_empty() {
             worker.work.push_back(Work::Apply(effects.apply));
         }
-        worker.work.extend(effects.snapshots.into_iter().map(Work::Snapshot));
+        let (whole, chunked): (Vec<_>, Vec<_>) =
+            effects.snapshots.into_iter().partition(|_| cx.knobs.snapshots.chunk_bytes == 0);
+        worker.work.extend(whole.into_iter().map(Work::Snapshot));
         worker.work.extend(effects.installs.into_iter().map(Work::Install));
         worker.work.extend(effects.merged.into_iter().map(Work::Merged));
         worker
@@ -66,6 +73,9 @@ impl Process {
             .extend(effects.destroyed.into_iter().map(|(group, peer)| Work::Destroy(group, peer)));
         worker.work.extend(effects.discards.into_iter().map(Work::Discard));
         self.go_on_working(shard, cx);
+        for make in chunked {
+            self.ask(make, cx);
+        }
         if let Some(persist) = effects.persist {
             let (number, sync) = (persist.number, persist.sync);
             self.disk.write(persist.batch)?;
@@ -156,7 +166,7 @@ impl Process {
         Ok(())
     }
 
-    fn go_on_working(&mut self, shard: usize, cx: &mut Cx) {
+    pub(super) fn go_on_working(&mut self, shard: usize, cx: &mut Cx) {
         let (node, life) = (self.id, self.life);
         let worker = &mut self.life().workers[shard];
         if !worker.working && !worker.work.is_empty() {
@@ -177,6 +187,7 @@ impl Process {
         match worker.work.pop_front() {
             Some(Work::Apply(tasks)) => self.apply(tasks, cx)?,
             Some(Work::Snapshot(make)) => self.make_snapshot(make, cx)?,
+            Some(Work::Picture(ticket, make)) => self.take_picture(ticket, make, cx)?,
             Some(Work::Install(install)) => self.install(install, cx)?,
             Some(Work::Merged(told)) => {
                 let gone = self.with_role(cx, |role, _| role.merged(told));

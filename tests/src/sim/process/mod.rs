@@ -5,8 +5,12 @@
 //! virtual time here, and anything may happen in between: a write and its sync, committed entries
 //! and their application, an index and the read that waited for it.
 
+mod calls;
+mod careless;
 mod effects;
+mod receiving;
 pub(crate) mod role;
+mod sending;
 mod snapshots;
 
 use std::collections::VecDeque;
@@ -20,7 +24,9 @@ use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{NodeId, RegionId};
 
 use self::effects::Work;
+use self::receiving::Receiving;
 use self::role::{Host, Role};
+use self::sending::Sending;
 use crate::sim::agenda::MS;
 use crate::sim::chance::{Concern, Lane};
 use crate::sim::clock::Clock;
@@ -50,7 +56,10 @@ pub(crate) struct Life {
     pub(crate) workers: Vec<Worker>,
     pub(crate) role: Role,
     incarnation: u64,
-    sending: usize,
+    pub(crate) sending: Sending,
+    pub(crate) receiving: Receiving,
+    /// Snapshots that leave as one message.
+    whole: usize,
 }
 
 /// One raft worker.
@@ -106,7 +115,10 @@ impl Process {
         let delay = cx.within(Concern::Process(node), (0, BEAT));
         cx.after(delay, Event::Beat { node, life });
         cx.after(delay, Event::Duty { node, life });
-        self.up = Some(Life { workers, role, incarnation, sending: 0 });
+        let snapshots = &cx.knobs.snapshots;
+        let sending = Sending::new(snapshots);
+        let receiving = Receiving::new(snapshots, &self.disk, self.local(cx))?;
+        self.up = Some(Life { workers, role, incarnation, sending, receiving, whole: 0 });
         for group in groups {
             self.mail(shard::Event::Create(Box::new(group)), cx);
         }
@@ -255,9 +267,12 @@ impl Process {
             // The thread waits for the disk: its mailbox fills.
             return Ok(());
         }
-        while let Some(event) = worker.mail.pop_front() {
-            worker.shard.step(event, now);
+        while let Some(event) = self.life().workers[shard].mail.pop_front() {
+            if self.admits(&event, cx)? {
+                self.life().workers[shard].shard.step(event, now);
+            }
         }
+        let worker = &mut self.life().workers[shard];
         if std::mem::take(&mut worker.tick_due) {
             worker.shard.step(shard::Event::Tick, now);
         }

@@ -14,8 +14,8 @@ use quorate_proto::{NodeId, PeerId, RegionId};
 
 use crate::sim::chance::Concern;
 use crate::sim::cx::Cx;
-use crate::sim::messages::{Event, Token};
-use crate::sim::placement::{Asked, GROUP, MEMBERS, MemberRole};
+use crate::sim::messages::{Event, Token, Told};
+use crate::sim::placement::{Asked, GROUP, MemberRole};
 use crate::sim::store::StoreRole;
 
 /// What services may do to the rest of their process and of the world.
@@ -33,6 +33,11 @@ pub(crate) struct Host<'a> {
 }
 
 impl Host<'_> {
+    /// The process is told that it does not belong to the cluster: it ends for good.
+    pub(crate) fn end(&mut self) {
+        self.cx.ended.push(self.node);
+    }
+
     /// Goes on with a job of the services in a moment.
     pub(crate) fn job(&mut self, after: u64, job: u64) {
         let (node, life) = (self.node, self.life);
@@ -54,7 +59,7 @@ impl Role {
         disk: &MemoryEngine,
         cx: &mut Cx,
     ) -> Result<(Self, Vec<NewGroup>), EngineError> {
-        if node.0 > MEMBERS {
+        if cx.is_member(node) {
             let (member, groups) = MemberRole::start(node, disk, cx)?;
             return Ok((Role::Member(Box::new(member)), groups));
         }
@@ -114,7 +119,11 @@ impl Role {
     ) -> Result<(), EngineError> {
         match self {
             Role::Store(store) => store.destroy(group, peer, host),
-            Role::Member(_) => Ok(()),
+            Role::Member(_) => {
+                // It was taken out of placement.
+                host.end();
+                Ok(())
+            }
         }
     }
 
@@ -180,6 +189,29 @@ impl Role {
         match self {
             Role::Store(store) => Some(store),
             Role::Member(_) => None,
+        }
+    }
+
+    pub(crate) fn member(&self) -> Option<&MemberRole> {
+        match self {
+            Role::Store(_) => None,
+            Role::Member(member) => Some(member),
+        }
+    }
+
+    /// Placement answers, or sends orders of its own accord.
+    pub(crate) fn told(
+        &mut self,
+        call: u64,
+        told: Told,
+        host: &mut Host<'_>,
+    ) -> Result<(), EngineError> {
+        match self {
+            Role::Store(store) => store.told(call, told, host),
+            Role::Member(member) => {
+                member.told(call, &told, host);
+                Ok(())
+            }
         }
     }
 

@@ -26,6 +26,7 @@ use crate::sim::checks::region_hash;
 use crate::sim::cx::Cx;
 use crate::sim::messages::{Failure, Output, Token};
 use crate::sim::mutant::Mutant;
+use crate::sim::placement::MEMBERS;
 use crate::sim::process::role::Host;
 
 /// See the module.
@@ -61,8 +62,8 @@ pub(crate) struct StoreRole {
     pub(crate) unknown: BTreeSet<RegionId>,
     pub(crate) sequence: u64,
     pub(crate) duties: u64,
-    /// The member of placement that is asked, by number.
-    pub(crate) placement: u64,
+    /// The member of placement that is asked.
+    pub(crate) placement: NodeId,
     pub(crate) asked: BTreeMap<u64, (Purpose, Instant)>,
 }
 
@@ -105,7 +106,7 @@ impl StoreRole {
             unknown: BTreeSet::new(),
             sequence: 0,
             duties: 0,
-            placement: 1,
+            placement: NodeId(MEMBERS + 1),
             asked: BTreeMap::new(),
         };
         Ok((role, groups))

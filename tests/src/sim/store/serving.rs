@@ -203,7 +203,9 @@ impl StoreRole {
 
     fn look(&self, read: &Read, pass: &Pass) -> Result<Output, ReadError> {
         match &read.request.operation {
-            Operation::Get { key } => Ok(Output::Value(self.reads.get(pass, key)?)),
+            Operation::Get { key } => {
+                Ok(Output::Value(self.reads.get(pass, key, Effort::Whole)?))
+            }
             Operation::Scan { start } => {
                 let scan = Scan {
                     start: start.clone(),

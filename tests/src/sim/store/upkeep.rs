@@ -20,7 +20,6 @@ use crate::sim::agenda::MS;
 use crate::sim::chance::Lane;
 use crate::sim::messages::{Ask, Body, Told};
 use crate::sim::mutant::Mutant;
-use crate::sim::placement::MEMBERS;
 use crate::sim::process::role::Host;
 
 /// How long placement may take to answer.
@@ -49,20 +48,18 @@ impl StoreRole {
         let call = self.number();
         self.asked.insert(call, (purpose, host.now));
         let body = Body::Ask { call, ask: Box::new(ask) };
-        host.cx.send(host.node, NodeId(MEMBERS + self.placement), Lane::Services, body);
+        host.cx.send(host.node, self.placement, Lane::Services, body);
     }
 
     fn rotate(&mut self, hint: Option<NodeId>, host: &Host<'_>) {
-        self.placement = match hint {
-            Some(hint) => hint.0 - MEMBERS,
-            None => self.placement % host.cx.knobs.members + 1,
-        };
+        self.placement = hint.unwrap_or_else(|| host.cx.next_member(self.placement));
     }
 
     /// Every 50 ms.
     pub(crate) fn duty(&mut self, host: &mut Host<'_>) {
         self.duties += 1;
         let now = host.now;
+        host.cx.checks.remains(host.node, &self.directory, now);
         let late = |since: Instant, patience: u64| now.0.saturating_sub(since.0) >= patience;
         let overdue: Vec<u64> = self
             .asked
@@ -123,10 +120,12 @@ impl StoreRole {
         if host.cx.is(Mutant::UnknownUntold) {
             regions.unled.clear();
         }
+        let has = if host.cx.is(Mutant::EmptyReported) { 0 } else { self.directory.len() };
         let report = StoreReport {
             cluster_id: 7,
             store_id: self.id.0,
             incarnation: self.incarnation,
+            region_count: has as u32,
             known_version: quorate_proto::limits::KNOWN_VERSION,
             regions: regions.reports,
             full: regions.full,
@@ -233,6 +232,9 @@ impl StoreRole {
                 self.nudged = true;
                 self.unknown.insert(region);
             }
+            (Some(Purpose::Join), Told::Refused(_)) if host.cx.checks.lives.is_out(self.id) => {
+                host.end();
+            }
             (Some(Purpose::Join), Told::Refused(words)) => {
                 let node = host.node;
                 host.cx.checks.fail(|| format!("{node} may not join: {words}"));
@@ -243,6 +245,8 @@ impl StoreRole {
                 | Told::Orders(_)
                 | Told::Ids(_)
                 | Told::Timestamp(_)
+                | Told::MemberJoined { .. }
+                | Told::NoMember(_)
                 | Told::Region(_)
                 | Told::Done
                 | Told::Refused(_)

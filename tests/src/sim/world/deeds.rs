@@ -1,7 +1,7 @@
 //! What trouble does to the world, one deed at a time.
 
 use quorate_consensus::shard;
-use quorate_proto::{NodeId, RegionId};
+use quorate_proto::{NodeId, RegionId, StoreId};
 
 use super::World;
 use crate::sim::agenda::MS;
@@ -31,6 +31,15 @@ pub(crate) enum Deed {
     Strike(Box<Strike>),
     /// The store that takes the place of a lost one joins.
     JoinStore,
+    /// As soon as some of a snapshot is staged, its receiver or its sender dies, or their connection
+    /// breaks; nothing happens where there is none until then.
+    Ambush { until: u64 },
+    /// A process asks to become a member of placement.
+    JoinMember { data_id: u64 },
+    /// A store that is lost is said to be.
+    Bury { store: StoreId },
+    /// Somebody looks after stores and members that come and go.
+    Tend,
     /// Whoever leads the group is told to hand it over.
     HandOver { group: RegionId, to: NodeId },
 }
@@ -59,7 +68,8 @@ impl World {
     /// Does it at once.
     pub(super) fn perform(&mut self, deed: Deed) {
         // Who joins goes on with it also when all is healed.
-        if !self.cx.net.bad && !matches!(deed, Deed::JoinStore) {
+        let goes_on = matches!(deed, Deed::JoinStore | Deed::JoinMember { .. } | Deed::Tend);
+        if !self.cx.net.bad && !goes_on {
             return;
         }
         match deed {
@@ -100,11 +110,17 @@ impl World {
                 }
             }
             Deed::Strike(strike) => self.strike(*strike),
+            Deed::Ambush { until } => self.ambush(until),
             Deed::JoinStore => {
                 if let Some(data_id) = self.joining {
                     self.ask_placement(&Ask::Join(joining(None, data_id, 1)));
                     self.plan(JOIN_AGAIN, Deed::JoinStore);
                 }
+            }
+            Deed::JoinMember { data_id } => self.ask_to_be_a_member(data_id),
+            Deed::Tend => self.tend(),
+            Deed::Bury { store } => {
+                self.ask_placement(&Ask::RemoveStore { store, cancel: false, dead: true });
             }
             Deed::Mend => {
                 self.cx.note(format_args!("all links are up"));
@@ -154,6 +170,17 @@ impl World {
         if process.up.is_some() {
             process.crash(&mut self.cx);
             self.cx.after(down, Event::Start(node));
+            self.hang_up_on(node);
+        }
+    }
+
+    /// A process is gone: the others notice that the calls broke which they had with it.
+    pub(super) fn hang_up_on(&mut self, gone: NodeId) {
+        for process in self.processes.values() {
+            let Some(up) = &process.up else { continue };
+            for call in up.sending.calls_to(gone).chain(up.receiving.calls_from(gone)) {
+                self.cx.hang_up(call, &[process.id]);
+            }
         }
     }
 

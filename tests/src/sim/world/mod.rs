@@ -1,6 +1,8 @@
 //! The world of one seed: processes, clients, trouble, and the order in which all of it happens.
 
 mod deeds;
+mod grower;
+mod leaver;
 mod merger;
 mod mover;
 mod nemesis;
@@ -18,12 +20,12 @@ use self::merger::Plot;
 use super::agenda::MS;
 use super::case::Case;
 use super::chance::Concern;
+use super::checks::Transfers;
 use super::client::{Client, History};
 use super::clock::Clock;
 use super::cx::Cx;
 use super::knobs::Knobs;
 use super::messages::Event;
-use super::placement::MEMBERS;
 use super::process::Process;
 use super::stamper::Stamper;
 
@@ -41,8 +43,16 @@ pub(crate) struct World {
     pub(crate) calls: u64,
     /// Stores that are lost for good.
     pub(crate) lost: BTreeSet<StoreId>,
-    /// The data id of the store that joins in the place of a lost one.
+    /// The data id of the store that joins, in the place of a lost one for the most part.
     pub(crate) joining: Option<u64>,
+    /// Stores and members that came later, or are on their way.
+    pub(crate) arrivals: u64,
+    /// Data ids of processes that ask to become members of placement.
+    pub(crate) candidates: BTreeSet<u64>,
+    /// All processes that there ever were.
+    pub(crate) known: BTreeSet<NodeId>,
+    /// Processes that came back once after they were told to go.
+    pub(crate) returned: BTreeSet<NodeId>,
     /// Replicas that the mover has made.
     pub(crate) made: u64,
     /// Merges under way where placement does not plan.
@@ -69,10 +79,18 @@ pub struct Outcome {
     pub regions: u64,
     /// Snapshots installed.
     pub installs: u64,
+    /// What became of snapshots on their way.
+    pub transfers: Transfers,
     /// Regions that were taken in by a neighbour.
     pub merges: u64,
     /// Configurations of regions, one after the other.
     pub configurations: u64,
+    /// Stores that left.
+    pub removals: u64,
+    /// Stores and members of placement that were lost for good, where others took their place.
+    pub lost: u64,
+    /// Members of placement at the end that joined while it ran, and vote.
+    pub grown: u64,
 }
 
 impl World {
@@ -82,8 +100,8 @@ impl World {
         if print {
             println!("{:#?}", cx.knobs);
         }
-        let members = MEMBERS + 1..=MEMBERS + cx.knobs.members;
-        let nodes: Vec<NodeId> = (1..=cx.knobs.stores).chain(members).map(NodeId).collect();
+        let stores = (1..=cx.knobs.stores).map(NodeId);
+        let nodes: Vec<NodeId> = stores.chain(cx.members.iter().copied()).collect();
         let clients = clients(&cx.knobs);
         let history = History::new(|| 0);
         let stampers = stampers(&cx.knobs);
@@ -96,6 +114,10 @@ impl World {
             calls: 0,
             lost: BTreeSet::new(),
             joining: None,
+            arrivals: 0,
+            candidates: BTreeSet::new(),
+            known: BTreeSet::new(),
+            returned: BTreeSet::new(),
             made: 0,
             plots: Vec::new(),
             events: 0,
@@ -113,6 +135,7 @@ impl World {
             rate: self.cx.within(own, self.cx.knobs.rates),
             origin: self.cx.within(own, (1_000 * MS, 1_000_000 * MS)),
         };
+        self.known.insert(node);
         self.processes.insert(node, Process::new(node, clock));
         let delay = self.cx.within(own, (0, within));
         self.cx.after(delay, Event::Start(node));
@@ -133,8 +156,12 @@ impl World {
             elections: checks.elections,
             regions: checks.regions().count() as u64,
             installs: checks.installs,
+            transfers: checks.transfers,
             merges: checks.merges,
             configurations: checks.configurations,
+            removals: checks.lives.removals(),
+            lost: checks.lives.losses(),
+            grown: self.grown_voters(),
         }
     }
 
@@ -145,7 +172,11 @@ impl World {
             self.cx.checks.fail(|| "the world runs in circles".to_owned());
             return;
         }
-        if let Err((node, error)) = self.happen(event) {
+        let happened = self.happen(event);
+        while let Some(node) = self.cx.ended.pop() {
+            self.end(node);
+        }
+        if let Err((node, error)) = happened {
             match error {
                 EngineError::Fatal { .. } | EngineError::Full { .. } => {
                     self.cx.note(format_args!("{node} stops: {error}"));
@@ -154,6 +185,20 @@ impl World {
                 }
                 error => self.cx.checks.fail(|| format!("{node}: {error}")),
             }
+        }
+    }
+
+    /// A process was told to go: it comes back once, and must be told again.
+    fn end(&mut self, node: NodeId) {
+        let Some(process) = self.processes.get_mut(&node) else { return };
+        self.cx.note(format_args!("{node} is told to go"));
+        if self.returned.insert(node) {
+            process.crash(&mut self.cx);
+            let after = self.cx.within(Concern::Process(node), (MS, 1_000 * MS));
+            self.cx.after(after, Event::Start(node));
+        } else {
+            self.processes.remove(&node);
+            self.cx.members.retain(|member| *member != node);
         }
     }
 
@@ -166,7 +211,12 @@ impl World {
             | Event::Beat { node, life }
             | Event::Broken { node, life, .. }
             | Event::Job { node, life, .. }
+            | Event::Transfer { node, life, .. }
             | Event::Duty { node, life } => (*node, *life),
+            // Its call says whom it means.
+            Event::HungUp { node, .. } => {
+                (*node, self.processes.get(node).map_or(0, |process| process.life))
+            }
             Event::Packet(_) => return self.packet(event),
             Event::Start(node) => return self.start(*node),
             Event::Client { client, wake } => {
@@ -228,8 +278,10 @@ impl World {
             }
             Event::Duty { .. } => {
                 process.duty(cx);
-                Ok(())
+                process.expire(cx)
             }
+            Event::Transfer { step, .. } => process.transfer(step, cx),
+            Event::HungUp { call, .. } => process.hung_up(call, cx),
             Event::Packet(_)
             | Event::Start(_)
             | Event::Client { .. }

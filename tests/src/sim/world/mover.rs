@@ -19,7 +19,6 @@ use super::nemesis::NOBODY;
 use crate::sim::agenda::MS;
 use crate::sim::chance::{Concern, Lane};
 use crate::sim::messages::{Ask, Body, Event, Told};
-use crate::sim::placement::MEMBERS;
 
 /// Ids of replicas that the mover makes.
 const FIRST_PEER: u64 = 1_000_000;
@@ -93,11 +92,8 @@ impl World {
 
     /// Stores that are not lost and have no replica.
     fn spare(&self, region: &Region) -> Vec<StoreId> {
-        let stores = self.processes.keys().filter(|node| node.0 <= MEMBERS);
-        stores
-            .map(|node| StoreId::from(*node))
-            .filter(|store| region.peer_on(*store).is_none())
-            .collect()
+        let stores = self.store_nodes().into_iter().map(StoreId::from);
+        stores.filter(|store| region.peer_on(*store).is_none()).collect()
     }
 
     fn next_change(&mut self, region: &Region, leader: StoreId, wild: bool) -> Option<Change> {

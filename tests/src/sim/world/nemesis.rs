@@ -15,17 +15,19 @@ use crate::sim::chance::{Concern, Lane, Span};
 use crate::sim::client::key;
 use crate::sim::knobs::Deeds;
 use crate::sim::messages::{Ask, Body, Event};
-use crate::sim::placement::{GROUP, MEMBERS};
+use crate::sim::placement::GROUP;
 
 /// The nemesis, and whoever acts in placement's name.
 pub(super) const NOBODY: u64 = 400_000;
-/// Data ids of stores that come later begin here.
-const FIRST_DATA: u64 = 1_000;
 /// More are not asked for.
 const MOST_REGIONS: usize = 30;
 
 /// How long a link stays broken, unless all are mended before.
 const BROKEN: Span = (300 * MS, 5_000 * MS);
+
+/// How long an ambush is laid, and how often it looks.
+const AMBUSH: Span = (500 * MS, 4_000 * MS);
+const AMBUSH_LOOK: u64 = 5 * MS;
 
 type Act = fn(&mut World);
 
@@ -53,7 +55,7 @@ impl World {
         self.cx.within(Concern::Nemesis, span)
     }
 
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.cx.one_of(Concern::Nemesis, choices.len())]
     }
 
@@ -98,7 +100,7 @@ impl World {
         self.cut_off(node);
     }
 
-    fn cut_off(&mut self, node: NodeId) {
+    pub(super) fn cut_off(&mut self, node: NodeId) {
         self.perform(Deed::CutOff { node });
         let after = self.draw(BROKEN);
         self.plan(after, Deed::Rejoin { node });
@@ -109,7 +111,7 @@ impl World {
         let kind = self.draw((0, 4));
         for node in self.nodes() {
             let down = self.draw((5 * MS, 800 * MS));
-            let is_member = node.0 > MEMBERS;
+            let is_member = self.cx.is_member(node);
             if kind == 0 || is_member == (kind == 1) {
                 self.perform(Deed::Kill { node, down });
             }
@@ -163,11 +165,12 @@ impl World {
 
     /// Leadership of placement goes elsewhere.
     fn hand_placement_over(&mut self) {
-        let to = NodeId(MEMBERS + self.draw((1, self.cx.knobs.members)));
+        let members = self.cx.members.clone();
+        let to = self.one_of(&members);
         self.perform(Deed::HandOver { group: GROUP, to });
     }
 
-    fn kill_placement_leader(&mut self) {
+    pub(super) fn kill_placement_leader(&mut self) {
         let down = self.draw((50 * MS, 2_000 * MS));
         if let Some(node) = self.leader_of(GROUP) {
             self.perform(Deed::Kill { node, down });
@@ -182,8 +185,8 @@ impl World {
 
     /// A store never comes back. Another one joins; the mover gives it the replicas.
     fn replace_store(&mut self) {
-        // Placement's own patience with a silent store is longer than a world lasts.
-        if self.cx.knobs.planned {
+        // Placement's own patience with a silent store may be longer than a world lasts.
+        if self.cx.knobs.planned && self.cx.knobs.down_ms == 0 {
             return;
         }
         let lost = self.lost.clone();
@@ -198,14 +201,15 @@ impl World {
         if self.joining.is_some() || !self.cx.checks.regions().all(is_whole) {
             return;
         }
-        let stores: Vec<NodeId> = self.nodes().into_iter().filter(|n| n.0 <= MEMBERS).collect();
+        let stores = self.store_nodes();
         let node = self.one_of(&stores);
         self.cx.note(format_args!("{node} is lost for good"));
         self.processes.remove(&node);
+        self.hang_up_on(node);
         self.lost.insert(node.into());
-        let data_id = FIRST_DATA + self.lost.len() as u64;
-        self.joining = Some(data_id);
-        self.perform(Deed::JoinStore);
+        self.cx.checks.lost(node);
+        self.join_a_store();
+        self.bury(node.into());
     }
 
     /// All replicas of a region are up, and have its data or, where that is wanted, may lack it.
@@ -263,18 +267,49 @@ impl World {
         }
     }
 
+    /// See [`Deed::Ambush`].
+    fn trouble_a_snapshot(&mut self) {
+        let until = self.cx.now() + self.draw(AMBUSH);
+        self.perform(Deed::Ambush { until });
+    }
+
+    /// Strikes at a snapshot of which some is staged, as soon as there is one.
+    pub(super) fn ambush(&mut self, until: u64) {
+        let mut calls = Vec::new();
+        for process in self.processes.values() {
+            let Some(up) = &process.up else { continue };
+            calls.extend(up.receiving.begun().map(|call| (call, process.id)));
+        }
+        if calls.is_empty() {
+            if self.cx.now() < until {
+                self.plan(AMBUSH_LOOK, Deed::Ambush { until });
+            }
+            return;
+        }
+        let (call, to) = self.one_of(&calls);
+        let (kind, down) = (self.draw((0, 5)), self.draw((5 * MS, 800 * MS)));
+        match kind {
+            0..=2 => self.perform(Deed::Kill { node: to, down }),
+            3 => self.perform(Deed::Kill { node: call.from, down }),
+            _ => {
+                self.cx.note(format_args!("the connection of {call:?} breaks"));
+                self.cx.hang_up(call, &[call.from, to]);
+            }
+        }
+    }
+
     /// Asks all members of placement: one of them leads.
     pub(super) fn ask_placement(&mut self, ask: &Ask) {
-        for member in MEMBERS + 1..=MEMBERS + self.cx.knobs.members {
+        for member in self.cx.members.clone() {
             self.calls += 1;
             let body = Body::Ask { call: self.calls, ask: Box::new(ask.clone()) };
-            self.cx.send(NodeId(NOBODY), NodeId(member), Lane::Services, body);
+            self.cx.send(NodeId(NOBODY), member, Lane::Services, body);
         }
     }
 }
 
 /// Newer ones come last: they change nothing of what is drawn where their weight is zero.
-fn acts(deeds: &Deeds) -> [(u64, Act); 17] {
+fn acts(deeds: &Deeds) -> [(u64, Act); 21] {
     [
         (deeds.kill, World::kill_somebody),
         (deeds.pause, World::pause_somebody),
@@ -293,5 +328,9 @@ fn acts(deeds: &Deeds) -> [(u64, Act); 17] {
         (deeds.joint_kill, World::kill_in_joint),
         (deeds.merge, World::merge_somewhere),
         (deeds.merge_trouble, World::trouble_a_merge),
+        (deeds.snapshot_trouble, World::trouble_a_snapshot),
+        (deeds.leave, World::ask_a_store_to_leave),
+        (deeds.leave_trouble, World::trouble_a_leaver),
+        (deeds.member, World::replace_a_member),
     ]
 }

@@ -19,8 +19,21 @@ impl World {
         let Event::Packet(packet) = event else { return Ok(()) };
         let Packet { from, to, lane, .. } = *packet;
         if to.0 >= NOBODY {
-            if let Body::Told { told: Told::Joined { store, cluster, .. }, .. } = packet.body {
-                self.has_joined(store, cluster);
+            match packet.body {
+                Body::Told { told: Told::Joined { store, cluster, .. }, .. } => {
+                    self.has_joined(store, cluster);
+                }
+                Body::Told { told: Told::MemberJoined { member, data_id }, .. } => {
+                    self.member_has_joined(member, data_id);
+                }
+                Body::Told { .. }
+                | Body::Frame(_)
+                | Body::Beat(_)
+                | Body::Snapshot(_)
+                | Body::Piece(_)
+                | Body::Request(_)
+                | Body::Response { .. }
+                | Body::Ask { .. } => {}
             }
             return Ok(());
         }
@@ -51,6 +64,9 @@ impl World {
                 let known = taken && !(cx.net.bad && cx.chance(own, 0.1));
                 self.transferred(from, *transfer, known);
             }
+            Body::Piece(piece) => {
+                process.heard(from, *piece, cx).map_err(|error| (to, error))?;
+            }
             Body::Request(request) => process.with_role(cx, |role, host| {
                 if let Some(store) = role.store_mut() {
                     store.request(from, *request, host);
@@ -60,10 +76,7 @@ impl World {
                 role.asked(Asked { from, call, ask: *ask }, host);
             }),
             Body::Told { call, told } => {
-                let told = process.with_role(cx, |role, host| match role.store_mut() {
-                    Some(store) => store.told(call, told, host),
-                    None => Ok(()),
-                });
+                let told = process.with_role(cx, |role, host| role.told(call, told, host));
                 told.map_err(|error| (to, error))?;
             }
             Body::Response { .. } => {}
@@ -71,10 +84,14 @@ impl World {
         Ok(())
     }
 
-    /// Placement knows the store that takes the place of a lost one: its process starts.
+    /// Placement knows the store that comes later: its process starts.
     fn has_joined(&mut self, store: StoreId, cluster_id: u64) {
-        let Some(data_id) = self.joining.take() else { return };
         let node = NodeId::from(store);
+        // The answer may be to a store that has joined before.
+        if self.known.contains(&node) {
+            return;
+        }
+        let Some(data_id) = self.joining.take() else { return };
         self.add(node, 200 * MS);
         let mut batch = WriteBatch::new();
         let (store_id, format) = (store.0, keys::FORMAT);
@@ -100,6 +117,7 @@ impl World {
             Body::Frame(_)
             | Body::Beat(_)
             | Body::Snapshot(_)
+            | Body::Piece(_)
             | Body::Request(_)
             | Body::Ask { .. } => {}
         }
@@ -124,6 +142,9 @@ impl World {
                 }
             }
             Body::Snapshot(transfer) => self.transferred(from, *transfer, false),
+            Body::Piece(piece) => {
+                self.cx.after(0, Event::HungUp { node: from, call: piece.call });
+            }
             Body::Request(request) => {
                 let body = Body::Response { call: request.call, result: Err(Failure::Unreachable) };
                 self.cx.send(to, from, Lane::Services, body);

@@ -25,7 +25,12 @@ const LOOK: u64 = 50 * MS;
 impl World {
     /// Lets the world come to rest and looks at all of it.
     pub(crate) fn settle(&mut self) {
-        let patience = if self.cx.knobs.moving() { 60_000 * MS } else { 20_000 * MS };
+        let patience = match (self.cx.knobs.moving(), self.cx.knobs.down_ms > 0) {
+            // An operator that does not get on is given up after ten minutes.
+            (_, true) => 900_000 * MS,
+            (true, false) => 60_000 * MS,
+            (false, false) => 20_000 * MS,
+        };
         // It costs much to find out: not at every event.
         let looked = Cell::new(0);
         let is_at_rest = |world: &World| {
@@ -105,7 +110,7 @@ impl World {
                 return Some(why);
             }
         }
-        self.uncovered().or_else(|| {
+        self.unfinished().or_else(|| self.ungrown()).or_else(|| self.uncovered()).or_else(|| {
             self.cx.checks.regions().find_map(|region| {
                 let hosts = hosts.get(&region.id).cloned().unwrap_or_default();
                 self.difference(region, &hosts)
@@ -137,6 +142,9 @@ impl World {
         }
         if region.peers.iter().any(|peer| !matches!(peer.role, Role::Voter | Role::Learner)) {
             return Some(format!("{id} is in a joint configuration"));
+        }
+        if let Some(why) = self.lacks_voters(region) {
+            return Some(why);
         }
         let mut first = None;
         for store in wanted.keys() {

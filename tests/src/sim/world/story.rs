@@ -1,6 +1,6 @@
 //! What a world lives through: start, work, trouble, healing, rest.
 
-use super::World;
+use super::{Deed, World};
 use crate::linearize::kv::{KvVerdict, check_kv};
 use crate::sim::agenda::MS;
 use crate::sim::client::{Client, key};
@@ -27,6 +27,10 @@ impl World {
         self.cx.after(0, Event::Nemesis);
         self.cx.after(0, Event::Move);
         self.cx.after(0, Event::Merge);
+        if self.cx.knobs.down_ms > 0 {
+            self.begin_growth();
+            self.perform(Deed::Tend);
+        }
         let end = self.cx.now() + self.cx.knobs.chaos;
         self.run_to(end);
         self.heal();
