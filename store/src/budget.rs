@@ -110,25 +110,39 @@ impl Budget {
         Permit { budget: Arc::clone(self), bytes }
     }
 
-    /// Room for one answer, where there is some now. `line` has a place for each of its size that one
-    /// stream may have at a time.
-    pub(crate) fn try_room(&self, size: Size, line: Option<&Arc<Semaphore>>) -> Option<Room> {
+    /// Room for one answer and a place to read it, where there are some now. `line` has a place for
+    /// each of its size that one stream may have at a time, `readers` one for each that is read at a
+    /// time.
+    pub(crate) fn try_room(
+        &self,
+        size: Size,
+        line: Option<&Arc<Semaphore>>,
+        readers: &Arc<Semaphore>,
+    ) -> Option<(Room, OwnedSemaphorePermit)> {
         let place = match line {
             Some(line) => Some(Arc::clone(line).try_acquire_owned().ok()?),
             None => None,
         };
+        let reader = Arc::clone(readers).try_acquire_owned().ok()?;
         let taken = Arc::clone(&self.answers).try_acquire_many_owned(size.units()).ok()?;
-        Some(Room { taken, _place: place })
+        Some((Room { taken, _place: place }, reader))
     }
 
-    /// Room for one answer, once there is some; in the order of asking.
-    pub(crate) async fn room(&self, size: Size, line: Option<Arc<Semaphore>>) -> Option<Room> {
+    /// [`Budget::try_room`], once there are some; in the order of asking. Who waits for its stream
+    /// holds up nobody else, and who waits to be read takes no room.
+    pub(crate) async fn room(
+        &self,
+        size: Size,
+        line: Option<Arc<Semaphore>>,
+        readers: Arc<Semaphore>,
+    ) -> Option<(Room, OwnedSemaphorePermit)> {
         let place = match line {
             Some(line) => Some(line.acquire_owned().await.ok()?),
             None => None,
         };
+        let reader = readers.acquire_owned().await.ok()?;
         let taken = Arc::clone(&self.answers).acquire_many_owned(size.units()).await.ok()?;
-        Some(Room { taken, _place: place })
+        Some((Room { taken, _place: place }, reader))
     }
 
     /// Room for an answer of so many bytes, where there is some now.
@@ -206,17 +220,31 @@ mod tests {
     async fn room_for_answers_is_given_in_turn_and_what_is_not_needed_is_given_back() {
         let budget = Budget::new(2, 100, LEAST_ANSWER_BYTES);
         let line = Arc::new(Semaphore::new(1));
-        let large = Size::Answer;
-        let mut first = budget.try_room(large, Some(&line)).expect("there is room");
-        assert!(budget.try_room(large, Some(&line)).is_none(), "one at a time on this line");
-        let others: Vec<Room> = std::iter::from_fn(|| budget.try_room(large, None)).collect();
+        let (large, readers) = (Size::Answer, Arc::new(Semaphore::new(6)));
+        let (mut first, reader) =
+            budget.try_room(large, Some(&line), &readers).expect("there is room");
+        assert!(
+            budget.try_room(large, Some(&line), &readers).is_none(),
+            "one at a time on this line"
+        );
+        assert_eq!(readers.available_permits(), 5, "who waits for the line takes no reader");
+        let others: Vec<_> =
+            std::iter::from_fn(|| budget.try_room(large, None, &readers)).collect();
         assert_eq!((others.len(), budget.answer_bytes()), (3, LEAST_ANSWER_BYTES));
         assert!(budget.room_for(1).is_none());
         first.shrink(10 * UNIT);
         assert_eq!(budget.answer_bytes(), LEAST_ANSWER_BYTES * 3 / 4 + 11 * UNIT as u64);
         drop((first, others));
+        assert_eq!(readers.available_permits(), 5, "the answer is gone, the reading goes on");
+        drop(reader);
         assert_eq!((budget.answer_bytes(), line.available_permits()), (0, 1));
-        let values: Vec<Room> = std::iter::from_fn(|| budget.try_room(Size::Value, None)).collect();
+        let plenty = Arc::new(Semaphore::new(100));
+        let value = || budget.try_room(Size::Value, None, &plenty);
+        let values: Vec<_> = std::iter::from_fn(value).collect();
         assert_eq!(values.len() as u64, LEAST_ANSWER_BYTES / (MAX_VALUE_BYTES + UNIT) as u64);
+        drop(values);
+        let few: Vec<_> =
+            std::iter::from_fn(|| budget.try_room(Size::Value, None, &readers)).collect();
+        assert_eq!((few.len(), readers.available_permits()), (6, 0), "no more than readers");
     }
 }

@@ -225,10 +225,12 @@ impl StoreConfig {
             return Err(format!("{key} is 0; set it to 1 or more"));
         }
         let (hour, day, tebibyte) = (3_600, 24 * 3_600_000, 1 << 20);
-        let bounded: [(&str, u64, u64); 10] = [
+        let bounded: [(&str, u64, u64); 12] = [
             ("network_threads", self.network_threads as u64, MAX_THREADS),
             ("raft_workers", self.raft_workers as u64, MAX_THREADS),
             ("raft_mailbox_mib", self.raft_mailbox_mib, tebibyte),
+            ("limits.concurrent_scans", self.limits.concurrent_scans as u64, MAX_THREADS),
+            ("limits.concurrent_disk_reads", self.limits.concurrent_disk_reads as u64, MAX_THREADS),
             ("engine.background_jobs", u64::from(self.engine.background_jobs), MAX_THREADS),
             ("shutdown_secs", self.shutdown_secs, hour),
             ("report_interval_ms", self.report_interval_ms, day),

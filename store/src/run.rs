@@ -216,12 +216,11 @@ impl Store {
         let node = Arc::clone(&service.node);
         let stopped = tokio::task::spawn_blocking(move || node.shutdown());
         match tokio::time::timeout_at(now + all, stopped).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.engine.sync()?,
             Ok(Err(error)) => tracing::warn!(%error, "the raft workers did not stop cleanly"),
             // What was acknowledged is durable; the process ends under them.
             Err(_) => tracing::warn!("the raft workers did not stop within shutdown_secs"),
         }
-        self.engine.sync()?;
         tracing::info!("stopped");
         Ok(())
     }

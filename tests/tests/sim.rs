@@ -100,7 +100,7 @@ fn seeds_keep_all_promises() {
         ("stopped snapshots", sum(|outcome| outcome.transfers.stopped), count / 10),
         ("removals", sum(|outcome| outcome.removals), count / 10),
         ("members grown", sum(|outcome| outcome.grown), count / 5),
-        ("lost for good", sum(|outcome| outcome.lost), 0),
+        ("lost for good", sum(|outcome| outcome.lost), count / 20),
     ] {
         println!("{what}: {seen} in {count} seeds");
         assert!(count < 50 || seen >= least, "{what}: {seen} in {count} seeds prove little");

@@ -54,6 +54,8 @@ pub(super) struct Shared {
     segments: AtomicU64,
     /// Finished staged files whose segments this process wrote or has checked.
     verified: Mutex<BTreeSet<String>>,
+    /// Flushes and compactions that had failed when there was nothing left to be done.
+    made_good: AtomicU64,
     /// The first failure; what every later write returns.
     poison: OnceLock<EngineError>,
     /// Calls of `sync` so far.
@@ -109,6 +111,7 @@ impl RocksEngine {
             can_link: options.env.is_none(),
             segments: AtomicU64::new(opened.next_segment),
             verified: Mutex::default(),
+            made_good: AtomicU64::new(0),
             poison: OnceLock::new(),
             sync_calls: AtomicU64::new(0),
             syncing: Mutex::new(Syncing { file: opened.synced, number: opened.number, served: 0 }),
@@ -213,33 +216,6 @@ impl Shared {
         Ok(())
     }
 
-    /// The greatest key of a family below `end`, where there is one at or above `start`.
-    fn last_key(
-        &self,
-        cf: Cf,
-        start: &[u8],
-        end: &[u8],
-        tier: ReadTier,
-    ) -> Result<Option<Vec<u8>>, EngineError> {
-        let mut last = None;
-        let range = (start, end);
-        let mut options = ReadOptions::default();
-        options.set_read_tier(tier);
-        let family = self.family(cf);
-        rocks_read::scan(
-            &self.database,
-            family,
-            range,
-            Direction::Reverse,
-            options,
-            &mut |key, _| {
-                last = Some(key.to_vec());
-                std::ops::ControlFlow::Break(())
-            },
-        )?;
-        Ok(last)
-    }
-
     fn gauge(&self, name: &properties::PropName) -> u64 {
         let of = |family: &&ColumnFamily| self.database.property_int_value_cf(family, name);
         self.families.iter().chain([&self.default]).filter_map(|family| of(family).ok()?).sum()
@@ -316,7 +292,9 @@ impl Engine for RocksEngine {
         self.write_synced(WriteBatch::new())?;
         // Up to what is there instead of up to the end, which may be unbounded; and nothing where
         // nothing is, the usual case: then the file goes to the last level.
-        if let Some(mut last) = self.shared.last_key(Cf::Data, start, end, ReadTier::All)? {
+        if let Some(mut last) =
+            rocks_read::last_key(&self.shared, Cf::Data, start, end, ReadTier::All)?
+        {
             last.push(0);
             rocks_stage::clear(&self.shared, name, start, &last)?;
         }
@@ -333,7 +311,7 @@ impl Engine for RocksEngine {
         let mut end = list.last;
         end.push(0);
         let written = |first: &[u8], end: &[u8]| {
-            self.shared.last_key(Cf::Data, first, end, ReadTier::Memtable)
+            rocks_read::last_key(&self.shared, Cf::Data, first, end, ReadTier::Memtable)
         };
         if list.segments.is_empty() || written(&list.first, &end)?.is_none() {
             return Ok(());
@@ -358,7 +336,7 @@ impl Engine for RocksEngine {
             return Ok(counted);
         }
         let last = if end.is_empty() {
-            self.shared.last_key(cf, start, end, ReadTier::All)?
+            rocks_read::last_key(&self.shared, cf, start, end, ReadTier::All)?
         } else {
             None
         };
@@ -370,8 +348,17 @@ impl Engine for RocksEngine {
 
     fn stuck(&self) -> Option<EngineError> {
         let shared = &self.shared;
-        let stuck = shared.gauge(properties::IS_WRITE_STOPPED) > 0
-            && shared.gauge(properties::BACKGROUND_ERRORS) > 0;
+        let failures = shared.gauge(properties::BACKGROUND_ERRORS);
+        if shared.gauge(properties::IS_WRITE_STOPPED) == 0 {
+            let pending = shared.gauge(properties::MEM_TABLE_FLUSH_PENDING)
+                + shared.gauge(properties::COMPACTION_PENDING);
+            if pending == 0 {
+                // What failed once was made good: nothing is left to be done.
+                shared.made_good.store(failures, Ordering::Relaxed);
+            }
+            return None;
+        }
+        let stuck = failures > shared.made_good.load(Ordering::Relaxed);
         stuck.then(|| rocks_open::background_failure(shared.database.path()))
     }
 

@@ -132,9 +132,10 @@ impl Reader for RocksEngine {
     }
 }
 
-/// For a read that must not wait for the disk: memtables and the block cache alone. Filters and
-/// indexes of open files are pinned there, so that most keys that do not exist need no more. A
-/// block that is not there ends the read as incomplete and is not brought in.
+/// For a read that must not wait for the disk: memtables and the block cache alone, where the indexes
+/// and filters of open files are pinned. (The last level has no filters: keys that do not exist need
+/// the disk as often as others.) A block that is not there ends the read as incomplete and is not
+/// brought in.
 pub(super) fn from_memory() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_read_tier(ReadTier::BlockCache);
@@ -208,4 +209,24 @@ pub(super) fn scan(
 
 fn failed(error: rocksdb::Error) -> EngineError {
     EngineError::from_rocks("reading", &error)
+}
+
+/// The greatest key of a family below `end`, where there is one at or above `start`, as far as `tier`
+/// looks.
+pub(super) fn last_key(
+    shared: &Shared,
+    cf: Cf,
+    start: &[u8],
+    end: &[u8],
+    tier: ReadTier,
+) -> Result<Option<Vec<u8>>, EngineError> {
+    let mut last = None;
+    let mut options = ReadOptions::default();
+    options.set_read_tier(tier);
+    let visit = &mut |key: &[u8], _: &[u8]| {
+        last = Some(key.to_vec());
+        ControlFlow::Break(())
+    };
+    scan(shared.database(), shared.family(cf), (start, end), Direction::Reverse, options, visit)?;
+    Ok(last)
 }

@@ -276,11 +276,12 @@ pub(super) fn clear(
     let path = segment_path(shared.staged_folder(), name, number);
     let mut writer = SstFileWriter::create(shared.staged_options());
     let written = open(&writer, &path);
-    written.and_then(|()| {
+    let written = written.and_then(|()| {
         writer.delete_range(start, end).and_then(|()| writer.finish()).map_err(failed)
-    })?;
-    let added = add(shared, name, std::slice::from_ref(&path), shared.can_link());
-    // Where it failed, or the file system has no second names.
+    });
+    let added =
+        written.and_then(|()| add(shared, name, std::slice::from_ref(&path), shared.can_link()));
+    // It is still there where that failed, or where the file system has no second names.
     remove(&path).map_err(|error| EngineError::from_io(WRITING, &error))?;
     added
 }

@@ -70,8 +70,10 @@ pub struct NodeOptions {
     pub incarnation: u64,
     /// Raft workers (threads). One for up to four cores is right.
     pub workers: usize,
-    /// Bytes of commands, and as many of messages, that may wait for one worker; beyond, commands
-    /// are refused as busy and messages with entries dropped (they are sent again).
+    /// Bytes of commands, and as many of messages with entries, that may wait for one worker; beyond,
+    /// commands are refused as busy and such messages dropped (they are sent again). Messages without
+    /// entries have as much room again, and what the worker has just taken is beside all of that: in
+    /// the worst case six times as much.
     pub mailbox_bytes: usize,
     /// How the groups behave.
     pub raft: RaftOptions,
@@ -79,9 +81,9 @@ pub struct NodeOptions {
     pub snapshots: SnapshotOptions,
 }
 
-/// What [`NodeOptions::mailbox_bytes`] is where nobody says otherwise: some seconds of a fast disk,
-/// and little beside the memory of a small machine.
-pub const MAILBOX_BYTES: usize = 128 << 20;
+/// What [`NodeOptions::mailbox_bytes`] is where nobody says otherwise: a second of a disk or
+/// so.
+pub const MAILBOX_BYTES: usize = 64 << 20;
 
 /// The groups of one process, running.
 pub struct Node<T> {

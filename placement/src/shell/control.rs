@@ -316,6 +316,11 @@ impl admin_server::Admin for AdminService {
         let request = request.into_inner();
         let wire::RemoveStoreRequest { store_id, cancel, dead, with_store_id } = request;
         let (store, with, now) = (StoreId(store_id), StoreId(with_store_id), clock::now());
+        if with != StoreId(0) && (cancel || !dead) {
+            let words = "with_store_id names who takes the place of a store that is dead: set `dead`, \
+                         and not `cancel`";
+            return Err(Status::invalid_argument(words));
+        }
         let removal = self.0.read(|session, state| match with {
             StoreId(0) => {
                 let removed = session.leader.remove_store(state, store, cancel, dead, now)?;

@@ -167,6 +167,11 @@ async fn member(config: PlacementConfig, mut shutdown: Boxed<()>) -> Result<(), 
         .add_service(node.peer_service())
         .serve_with_incoming_shutdown(incoming, server::told_to_stop(&cluster));
     let ended = serve(&config, &cluster, &node, (server, data_id), shutdown).await;
+    if let Err(PlacementError::Engine(_)) = &ended {
+        // Nothing is worth waiting for: what was acknowledged is durable, and the worker may be inside
+        // of a write that never returns.
+        return ended;
+    }
     for task in [duties, pages] {
         task.abort();
         // Ends with the news that it was aborted.
@@ -174,12 +179,14 @@ async fn member(config: PlacementConfig, mut shutdown: Boxed<()>) -> Result<(), 
     }
     let stopped = tokio::task::spawn_blocking(move || node.shutdown());
     match tokio::time::timeout(Duration::from_secs(config.shutdown_secs) / 2, stopped).await {
-        Ok(stopped) => stopped.map_err(|error| PlacementError::Node(error.to_string()))?,
+        Ok(stopped) => {
+            stopped.map_err(|error| PlacementError::Node(error.to_string()))?;
+            // What was acknowledged is synced already; this spares the next start a replay.
+            engine.sync()?;
+        }
         // What was acknowledged is durable; the process ends under it.
         Err(_) => tracing::warn!("the raft worker did not stop within shutdown_secs"),
     }
-    // What was acknowledged is synced already; this spares the next start a replay.
-    engine.sync()?;
     ended
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::node::SnapshotProgress;
+use quorate_consensus::shard::MAX_BEHIND;
 use quorate_consensus::time::Instant;
 use quorate_consensus::view::{PeerProgress, Replication};
 use quorate_proto::wire::placement::{self as wire, HostedReplica, RegionReport};
@@ -32,7 +33,7 @@ const WRITTEN_KEYS: u64 = 4096;
 /// Keys read that make a region worth reporting.
 const READ_KEYS: u64 = 65_536;
 /// A replica that lacks more entries than this, or has not applied so many, is called pending.
-const PENDING: u64 = 1_024;
+const PENDING: u64 = MAX_BEHIND;
 /// A replica that was silent for so long is called down; a restart takes less.
 const DOWN: Duration = Duration::from_secs(10);
 

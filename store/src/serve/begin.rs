@@ -1,7 +1,8 @@
 //! The first step of every request: checked, and answered, or made ready for the log.
 //!
 //! In the network thread, so everything here is quick: a scan for many pairs is only prepared, and
-//! one that meets too much that is deleted is given up, to be read elsewhere.
+//! a read that meets too much that is deleted, or would have to wait for the disk, is given up, to be
+//! made elsewhere.
 
 use bytes::Bytes;
 use quorate_consensus::time::Instant;

@@ -69,6 +69,8 @@ pub(crate) struct Serving {
     disk: Disk,
     /// Places for scans outside of the network thread, so that they do not take those of others.
     scans: Arc<Semaphore>,
+    /// Places for reads of keys there.
+    disk_reads: Arc<Semaphore>,
     ending: AtomicU8,
     /// Of the streams that are open, to wake them when the store stops.
     inboxes: Mutex<Vec<Weak<Inbox>>>,
@@ -119,7 +121,8 @@ impl Serving {
             fatal,
             request_timeout: Duration::from_millis(limits.request_timeout_ms),
             disk: Disk::default(),
-            scans: Arc::new(Semaphore::new(limits.concurrent_scans.min(Semaphore::MAX_PERMITS))),
+            scans: Arc::new(Semaphore::new(limits.concurrent_scans)),
+            disk_reads: Arc::new(Semaphore::new(limits.concurrent_disk_reads)),
             limits,
             blocking,
             ending: AtomicU8::new(Ending::Never as u8),

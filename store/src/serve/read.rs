@@ -12,6 +12,7 @@ use quorate_consensus::time::Instant;
 use quorate_proto::RegionId;
 use quorate_proto::wire::kvrpcpb::{Context, KvPair};
 use quorate_proto::wire::tikvpb::batch_commands_response::response::Cmd as Response;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::token::{Token, Verdict};
 use super::{Serving, reply, undetermined};
@@ -27,7 +28,9 @@ use crate::metrics::Outcome;
 const CHARGED: usize = 16 << 10;
 /// Why there is no room for an answer.
 const UNREAD_WORDS: &str = "answers to other clients fill this store's memory for them";
-const UNREAD: Refusal = Refusal::Busy { reason: UNREAD_WORDS };
+const UNREAD: Refusal = Refusal::Busy {
+    reason: "other reads keep its reading threads busy, or answers to other clients fill its memory",
+};
 
 /// A read that could not be answered at once.
 #[derive(Debug)]
@@ -244,8 +247,8 @@ impl Serving {
         }
     }
 
-    /// Reads on a blocking thread, once there is room for the answer; the token brings it. `lines`
-    /// bound what one stream may have of those.
+    /// Reads on a blocking thread, once there is room for the answer and a thread for such reads; the
+    /// token brings it. `lines` bound what one stream may have of the room.
     pub(super) fn read_elsewhere(
         self: &Arc<Self>,
         read: Box<Read>,
@@ -258,48 +261,38 @@ impl Serving {
         }
         let size = read.size();
         let line = lines.map(|lines| lines.of(size));
-        if let Some(room) = self.budget.try_room(size, line.as_ref()) {
-            return self.read_into(room, read, at_index, token);
+        // Scans and reads of keys wait for their like alone.
+        let readers = if read.scans() { &self.scans } else { &self.disk_reads };
+        if let Some((room, reader)) = self.budget.try_room(size, line.as_ref(), readers) {
+            return self.read_into(room, reader, read, at_index, token);
         }
-        let serving = Arc::clone(self);
+        let (serving, readers) = (Arc::clone(self), Arc::clone(readers));
         self.blocking.spawn(async move {
             // Half of the request's time: the refusal says more than the deadline would.
             let patience = serving.request_timeout / 2;
-            match tokio::time::timeout(patience, serving.budget.room(size, line)).await {
-                Ok(Some(room)) => serving.read_into(room, read, at_index, token),
+            let room = serving.budget.room(size, line, readers);
+            match tokio::time::timeout(patience, room).await {
+                Ok(Some((room, reader))) => {
+                    serving.read_into(room, reader, read, at_index, token);
+                }
                 Ok(None) | Err(_) => token.answer(Verdict::Refused(UNREAD)),
             }
         });
     }
 
-    fn read_into(self: &Arc<Self>, room: Room, read: Box<Read>, at_index: bool, token: Token) {
+    fn read_into(
+        self: &Arc<Self>,
+        room: Room,
+        reader: OwnedSemaphorePermit,
+        read: Box<Read>,
+        at_index: bool,
+        token: Token,
+    ) {
         let serving = Arc::clone(self);
-        if !read.scans() {
-            self.blocking.spawn_blocking(move || serving.read_now(room, read, at_index, token));
-            return;
-        }
-        // Scans wait for each other, and nobody for them.
-        match Arc::clone(&self.scans).try_acquire_owned() {
-            Ok(place) => {
-                self.blocking.spawn_blocking(move || {
-                    serving.read_now(room, read, at_index, token);
-                    drop(place);
-                });
-            }
-            Err(_) => {
-                self.blocking.spawn(async move {
-                    // The places are never closed; a token that is dropped answers for itself.
-                    let Ok(place) = Arc::clone(&serving.scans).acquire_owned().await else {
-                        return;
-                    };
-                    let blocking = serving.blocking.clone();
-                    blocking.spawn_blocking(move || {
-                        serving.read_now(room, read, at_index, token);
-                        drop(place);
-                    });
-                });
-            }
-        }
+        self.blocking.spawn_blocking(move || {
+            serving.read_now(room, read, at_index, token);
+            drop(reader);
+        });
     }
 
     fn read_now(self: &Arc<Self>, room: Room, read: Box<Read>, at_index: bool, token: Token) {

@@ -252,7 +252,7 @@ impl Knobs {
             snapshots: Snapshots {
                 chunk_bytes: pick(&mut of("chunk"), &[1, 1, 30, 100]),
                 checkpoint_bytes: pick(&mut of("checkpoint"), &[1, 60, 1 << 20]),
-                rate: pick(&mut of("rate"), &[0, 1_000, 10_000]),
+                rate: pick(&mut of("rate"), &[0, 4_000, 40_000]),
                 sending: pick(&mut of("sending"), &[1, 2, 2]),
                 receiving: pick(&mut of("receiving"), &[1, 2, 2]),
                 resume: pick(&mut of("resume"), &[1_500, 5_000, 60_000]) * MS,

@@ -202,6 +202,11 @@ impl Leader {
             }
             (StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { .. }, false) => {}
         }
+        // Who is asked to leave once more still goes to whom was named.
+        let to = to.or(match store.life {
+            StoreLife::Leaving { to, .. } => to,
+            StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
+        });
         if dead && self.stores.is_alive(id, now) {
             return Err(RemoveRefusal::Alive(id));
         }
