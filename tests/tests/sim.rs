@@ -197,8 +197,8 @@ const RARELY_NOTICED: [Mutant; 15] = [
     Mutant::ServedWhileStopped,
     // The target's log, or a snapshot of it that names the source, says so as well.
     Mutant::MergedUntold,
-    // An order has to outlive its merge and meet the next one of the same regions: 1 seed in 500.
-    Mutant::CommitAtAnyEpoch,
+    // A replica has to lack the source's last entries for longer than a merge takes.
+    Mutant::CommitBeforeEverywhere,
     // What a store still has of a region that is without it goes within milliseconds.
     Mutant::EmptyReported,
 ];

@@ -88,7 +88,8 @@ pub(crate) struct Snapshots {
     pub(crate) chunk_bytes: usize,
     /// A receiver makes what it has durable after so many bytes.
     pub(crate) checkpoint_bytes: u64,
-    /// Bytes per second out of a process, and into it; zero: no limit.
+    /// Bytes per second out of a store, and into it; zero: no limit. Members of placement, whose state
+    /// is that of a whole cluster, have a hundred times as much.
     pub(crate) rate: u64,
     /// Snapshots that a process sends at once.
     pub(crate) sending: usize,

@@ -115,9 +115,12 @@ impl Process {
         let delay = cx.within(Concern::Process(node), (0, BEAT));
         cx.after(delay, Event::Beat { node, life });
         cx.after(delay, Event::Duty { node, life });
-        let snapshots = &cx.knobs.snapshots;
-        let sending = Sending::new(snapshots);
-        let receiving = Receiving::new(snapshots, &self.disk, self.local(cx))?;
+        let mut snapshots = cx.knobs.snapshots;
+        if matches!(role, Role::Member(_)) {
+            snapshots.rate *= 100;
+        }
+        let sending = Sending::new(&snapshots);
+        let receiving = Receiving::new(&snapshots, &self.disk, self.local(cx))?;
         self.up = Some(Life { workers, role, incarnation, sending, receiving, whole: 0 });
         for group in groups {
             self.mail(shard::Event::Create(Box::new(group)), cx);
