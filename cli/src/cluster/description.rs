@@ -181,6 +181,15 @@ impl Cluster {
         self.of(Role::Placement).map(|member| member.address.clone()).collect()
     }
 
+    /// The number of a further member: above all that are there, and one that has no folder. Whoever was
+    /// taken out of the cluster is forgotten, but its folder stays, and nobody may start from it.
+    pub(super) fn next_number(&self, folder: &Path, role: Role) -> u16 {
+        let first = self.of(role).map(|member| member.number).max().unwrap_or(0) + 1;
+        let is_free =
+            |number: &u16| !Self::folder_of(folder, &Member::at(role, *number, 0)).exists();
+        (first..u16::MAX).find(is_free).unwrap_or(u16::MAX)
+    }
+
     /// Where a member keeps its data.
     pub(crate) fn folder_of(folder: &Path, member: &Member) -> PathBuf {
         folder.join(member.name())
@@ -219,6 +228,20 @@ mod tests {
         cluster().save(folder.path()).unwrap();
         assert_eq!(Cluster::load(folder.path()).unwrap(), Some(cluster()));
         assert_eq!(cluster().placement(), ["127.0.0.1:1"]);
+    }
+
+    #[test]
+    fn nobody_gets_the_folder_of_one_that_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = cluster();
+        assert_eq!(cluster.next_number(folder.path(), Role::Store), 2);
+        for left in ["store-2", "store-3", "placement-2"] {
+            fs::create_dir(folder.path().join(left)).unwrap();
+        }
+        assert_eq!(cluster.next_number(folder.path(), Role::Store), 4);
+        assert_eq!(cluster.next_number(folder.path(), Role::Placement), 3);
+        cluster.members.push(Member::at(Role::Store, 7, 70));
+        assert_eq!(cluster.next_number(folder.path(), Role::Store), 8);
     }
 
     #[test]

@@ -161,8 +161,7 @@ impl Local {
     /// # Errors
     /// No port is free, or the folder cannot be written.
     pub(crate) fn add(&mut self, role: Role) -> Outcome<String> {
-        let numbers = self.cluster.of(role).map(|member| member.number);
-        let number = numbers.max().unwrap_or(0) + 1;
+        let number = self.cluster.next_number(&self.folder, role);
         let taken: Vec<u16> = self.cluster.members.iter().flat_map(Member::ports).collect();
         let base = self.cluster.of(role).flat_map(Member::ports).min().unwrap_or(match role {
             Role::Placement => ports::PLACEMENT_PORT,
