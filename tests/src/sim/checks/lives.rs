@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use quorate_consensus::shard::Member;
 use quorate_consensus::time::Instant;
 use quorate_placement::core::state::StoreLife;
-use quorate_proto::{NodeId, Region, Role, StoreId};
+use quorate_proto::{NodeId, Peer, Region, StoreId};
 use quorate_store::core::Directory;
 
 use super::Checks;
@@ -31,7 +31,7 @@ pub(crate) struct Lives {
     /// Members of placement that were taken out.
     retired: BTreeSet<NodeId>,
     /// Members of placement, as applied last.
-    members: Vec<Member>,
+    members: BTreeSet<NodeId>,
 }
 
 impl Lives {
@@ -130,19 +130,17 @@ impl Checks {
             let peer = *peer;
             self.fail(|| format!("{id} at {epoch:?} has {peer:?}, on a store that has left"));
         }
-        let nodes: Vec<(NodeId, Role)> =
-            region.peers.iter().map(|peer| (peer.store.into(), peer.role)).collect();
-        self.has_quorum(&format!("{id} at {epoch:?}"), &nodes);
+        let member =
+            |peer: &Peer| Member { peer: peer.id, node: peer.store.into(), role: peer.role };
+        let members: Vec<Member> = region.peers.iter().map(member).collect();
+        self.has_quorum(&format!("{id} at {epoch:?}"), &members);
     }
 
-    fn has_quorum(&mut self, what: &str, nodes: &[(NodeId, Role)]) {
-        let sides = [[Role::Voter, Role::IncomingVoter], [Role::Voter, Role::DemotingVoter]];
-        for side in sides {
-            let voters: Vec<NodeId> = nodes
-                .iter()
-                .filter(|(_, role)| side.contains(role))
-                .map(|(node, _)| *node)
-                .collect();
+    fn has_quorum(&mut self, what: &str, members: &[Member]) {
+        let sides: [fn(&Member) -> bool; 2] = [Member::is_incoming, Member::is_outgoing];
+        for votes in sides {
+            let voters = members.iter().filter(|member| votes(member));
+            let voters: Vec<NodeId> = voters.map(|member| member.node).collect();
             let lost = voters.iter().filter(|node| self.lives.lost.contains(node)).count();
             if lost * 2 >= voters.len().max(1) {
                 self.fail(|| format!("{what}: {lost} of the voters {voters:?} are lost for good"));
@@ -152,10 +150,8 @@ impl Checks {
 
     /// Raft is told on `node` who is in placement's group.
     pub(crate) fn told_members(&mut self, node: NodeId, members: &[Member]) {
-        let count =
-            |roles: [Role; 2]| members.iter().filter(|member| roles.contains(&member.role)).count();
-        let incoming = count([Role::Voter, Role::IncomingVoter]);
-        let outgoing = count([Role::Voter, Role::DemotingVoter]);
+        let incoming = members.iter().filter(|member| member.is_incoming()).count();
+        let outgoing = members.iter().filter(|member| member.is_outgoing()).count();
         // A member that joins knows nobody before its first snapshot.
         if !members.is_empty() && (incoming % 2 == 0 || outgoing % 2 == 0) {
             self.fail(|| format!("{node} has {incoming} and {outgoing} voters of placement"));
@@ -164,18 +160,12 @@ impl Checks {
 
     /// A configuration of placement's group is applied for the first time.
     pub(crate) fn placement_changed(&mut self, members: &[Member]) {
-        for before in std::mem::take(&mut self.lives.members) {
-            if members.iter().all(|member| member.node != before.node) {
-                self.lives.retired.insert(before.node);
-            }
-        }
-        self.lives.members = members.to_vec();
-        let again = members.iter().find(|member| self.lives.retired.contains(&member.node));
-        if let Some(member) = again.map(|member| member.node) {
+        let nodes: BTreeSet<NodeId> = members.iter().map(|member| member.node).collect();
+        self.lives.retired.extend(self.lives.members.difference(&nodes));
+        if let Some(member) = nodes.intersection(&self.lives.retired).next().copied() {
             self.fail(|| format!("{member} is in placement's group again"));
         }
-        let nodes: Vec<(NodeId, Role)> =
-            members.iter().map(|member| (member.node, member.role)).collect();
-        self.has_quorum("placement", &nodes);
+        self.lives.members = nodes;
+        self.has_quorum("placement", members);
     }
 }

@@ -73,7 +73,7 @@ impl MemberRole {
                     host.cx.checks.life(store, life);
                 }
                 if answer == Answer::MembersChanged {
-                    let members = group_of(&self.state).unwrap_or_default();
+                    let members = group_of(&self.state);
                     if is_new {
                         host.cx.checks.placement_changed(&members);
                     }
@@ -88,12 +88,7 @@ impl MemberRole {
         let applied = wire::Applied { index: index.0, term: term.0, members: Vec::new() };
         batch.put(Cf::Meta, APPLIED, applied.encode_to_vec());
         self.engine.write(batch)?;
-        host.cx.checks.state(
-            host.node,
-            GROUP,
-            index.0,
-            data_hash(host.disk, &KeyRange::default())?,
-        );
+        self.check_state(host)?;
         for (token, answer) in answers {
             self.applied_for(token, answer, host);
         }
@@ -165,7 +160,7 @@ impl MemberRole {
     }
 
     pub(crate) fn snapshot(&self) -> Option<SnapshotSource> {
-        let members = group_of(&self.state).unwrap_or_default();
+        let members = group_of(&self.state);
         Some(SnapshotSource {
             index: self.applied.0,
             term: self.applied.1,
@@ -191,22 +186,23 @@ impl MemberRole {
         finish_install(&self.engine, &mark)?;
         self.state.replace(State::load(&self.engine)?);
         self.applied = (index, term);
-        host.cx.checks.state(
-            host.node,
-            GROUP,
-            index.0,
-            data_hash(host.disk, &KeyRange::default())?,
-        );
-        let members = group_of(&self.state).unwrap_or_default();
+        self.check_state(host)?;
+        let members = group_of(&self.state);
         host.cx.checks.told_members(host.node, &members);
         Ok(members)
+    }
+
+    /// What this member has applied is compared with what the others had there.
+    fn check_state(&self, host: &mut Host<'_>) -> Result<(), EngineError> {
+        let hash = data_hash(host.disk, &KeyRange::default())?;
+        host.cx.checks.state(host.node, GROUP, self.applied.0.0, hash);
+        Ok(())
     }
 }
 
 /// The members of placement as that state has them.
-pub(super) fn group_of(state: &State) -> Option<Vec<Member>> {
-    let members: Vec<Member> = state.members().values().map(command::Member::raft).collect();
-    (!members.is_empty()).then_some(members)
+pub(super) fn group_of(state: &State) -> Vec<Member> {
+    state.members().values().map(command::Member::raft).collect()
 }
 
 fn finish_install(engine: &MemoryEngine, mark: &wire::Installing) -> Result<(), EngineError> {

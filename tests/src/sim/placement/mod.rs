@@ -110,9 +110,10 @@ impl MemberRole {
         let applied = machine::recover(disk, joins)?;
         let view = GroupView::new(GROUP, PeerId(id.0));
         let state = State::load(disk)?;
-        let members = machine::group_of(&state);
-        let founders = || if joins { Vec::new() } else { founders(cx.knobs.members) };
-        let members = members.unwrap_or_else(founders);
+        let mut members = machine::group_of(&state);
+        if members.is_empty() && !joins {
+            members = founders(cx.knobs.members);
+        }
         let role = Self {
             id,
             engine: disk.clone(),

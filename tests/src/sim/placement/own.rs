@@ -68,7 +68,7 @@ pub(crate) fn joining_member(id: Option<NodeId>, cluster_id: u64, data_id: u64) 
 }
 
 /// The group that a member starts in; `None` where it was taken out, and ends.
-pub(super) fn begin(id: NodeId, members: Vec<Member>, cx: &mut Cx) -> Option<Vec<Member>> {
+pub(super) fn begin(id: NodeId, mut members: Vec<Member>, cx: &mut Cx) -> Option<Vec<Member>> {
     if !members.is_empty() && members.iter().all(|member| member.node != id) {
         if !cx.checks.lives.is_retired(id) {
             cx.checks.fail(|| format!("{id} finds a group without it: {members:?}"));
@@ -76,14 +76,10 @@ pub(super) fn begin(id: NodeId, members: Vec<Member>, cx: &mut Cx) -> Option<Vec
         cx.ended.push(id);
         return None;
     }
-    let mut members = members;
     if cx.is(Mutant::MemberVotesEarly) {
-        members.iter_mut().for_each(|member| {
-            member.role = match member.role {
-                Role::Learner => Role::Voter,
-                role @ (Role::Voter | Role::IncomingVoter | Role::DemotingVoter) => role,
-            };
-        });
+        for member in members.iter_mut().filter(|member| member.role == Role::Learner) {
+            member.role = Role::Voter;
+        }
     }
     cx.checks.told_members(id, &members);
     Some(members)

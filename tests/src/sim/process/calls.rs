@@ -5,13 +5,15 @@
 //! breaks it (`Cx::piece`); each end notices on its own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use quorate_consensus::engine::EngineError;
+use quorate_consensus::transfer::Outcome;
 use quorate_proto::NodeId;
 
 use super::Process;
 use crate::sim::cx::Cx;
-use crate::sim::messages::{Call, Piece, Step, Words};
+use crate::sim::messages::{Call, Event, Piece, Step, Words};
 
 /// What one end hears, in its order.
 #[derive(Debug, Default)]
@@ -78,10 +80,16 @@ impl Process {
 
     fn broke_off(&mut self, call: Call, reason: &str, cx: &mut Cx) -> Result<(), EngineError> {
         if call.from == self.id {
-            self.lost(call, reason, cx);
+            self.attempted(call, Outcome::Broken(reason.to_owned()), cx);
             return Ok(());
         }
         self.keep(call, reason, cx)
+    }
+
+    /// Goes on with it after `wait` by the clock of this process, and `takes` besides.
+    pub(super) fn later(&self, wait: Duration, takes: u64, step: Step, cx: &mut Cx) {
+        let wait = self.clock.takes(wait.as_nanos() as u64);
+        cx.after(wait + takes, Event::Transfer { node: self.id, life: self.life, step });
     }
 
     /// The next step of something that takes its time.

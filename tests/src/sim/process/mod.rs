@@ -116,7 +116,7 @@ impl Process {
         cx.after(delay, Event::Beat { node, life });
         cx.after(delay, Event::Duty { node, life });
         let mut snapshots = cx.knobs.snapshots;
-        if matches!(role, Role::Member(_)) {
+        if role.member().is_some() {
             snapshots.rate *= 100;
         }
         let sending = Sending::new(&snapshots);

@@ -51,8 +51,6 @@ struct Incoming {
     message: Envelope,
     staging: Staging,
     ear: Ear,
-    /// Pieces said so far.
-    said: u64,
     /// Came, and not written yet.
     chunks: VecDeque<SnapshotChunk>,
 }
@@ -162,7 +160,7 @@ impl Process {
             cx.checks.transfers.restored += 1;
         }
         let (ear, chunks) = (Ear::open(), VecDeque::new());
-        let incoming = Incoming { arrival, message, staging, ear, said: 1, chunks };
+        let incoming = Incoming { arrival, message, staging, ear, chunks };
         receiving.calls.insert(call, incoming);
         Ok(WireAnswer::GoOn(SnapshotGoOn { next_sequence: at.next }))
     }
@@ -195,14 +193,13 @@ impl Process {
     }
 
     fn plan_writing(&mut self, call: Call, cx: &mut Cx) {
-        let (node, life, now, clock) = (self.id, self.life, self.local(cx), self.clock);
+        let now = self.local(cx);
         let receiving = &mut self.life().receiving;
         let incoming = receiving.calls.get(&call);
         let Some(chunk) = incoming.and_then(|incoming| incoming.chunks.front()) else { return };
         let wait = receiving.bucket.take(chunk.data.len() as u64, now);
-        let takes =
-            clock.takes(wait.as_nanos() as u64) + cx.within(Concern::Transfers(node), WRITING);
-        cx.after(takes, Event::Transfer { node, life, step: Step::Write(call) });
+        let takes = cx.within(Concern::Transfers(self.id), WRITING);
+        self.later(wait, takes, Step::Write(call), cx);
     }
 
     /// A chunk is written.
@@ -261,7 +258,7 @@ impl Process {
         let (node, now) = (self.id, self.local(cx));
         let receiving = &mut self.life().receiving;
         let Some(incoming) = receiving.calls.remove(&call) else { return Ok(()) };
-        let Incoming { arrival: Arrival { id, from, .. }, message, staging, said, .. } = incoming;
+        let Incoming { arrival: Arrival { id, from, .. }, message, staging, .. } = incoming;
         let (durable, ended) = end(staging);
         cx.note(format_args!("{node} has {id} up to {}: {ended:?}", durable.next));
         let answer = |outcome| Words::Answer(SnapshotAnswer { answer: Some(result(outcome)) });
@@ -277,7 +274,8 @@ impl Process {
         if !keep {
             self.disk.discard_staged(&id)?;
         }
-        cx.piece(node, from, Piece { call, number: said, words });
+        // The first answer was number 0; this one ends the call.
+        cx.piece(node, from, Piece { call, number: 1, words });
         Ok(())
     }
 

@@ -229,7 +229,7 @@ impl Process {
 
     /// Reads a chunk, which leaves when its bytes may.
     fn read_next(&mut self, call: Call, cx: &mut Cx) -> Result<(), EngineError> {
-        let (node, life, now, clock) = (self.id, self.life, self.local(cx), self.clock);
+        let now = self.local(cx);
         let sending = &mut self.life().sending;
         let Some(outgoing) = sending.calls.get_mut(&call) else { return Ok(()) };
         let Some(sequence) = outgoing.next else { return Ok(()) };
@@ -238,10 +238,8 @@ impl Process {
         };
         outgoing.next = Some(sequence + 1);
         let wait = sending.bucket.take(chunk.data.len() as u64, now);
-        let takes =
-            clock.takes(wait.as_nanos() as u64) + cx.within(Concern::Transfers(node), READING);
-        let step = Step::Leave(call, Box::new(chunk));
-        cx.after(takes, Event::Transfer { node, life, step });
+        let takes = cx.within(Concern::Transfers(self.id), READING);
+        self.later(wait, takes, Step::Leave(call, Box::new(chunk)), cx);
         Ok(())
     }
 
@@ -305,13 +303,9 @@ impl Process {
         }
     }
 
-    /// A call has ended without the receiver's word.
-    pub(super) fn lost(&mut self, call: Call, reason: &str, cx: &mut Cx) {
-        self.attempted(call, Outcome::Broken(reason.to_owned()), cx);
-    }
-
-    fn attempted(&mut self, call: Call, outcome: Outcome, cx: &mut Cx) {
-        let (node, life, now, clock) = (self.id, self.life, self.local(cx), self.clock);
+    /// A call has ended.
+    pub(super) fn attempted(&mut self, call: Call, outcome: Outcome, cx: &mut Cx) {
+        let (node, now) = (self.id, self.local(cx));
         let sending = &mut self.life().sending;
         let Some(outgoing) = sending.calls.remove(&call) else { return };
         let Outgoing { ticket, make, picture, .. } = outgoing;
@@ -320,10 +314,7 @@ impl Process {
             After::Again { keep: true } => {
                 sending.kept.insert(ticket, picture);
             }
-            After::Tell { delivered, wait } => {
-                let wait = clock.takes(wait.as_nanos() as u64);
-                cx.after(wait, Event::Transfer { node, life, step: Step::Tell(make, delivered) });
-            }
+            After::Tell { delivered, wait } => self.later(wait, 0, Step::Tell(make, delivered), cx),
             After::Again { keep: false } | After::Nothing => {}
         }
         self.dispatch(cx);

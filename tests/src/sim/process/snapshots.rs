@@ -73,7 +73,7 @@ impl Process {
         let source = self.with_role(cx, |role, _| role.snapshot(group))?;
         let full = self.life().whole >= SENDING;
         let Some(source) = source.filter(|source| source.index >= make.at_least && !full) else {
-            self.mail(shard::Event::SnapshotSent { group, to, delivered: false }, cx);
+            self.tell(&make, false, cx);
             return Ok(());
         };
         let index = source.index;

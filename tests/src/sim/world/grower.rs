@@ -83,10 +83,7 @@ impl World {
             }
             None => {
                 if self.draw((0, 1)) == 0 {
-                    self.cx.note(format_args!("{node} is lost for good"));
-                    self.processes.remove(&node);
-                    self.cx.members.retain(|member| *member != node);
-                    self.cx.checks.lost(node);
+                    self.lose(node);
                 }
                 self.add_a_member(0);
             }

@@ -135,7 +135,7 @@ impl World {
                 self.kill(node, 10 * MS);
             }
         }
-        let is_lost = |store: StoreId| self.lost.contains(&store);
+        let is_lost = |store: StoreId| self.cx.checks.lives.is_lost(store.into());
         let named = self.cx.checks.regions().flat_map(|region| &region.peers);
         let has_lost = named.map(|peer| peer.store).any(is_lost);
         let presses = has_lost || !self.leaving().is_empty();

@@ -41,8 +41,6 @@ pub(crate) struct World {
     pub(crate) stampers: Vec<Stamper>,
     /// Calls of the nemesis to placement.
     pub(crate) calls: u64,
-    /// Stores that are lost for good.
-    pub(crate) lost: BTreeSet<StoreId>,
     /// The data id of the store that joins, in the place of a lost one for the most part.
     pub(crate) joining: Option<u64>,
     /// Stores and members that came later, or are on their way.
@@ -112,7 +110,6 @@ impl World {
             history,
             stampers,
             calls: 0,
-            lost: BTreeSet::new(),
             joining: None,
             arrivals: 0,
             candidates: BTreeSet::new(),
@@ -197,9 +194,21 @@ impl World {
             let after = self.cx.within(Concern::Process(node), (MS, 1_000 * MS));
             self.cx.after(after, Event::Start(node));
         } else {
-            self.processes.remove(&node);
-            self.cx.members.retain(|member| *member != node);
+            self.remove(node);
         }
+    }
+
+    /// A process is there no more.
+    fn remove(&mut self, node: NodeId) {
+        self.processes.remove(&node);
+        self.cx.members.retain(|member| *member != node);
+    }
+
+    /// A process never comes back.
+    fn lose(&mut self, node: NodeId) {
+        self.cx.note(format_args!("{node} is lost for good"));
+        self.remove(node);
+        self.cx.checks.lost(node);
     }
 
     fn happen(&mut self, event: Event) -> Result<(), (NodeId, EngineError)> {

@@ -104,7 +104,7 @@ impl World {
             return Some(Change::LeaveJoint(LeaveJoint {}));
         }
         let (voters, learners) = (having(&[Role::Voter]), having(&[Role::Learner]));
-        let is_lost = |peer: &&Peer| self.lost.contains(&peer.store);
+        let is_lost = |peer: &&Peer| self.cx.checks.lives.is_lost(peer.store.into());
         let ready: Vec<Peer> = learners.iter().filter(|peer| !is_lost(peer)).copied().collect();
         if let Some(peer) = learners.iter().find(is_lost) {
             return Some(Change::RemoveLearner(RemoveLearner { peer_id: peer.id.0 }));

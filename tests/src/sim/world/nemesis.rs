@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use quorate_proto::{NodeId, Region, Role};
+use quorate_proto::{NodeId, Peer, Region, Role};
 
 use super::World;
 use super::deeds::{Deed, Strike};
@@ -189,10 +189,10 @@ impl World {
         if self.cx.knobs.planned && self.cx.knobs.down_ms == 0 {
             return;
         }
-        let lost = self.lost.clone();
+        let is_lost = |peer: &Peer| self.cx.checks.lives.is_lost(peer.store.into());
         let is_hurt = |region: &Arc<Region>| {
             let voters = region.peers.iter().filter(|peer| peer.role != Role::Learner);
-            voters.count() < 3 || region.peers.iter().any(|peer| lost.contains(&peer.store))
+            voters.count() < 3 || region.peers.iter().any(is_lost)
         };
         // One at a time, and never the last majority of a region. A voter without data counts only
         // where that is wanted: it may have missed the split that made the region, and placement may
@@ -203,11 +203,8 @@ impl World {
         }
         let stores = self.store_nodes();
         let node = self.one_of(&stores);
-        self.cx.note(format_args!("{node} is lost for good"));
-        self.processes.remove(&node);
+        self.lose(node);
         self.hang_up_on(node);
-        self.lost.insert(node.into());
-        self.cx.checks.lost(node);
         self.join_a_store();
         self.bury(node.into());
     }
