@@ -64,10 +64,15 @@ pub struct PeerProgress {
     pub silent_since: Option<Instant>,
 }
 
+/// Committed entries that a member has not applied yet; 0 where it does not say.
+pub fn unapplied(committed: LogIndex, applied: Option<LogIndex>) -> u64 {
+    applied.map_or(0, |applied| committed.0.saturating_sub(applied.0))
+}
+
 impl Replication {
     /// Committed entries that the member has not applied yet; 0 where it does not say.
     pub fn unapplied(&self, peer: &PeerProgress) -> u64 {
-        peer.applied.map_or(0, |applied| self.committed.0.saturating_sub(applied.0))
+        unapplied(self.committed, peer.applied)
     }
 }
 

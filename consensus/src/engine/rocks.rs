@@ -310,10 +310,10 @@ impl Engine for RocksEngine {
         let list = rocks_stage::finished(&self.shared, name)?;
         let mut end = list.last;
         end.push(0);
-        let written = |first: &[u8], end: &[u8]| {
-            rocks_read::last_key(&self.shared, Cf::Data, first, end, ReadTier::Memtable)
-        };
-        if list.segments.is_empty() || written(&list.first, &end)?.is_none() {
+        let (shared, tier) = (&self.shared, ReadTier::Memtable);
+        if list.segments.is_empty()
+            || rocks_read::last_key(shared, Cf::Data, &list.first, &end, tier)?.is_none()
+        {
             return Ok(());
         }
         let during = "flushing memtables before an ingest";

@@ -275,12 +275,11 @@ pub(super) fn clear(
     let number = shared.segments().fetch_add(1, Ordering::Relaxed);
     let path = segment_path(shared.staged_folder(), name, number);
     let mut writer = SstFileWriter::create(shared.staged_options());
-    let written = open(&writer, &path);
-    let written = written.and_then(|()| {
-        writer.delete_range(start, end).and_then(|()| writer.finish()).map_err(failed)
-    });
-    let added =
-        written.and_then(|()| add(shared, name, std::slice::from_ref(&path), shared.can_link()));
+    let opened = open(&writer, &path);
+    let added = opened
+        .and_then(|()| writer.delete_range(start, end).map_err(failed))
+        .and_then(|()| writer.finish().map_err(failed))
+        .and_then(|()| add(shared, name, std::slice::from_ref(&path), shared.can_link()));
     // It is still there where that failed, or where the file system has no second names.
     remove(&path).map_err(|error| EngineError::from_io(WRITING, &error))?;
     added

@@ -3,11 +3,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_proto::LogIndex;
 use quorate_proto::wire::peer::{Envelope, SnapshotChunk, SnapshotMeta};
+use raft::eraftpb::MessageType;
 
 use super::fold;
 use crate::shard::MakeSnapshot;
 
-const RAFT_MSG_SNAPSHOT: u32 = 7;
 /// A record that ends a chunk goes beyond its size; so much is set aside for it.
 const OVERHANG: usize = 4_096;
 
@@ -26,7 +26,7 @@ pub fn announce(
         group: make.group.0,
         from_peer: make.from.0,
         to_peer: make.to.0,
-        kind: RAFT_MSG_SNAPSHOT,
+        kind: MessageType::MsgSnapshot as u32,
         term: make.term.0,
         snapshot: Some(meta),
         ..Envelope::default()

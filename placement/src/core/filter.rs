@@ -239,9 +239,28 @@ pub fn closer(
 ) -> Option<Filtered> {
     let now = isolation_on(view, info, from, role, None);
     let then = isolation_on(view, info, to, role, Some(from));
-    let level = then.worse_at(&now)?;
+    worse(view, &then, &now)
+}
+
+/// Why a replica may not stand as in `then`: that is worse than as in `now`.
+pub(super) fn worse(view: &ClusterView, then: &Isolation, now: &Isolation) -> Option<Filtered> {
+    let level = then.worse_at(now)?;
     let level = view.policy.levels.names().get(level).cloned().unwrap_or_default();
     Some(Filtered::Isolation { level })
+}
+
+/// Why a store does not take a replica in that role now. What can never be comes first, so that people
+/// are told that.
+pub(super) fn hindrance(
+    view: &ClusterView,
+    info: &RegionInfo,
+    there: &StoreView,
+    role: RuleRole,
+    replacing: Option<StoreId>,
+) -> Option<Filtered> {
+    let id = there.store.id;
+    cannot_hold(view, info, id, role, replacing)
+        .or_else(|| cannot_get(view, there, &view.tallies.of(id), info.stats.bytes))
 }
 
 /// The best store for another voter of a region, or for one instead of the voter on `replacing`:
@@ -275,10 +294,7 @@ pub fn select_target_for(
     for (id, store) in &view.stores {
         let tally = view.tallies.of(*id);
         let isolation = isolation_on(view, info, *id, role, replacing);
-        // What can never be comes first, so that people are told that.
-        let why = cannot_hold(view, info, *id, role, replacing)
-            .or_else(|| cannot_get(view, store, &tally, info.stats.bytes));
-        match why {
+        match hindrance(view, info, store, role, replacing) {
             None => {
                 let rank = (Reverse(isolation), tally.replicas, tally.bytes, *id);
                 if best.is_none_or(|best| rank < best) {

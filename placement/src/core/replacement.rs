@@ -6,7 +6,7 @@
 
 use quorate_proto::StoreId;
 
-use super::filter::{Filtered, cannot_get, cannot_hold, isolation_on, select_target};
+use super::filter::{Filtered, hindrance, isolation_on, select_target, worse};
 use super::rule::RuleRole;
 use super::state::StoreLife;
 use super::tree::RegionInfo;
@@ -25,13 +25,11 @@ pub fn select(
 ) -> Result<StoreId, Vec<(StoreId, Filtered)>> {
     let best = select_target(view, info, Some(from));
     let Some(named) = named(view, from) else { return best };
-    if why_not(view, info, from, named).is_some() {
-        return best;
-    }
-    match hindrance(view, info, from, named) {
-        Some(why) => Err(vec![(named, why)]),
+    match judge(view, info, from, named, best.as_ref().ok()) {
+        Err(_) => best,
+        Ok(Some(why)) => Err(vec![(named, why)]),
         // Where a store that would isolate them more is busy, this waits for it as everybody does.
-        None => best.map(|_| named),
+        Ok(None) => best.map(|_| named),
     }
 }
 
@@ -43,15 +41,28 @@ pub fn why_not(
     from: StoreId,
     named: StoreId,
 ) -> Option<Filtered> {
-    let lasts = |why: &Filtered| !why.passes() && *why != Filtered::Unheard;
-    if let Some(why) = hindrance(view, info, from, named).filter(lasts) {
-        return Some(why);
+    let best = select_target(view, info, Some(from)).ok();
+    judge(view, info, from, named, best.as_ref()).err()
+}
+
+/// What the voter waits for on its way to `named`, if anything; as an error, why it goes elsewhere.
+fn judge(
+    view: &ClusterView,
+    info: &RegionInfo,
+    from: StoreId,
+    named: StoreId,
+    best: Option<&StoreId>,
+) -> Result<Option<Filtered>, Filtered> {
+    let there = view.stores.get(&named).ok_or(Filtered::Unwanted)?;
+    let why = hindrance(view, info, there, ROLE, Some(from));
+    if let Some(lasts) = why.clone().filter(|why| !why.passes() && *why != Filtered::Unheard) {
+        return Err(lasts);
     }
-    let best = select_target(view, info, Some(from)).ok()?;
     let on = |store| isolation_on(view, info, store, ROLE, Some(from));
-    let level = on(named).worse_at(&on(best))?;
-    let level = view.policy.levels.names().get(level).cloned().unwrap_or_default();
-    Some(Filtered::Isolation { level })
+    match best.and_then(|best| worse(view, &on(named), &on(*best))) {
+        Some(worse) => Err(worse),
+        None => Ok(why),
+    }
 }
 
 /// The store that people have named for what is on this one.
@@ -60,15 +71,4 @@ fn named(view: &ClusterView, store: StoreId) -> Option<StoreId> {
         StoreLife::Leaving { to, .. } => to,
         StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
     }
-}
-
-fn hindrance(
-    view: &ClusterView,
-    info: &RegionInfo,
-    from: StoreId,
-    named: StoreId,
-) -> Option<Filtered> {
-    let Some(store) = view.stores.get(&named) else { return Some(Filtered::Unwanted) };
-    cannot_hold(view, info, named, ROLE, Some(from))
-        .or_else(|| cannot_get(view, store, &view.tallies.of(named), info.stats.bytes))
 }

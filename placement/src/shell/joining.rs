@@ -12,6 +12,7 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 
 use super::cluster::LEADER_HINT;
+use crate::core::command::Member;
 
 /// How long one member may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +29,12 @@ pub(crate) enum Asked {
     Refused(Code, String),
     /// Nobody could say.
     Nobody(String),
+}
+
+/// What a member says of itself.
+pub(crate) fn about(me: &Member, cluster_id: u64, data_id: u64) -> JoinPlacementRequest {
+    let (name, address) = (me.name.clone(), me.address.clone());
+    JoinPlacementRequest { cluster_id, member_id: me.id.0, name, address, data_id }
 }
 
 /// Asks until the leader answers.

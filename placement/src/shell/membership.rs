@@ -191,22 +191,11 @@ pub(crate) async fn announce(cluster: &Cluster, data_id: u64) -> String {
         if !cluster.view.is_leader() {
             continue;
         }
-        match join(cluster, about_me(cluster, data_id)).await {
+        match join(cluster, joining::about(&cluster.me, cluster.cluster_id(), data_id)).await {
             Ok(_) => tracing::info!(address = cluster.me.address, "moved to its new address"),
             Err(status) if status.code() == Code::Unavailable => {}
             Err(status) => return status.message().to_owned(),
         }
-    }
-}
-
-/// What this member says of itself.
-fn about_me(cluster: &Cluster, data_id: u64) -> wire::JoinPlacementRequest {
-    wire::JoinPlacementRequest {
-        cluster_id: cluster.cluster_id(),
-        member_id: cluster.me.id.0,
-        name: cluster.me.name.clone(),
-        address: cluster.me.address.clone(),
-        data_id,
     }
 }
 
@@ -230,7 +219,7 @@ pub(crate) async fn taken_out(cluster: &Cluster, data_id: u64) -> String {
         if seeds.is_empty() {
             continue;
         }
-        let request = about_me(cluster, data_id);
+        let request = joining::about(&cluster.me, cluster.cluster_id(), data_id);
         if let Asked::Refused(Code::NotFound, words) = joining::ask(&seeds, &request).await {
             return words;
         }

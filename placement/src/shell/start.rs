@@ -168,13 +168,7 @@ async fn ask_to_move(
     me: &Member,
     joined: &Joined,
 ) -> Result<(), PlacementError> {
-    let request = JoinPlacementRequest {
-        cluster_id,
-        member_id: me.id.0,
-        name: me.name.clone(),
-        address: me.address.clone(),
-        data_id: joined.data_id,
-    };
+    let request = joining::about(me, cluster_id, joined.data_id);
     tracing::info!(from = joined.address, to = me.address, "asks the group to know it there");
     joining::join(seeds, &request).await.map_err(PlacementError::MoveRefused)?;
     tracing::info!(to = me.address, "the group knows this member at its new address");

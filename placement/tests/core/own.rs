@@ -46,6 +46,10 @@ fn joining(number: u64) -> JoiningMember {
 
 impl Group {
     fn founded(members: u64) -> Self {
+        Self::founded_at(members, CLUSTER_VERSION)
+    }
+
+    fn founded_at(members: u64, version: u32) -> Self {
         let mut machine = Machine::default();
         let member = |id| Member {
             id: NodeId(id),
@@ -58,7 +62,7 @@ impl Group {
             members: (1..=members).map(member).collect(),
             initial_stores: 1,
             replicas: 3,
-            version: CLUSTER_VERSION,
+            version,
         });
         machine.apply(Command::ExtendTime { ceiling_ms: 10_000_000 });
         let leader = Leader::new(Term(1), &machine.state, seconds(0));
@@ -371,20 +375,7 @@ fn what_was_cancelled_goes_again() {
 
 #[test]
 fn an_older_form_of_the_cluster_does_not_change_its_members() {
-    let mut machine = Machine::default();
-    let member = Member {
-        id: NodeId(1),
-        name: "placement-1".to_owned(),
-        address: "10.0.1.1:2379".to_owned(),
-        role: Role::Voter,
-    };
-    machine.apply(Command::Initialize {
-        cluster_id: 77,
-        members: vec![member],
-        initial_stores: 1,
-        replicas: 3,
-        version: 2,
-    });
+    let mut machine = Group::founded_at(1, 2).machine;
     let refused = machine.state.may_join_group(&joining(2)).unwrap_err();
     assert_eq!(refused, MemberRefusal::OldVersion);
     let change = vec![("cluster_version".to_owned(), "3".to_owned())];

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorate_placement::core::command::{
-    Answer, Command, JoiningMember, MOVES_SINCE, Member, MemberRefusal,
+    Answer, Command, JoiningMember, MOVES_SINCE, MemberRefusal,
 };
 use quorate_placement::core::leader::OWN;
 use quorate_proto::{NodeId, Role};
@@ -115,22 +115,7 @@ fn nobody_else_says_where_a_member_is() {
 
 #[test]
 fn an_older_form_of_the_cluster_moves_nobody() {
-    let mut group = Group::founded(1);
-    let mut machine = crate::support::Machine::default();
-    let member = Member {
-        id: NodeId(1),
-        name: "placement-1".to_owned(),
-        address: "10.0.1.1:2379".to_owned(),
-        role: Role::Voter,
-    };
-    machine.apply(Command::Initialize {
-        cluster_id: 77,
-        members: vec![member],
-        initial_stores: 1,
-        replicas: 3,
-        version: MOVES_SINCE - 1,
-    });
-    group.machine = machine;
+    let mut group = Group::founded_at(1, MOVES_SINCE - 1);
     let second = group.ask(2);
     group.until("it is there", |group| group.machine.state.members().contains_key(&second));
     let refused = group.machine.state.may_join_group(&moved(second)).unwrap_err();

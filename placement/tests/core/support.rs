@@ -16,6 +16,21 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Of a cluster that was founded at that version, with so many stores, all of them active.
+    pub fn older(version: u32, stores: u64) -> Self {
+        let mut founded = initialize(77, 3);
+        if let Command::Initialize { version: now, .. } = &mut founded {
+            *now = version;
+        }
+        let mut machine = Machine::default();
+        machine.apply(founded);
+        for store in 1..=stores {
+            machine.apply(Command::JoinStore(joining(store)));
+            machine.apply(Command::ActivateStore(StoreId(store)));
+        }
+        machine
+    }
+
     /// Applies a command the way it comes out of the log, and writes what it leaves.
     pub fn apply(&mut self, command: Command) -> Answer {
         let mut bytes = command.encode();

@@ -1,6 +1,7 @@
 //! The placement group as a group of the lifecycle, and its changes as lists of members.
 
 use quorate_consensus::shard::MAX_BEHIND;
+use quorate_consensus::view::unapplied;
 use quorate_proto::{NodeId, PeerId, Role};
 
 use super::own::{MAX_VOTERS, OWN};
@@ -22,10 +23,9 @@ pub(super) fn group(
         let silent_ms = other.map_or(0, |other| other.silent_ms);
         let alive = leads || silent_ms < limits.contact_ms;
         let close = other.is_none_or(|other| {
-            let unapplied = other.applied.map_or(0, |at| standing.committed.0.saturating_sub(at.0));
             other.snapshot.is_none()
                 && other.matched.0 + MAX_BEHIND >= standing.last.0
-                && unapplied <= MAX_BEHIND
+                && unapplied(standing.committed, other.applied) <= MAX_BEHIND
         });
         let host = member.address.rsplit_once(':').map_or("", |(host, _)| host);
         lifecycle::Member {

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{Leader, OWN};
 use crate::core::command::{Command, JoinRefusal, Joining, NOTES_SINCE};
-use crate::core::filter::{Filtered, cannot_get, cannot_hold, in_words};
+use crate::core::filter::{Filtered, hindrance, in_words};
 use crate::core::lifecycle::{Aim, Record, State as Life};
 use crate::core::operators::Refused;
 use crate::core::replacement;
@@ -95,24 +95,6 @@ pub enum RemoveRefusal {
     Operator(#[from] Refused),
 }
 
-impl RemoveRefusal {
-    /// The region that would be stuck, if that is why.
-    fn region(&self) -> Option<RegionId> {
-        match self {
-            RemoveRefusal::NoRoom { region, .. }
-            | RemoveRefusal::NoPlace { region, .. }
-            | RemoveRefusal::Needed { region, .. } => Some(*region),
-            RemoveRefusal::Unknown(_)
-            | RemoveRefusal::Left(_)
-            | RemoveRefusal::NotLeaving(_)
-            | RemoveRefusal::Alive(_)
-            | RemoveRefusal::NotUp(_)
-            | RemoveRefusal::OldReplace
-            | RemoveRefusal::Operator(_) => None,
-        }
-    }
-}
-
 /// What becomes of a store that is replaced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replacement {
@@ -172,18 +154,6 @@ impl Leader {
         dead: bool,
         now: Instant,
     ) -> Result<(Command, u64), RemoveRefusal> {
-        self.take_out(state, id, cancel, (dead, None), now)
-    }
-
-    /// As [`Self::remove_store`]; `to` is where its voters should go.
-    fn take_out(
-        &mut self,
-        state: &State,
-        id: StoreId,
-        cancel: bool,
-        (dead, to): (bool, Option<StoreId>),
-        now: Instant,
-    ) -> Result<(Command, u64), RemoveRefusal> {
         if !Self::may_plan(state) {
             return Err(Refused::OldVersion.into());
         }
@@ -203,10 +173,10 @@ impl Leader {
             (StoreLife::Joining | StoreLife::Active | StoreLife::Leaving { .. }, false) => {}
         }
         // Who is asked to leave once more still goes to whom was named.
-        let to = to.or(match store.life {
+        let to = match store.life {
             StoreLife::Leaving { to, .. } => to,
             StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
-        });
+        };
         if dead && self.stores.is_alive(id, now) {
             return Err(RemoveRefusal::Alive(id));
         }
@@ -229,13 +199,18 @@ impl Leader {
         self.find_places(&view, id, &others)?;
         // What has to go elsewhere already needs a place as well, and may have none but this store;
         // one that is dead is no place.
-        let with_it: BTreeSet<StoreId> = others.iter().copied().chain([id]).collect();
-        for other in going.into_iter().filter(|_| !dead) {
-            let stuck = self.find_places(&view, other, &others).err();
-            if let Some(region) = stuck.and_then(|why| why.region())
-                && self.find_places(&view, other, &with_it).is_ok()
-            {
-                return Err(RemoveRefusal::Needed { store: id, other, region });
+        if !dead {
+            let with_it: BTreeSet<StoreId> = others.iter().copied().chain([id]).collect();
+            for other in going {
+                let Err(
+                    RemoveRefusal::NoRoom { region, .. } | RemoveRefusal::NoPlace { region, .. },
+                ) = self.find_places(&view, other, &others)
+                else {
+                    continue;
+                };
+                if self.find_places(&view, other, &with_it).is_ok() {
+                    return Err(RemoveRefusal::Needed { store: id, other, region });
+                }
             }
         }
         self.let_go.insert(id, now);
@@ -256,19 +231,17 @@ impl Leader {
                 Role::Learner | Role::DemotingVoter => false,
             };
             let votes_on = |store| info.region.peer_on(store).is_some_and(shall_vote);
-            if !votes_on(from) {
-                continue;
-            }
-            let region = info.region.id;
-            let has_room = others.iter().any(|other| !votes_on(*other));
             let voters = info.region.peers.iter().filter(|peer| shall_vote(peer)).count();
             let is_needed = voters <= self.target(info);
-            if is_needed && (!has_room || others.len() < voters) {
+            if !votes_on(from) || !is_needed {
+                continue;
+            }
+            let has_room = others.iter().any(|other| !votes_on(*other));
+            if !has_room || others.len() < voters {
+                let region = info.region.id;
                 return Err(RemoveRefusal::NoRoom { store: from, region, voters });
             }
-            if is_needed {
-                self.find_place(view, info, from, others)?;
-            }
+            self.find_place(view, info, from, others)?;
         }
         Ok(())
     }
@@ -292,7 +265,9 @@ impl Leader {
         if !state.takes_notes() {
             return Err(RemoveRefusal::OldReplace);
         }
-        let (command, replicas) = self.take_out(state, id, false, (true, Some(with)), now)?;
+        let (_, replicas) = self.remove_store(state, id, false, true, now)?;
+        let life = StoreLife::Leaving { dead: true, to: Some(with) };
+        let command = Command::ChangeStore { store: id, life };
         let mut view = self.view(state, now);
         let mut elsewhere = Vec::new();
         for info in self.tree.iter() {
@@ -339,10 +314,7 @@ impl Leader {
         let mut filtered = Vec::new();
         for store in others {
             let Some(there) = view.stores.get(store) else { continue };
-            let tally = view.tallies.of(*store);
-            let why = cannot_hold(view, &then, *store, role, Some(from))
-                .or_else(|| cannot_get(view, there, &tally, info.stats.bytes));
-            match why.filter(Filtered::lasts) {
+            match hindrance(view, &then, there, role, Some(from)).filter(Filtered::lasts) {
                 None => return Ok(()),
                 Some(why) => filtered.push((*store, why)),
             }

@@ -1,5 +1,6 @@
 //! A group as its leader reports it.
 
+use quorate_consensus::view::unapplied;
 use quorate_proto::{LogIndex, NodeId, PeerId, RegionId, Role};
 
 /// A member of the applied configuration.
@@ -65,7 +66,7 @@ impl Group {
 
     /// Committed entries that the member has not applied yet; 0 where it does not say.
     pub fn unapplied(&self, member: &Member) -> u64 {
-        member.applied.map_or(0, |applied| self.committed.0.saturating_sub(applied.0))
+        unapplied(self.committed, member.applied)
     }
 
     /// That the member has the log and lags in applying it by more than `most` entries, in words.

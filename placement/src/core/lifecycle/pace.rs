@@ -16,8 +16,6 @@ const NEWEST: f64 = 0.5;
 pub struct Pace {
     matched: LogIndex,
     applied: LogIndex,
-    /// Committed entries that it had not applied, at the last look.
-    unapplied: u64,
     snapshot_bytes: u64,
     /// Of the queue in which the snapshot waits for its turn.
     queue: u64,
@@ -44,7 +42,6 @@ impl Pace {
         Self {
             matched: LogIndex(0),
             applied: LogIndex(0),
-            unapplied: 0,
             snapshot_bytes: 0,
             queue: 0,
             observed: false,
@@ -124,7 +121,6 @@ impl Pace {
         }
         self.matched = matched;
         self.applied = applied;
-        self.unapplied = unapplied;
         self.snapshot_bytes = sent;
         self.queue = member.queue;
         self.observed = true;
@@ -195,9 +191,15 @@ impl Pace {
     }
 
     /// True where it is behind, in its log or in applying, and nothing has advanced for too long.
-    pub(super) fn is_stalled(&self, group: &Group, limits: &Limits, now_ms: u64) -> bool {
+    pub(super) fn is_stalled(
+        &self,
+        member: &Member,
+        group: &Group,
+        limits: &Limits,
+        now_ms: u64,
+    ) -> bool {
         let lacks = self.matched.0 == 0 || self.matched < group.last_index;
-        let behind = lacks || self.unapplied > 0;
+        let behind = lacks || group.unapplied(member) > 0;
         behind && now_ms.saturating_sub(self.moved_ms) >= limits.stall_ms
     }
 }

@@ -289,7 +289,7 @@ impl Look<'_> {
                 }
             },
             (State::Syncing, Err(why)) => {
-                if !self.is_stale(record, &why) {
+                if !self.is_stale(record, member, &why) {
                     record.reason = why;
                 }
             }
@@ -320,7 +320,7 @@ impl Look<'_> {
             }
             (State::StandbyLearner | State::KeepAsLearner, Ok(())) => {}
             (State::StandbyLearner | State::KeepAsLearner, Err(why)) => {
-                self.is_stale(record, &why);
+                self.is_stale(record, member, &why);
             }
             // Handled by the caller.
             (
@@ -336,8 +336,8 @@ impl Look<'_> {
     }
 
     /// One that is behind and has not got on for too long is stale; told once.
-    fn is_stale(&mut self, record: &mut Record, why: &str) -> bool {
-        let stalled = record.pace.is_stalled(self.group, self.limits, self.now_ms);
+    fn is_stale(&mut self, record: &mut Record, member: &Member, why: &str) -> bool {
+        let stalled = record.pace.is_stalled(member, self.group, self.limits, self.now_ms);
         if !stalled || record.held || record.stale {
             return false;
         }

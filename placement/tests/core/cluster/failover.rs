@@ -158,17 +158,7 @@ fn a_split_in_the_middle_of_a_move_moves_both_halves() {
 #[test]
 fn an_older_form_of_the_cluster_refuses_until_it_is_raised() {
     let mut cluster = Cluster::new(4, 1);
-    let mut older = crate::support::initialize(77, 3);
-    if let Command::Initialize { version, .. } = &mut older {
-        *version = 1;
-    }
-    let mut machine = crate::support::Machine::default();
-    machine.apply(older);
-    for store in 1..=4 {
-        machine.apply(Command::JoinStore(crate::support::joining(store)));
-        machine.apply(Command::ActivateStore(StoreId(store)));
-    }
-    cluster.machine = machine;
+    cluster.machine = crate::support::Machine::older(1, 4);
     cluster.failover();
     cluster.seconds(3);
     let goal = || Goal::MoveReplica { from: StoreId(2), to: StoreId(4) };

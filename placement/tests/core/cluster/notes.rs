@@ -8,7 +8,7 @@ use quorate_proto::StoreId;
 
 use super::moves::move_replica;
 use super::{Cluster, FIRST};
-use crate::support::{Machine, initialize, joining};
+use crate::support::Machine;
 
 fn ended(cluster: &Cluster) -> Vec<Ended> {
     cluster.leader.operators().ended().cloned().collect()
@@ -150,17 +150,7 @@ fn what_has_failed_is_not_tried_at_once_by_the_next_leader() {
 #[test]
 fn an_older_form_of_the_cluster_takes_no_notes_until_it_is_raised() {
     let mut cluster = Cluster::new(4, 1);
-    let mut older = initialize(77, 3);
-    if let Command::Initialize { version, .. } = &mut older {
-        *version = NOTES_SINCE - 1;
-    }
-    let mut machine = Machine::default();
-    machine.apply(older);
-    for store in 1..=4 {
-        machine.apply(Command::JoinStore(joining(store)));
-        machine.apply(Command::ActivateStore(StoreId(store)));
-    }
-    cluster.machine = machine;
+    cluster.machine = Machine::older(NOTES_SINCE - 1, 4);
     cluster.failover();
     cluster.seconds(2);
     let first = move_replica(&mut cluster, 2, 4);

@@ -1,6 +1,6 @@
 //! A dead store is replaced by one that people name: its voters go there, as far as that can be.
 
-use quorate_placement::core::command::{Answer, Command, NOTES_SINCE};
+use quorate_placement::core::command::{Answer, NOTES_SINCE};
 use quorate_placement::core::stores::StoreState;
 use quorate_proto::{RegionId, StoreId};
 
@@ -128,17 +128,7 @@ fn refusals_say_what_to_do() {
 #[test]
 fn an_older_form_of_the_cluster_names_no_store() {
     let mut cluster = cluster(6);
-    let mut older = crate::support::initialize(77, 3);
-    if let Command::Initialize { version, .. } = &mut older {
-        *version = NOTES_SINCE - 1;
-    }
-    let mut machine = crate::support::Machine::default();
-    machine.apply(older);
-    for store in 1..=6 {
-        machine.apply(Command::JoinStore(crate::support::joining(store)));
-        machine.apply(Command::ActivateStore(StoreId(store)));
-    }
-    cluster.machine = machine;
+    cluster.machine = crate::support::Machine::older(NOTES_SINCE - 1, 6);
     cluster.set("schedule.paused", "balance-leader,balance-region,hot-region");
     cluster.failover();
     dies(&mut cluster, 3);
