@@ -6,14 +6,13 @@
 //! nor campaigns, leadership transfers excepted: the lease rests on that promise. It holds across
 //! restarts, because a process that has just started votes for nobody either.
 
-use raft::eraftpb::MessageType;
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use quorate_proto::wire::peer::Envelope;
 use quorate_proto::{LogIndex, NodeId, PeerId, Role, Term};
 
 use super::members::MAX_BEHIND;
-use super::{Group, GroupContext};
+use super::{Group, GroupContext, message};
 use crate::shard::{Effects, LeaderChange, Member, Refusal, Reply};
 use crate::time::Instant;
 
@@ -90,6 +89,7 @@ impl<T> Group<T> {
         if self.sleep.is_asleep() || self.is_installing() {
             return false;
         }
+        self.abdicate(context);
         if self.ask_to_sleep(context, effects) {
             return true;
         }
@@ -111,9 +111,8 @@ impl<T> Group<T> {
     /// the only word: raft-rs would refuse on its own until it has counted as many ticks, which
     /// may be fewer than the time that has passed (a sleeping group does not count at all).
     pub(super) fn may_answer(&mut self, envelope: &Envelope, context: &GroupContext<'_>) -> bool {
-        let is_vote = envelope.kind == MessageType::MsgRequestVote as u32
-            || envelope.kind == MessageType::MsgRequestPreVote as u32;
-        if !is_vote || envelope.context == CAMPAIGN_TRANSFER || self.is_leader() {
+        let asks = message::asks_for_vote(envelope.kind);
+        if !asks || envelope.context == CAMPAIGN_TRANSFER || self.is_leader() {
             return true;
         }
         if !self.may_vote(context) {
@@ -208,6 +207,26 @@ impl<T> Group<T> {
                 self.offered = Some(node);
                 self.node.ping();
             }
+        }
+    }
+
+    /// A leader without a vote hands over: it was elected while it was being demoted, and its
+    /// predecessor had proposed to complete that. raft-rs would let it lead on, though nobody else
+    /// could reach it with a request for a vote.
+    fn abdicate(&mut self, context: &GroupContext<'_>) {
+        let raft = &self.node.raft;
+        let me = self.members.iter().find(|member| member.peer == self.peer);
+        if !self.is_leader()
+            || raft.lead_transferee.is_some()
+            || me.is_none_or(|me| me.role != Role::Learner)
+        {
+            return;
+        }
+        let voters = self.members.iter().filter(|member| member.role == Role::Voter);
+        let heard = voters.filter(|member| !context.nodes.is_silent(member.node));
+        let matched = |member: &&Member| raft.prs().get(member.peer.0).map(|p| p.matched);
+        if let Some(node) = heard.max_by_key(matched).map(|member| member.node) {
+            self.transfer(node, context);
         }
     }
 

@@ -45,6 +45,14 @@ impl<T> Group<T> {
             // While asleep, the beats of the leader's process are as good as word from the leader.
             self.contact = self.contact.max(Some(beat));
         }
+        if self.sleep.is_asleep()
+            && envelope.from_peer == self.node.raft.leader_id
+            && message::asks_for_vote(envelope.kind)
+            && envelope.term > self.node.raft.term
+        {
+            // It would not ask if it still led.
+            self.wake();
+        }
         if !self.may_answer(&envelope, context) {
             return;
         }

@@ -134,6 +134,11 @@ pub(super) fn is_answer(kind: u32) -> bool {
         || kind == MessageType::MsgHeartbeatResponse as u32
 }
 
+/// True for a request for a vote, or for the promise of one.
+pub(super) fn asks_for_vote(kind: u32) -> bool {
+    kind == MessageType::MsgRequestVote as u32 || kind == MessageType::MsgRequestPreVote as u32
+}
+
 /// Unpacks an envelope for raft-rs.
 ///
 /// # Errors

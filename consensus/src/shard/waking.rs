@@ -41,7 +41,8 @@ impl<T> Shard<T> {
                 && (restarted || group.missed_someone())
                 && group.nodes().any(|member| member == node)
             {
-                self.to_wake.insert(group.id(), Wake::Returned);
+                // It may still wait to be woken as an orphan, which says more.
+                self.to_wake.entry(group.id()).or_insert(Wake::Returned);
             }
         }
     }

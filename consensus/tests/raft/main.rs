@@ -22,6 +22,7 @@ macro_rules! scripts {
 
 scripts!(
     a_committed_change_is_not_forgotten,
+    a_demoted_leader_hands_over,
     a_destroyed_group_answers,
     a_leader_is_lost_in_a_joint_configuration,
     a_lost_quorum_is_told,
@@ -60,6 +61,7 @@ scripts!(
     the_only_voter_is_replaced,
     the_only_voter_is_replaced_across_crashes,
     two_of_one_rank_are_elected,
+    two_processes_restart_at_once,
     votes_are_promised,
     what_all_have_is_published,
     what_is_not_settled_is_published,
