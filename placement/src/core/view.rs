@@ -210,6 +210,8 @@ pub struct ClusterView {
     pub moves: usize,
     /// Merges under way.
     pub merges: usize,
+    /// False before the cluster's version in which replicas move at all.
+    pub may_move: bool,
     /// What is wanted.
     pub policy: Arc<Policy>,
     /// How much a store may be burdened with.
@@ -259,6 +261,7 @@ impl ClusterView {
             transfers: 0,
             moves: 0,
             merges: 0,
+            may_move: true,
             policy: Arc::clone(sources.policy),
             rates: sources.limits.rates(),
         };

@@ -371,6 +371,7 @@ fn roles_of(info: &RegionInfo) -> Group {
         silent_ms: 0,
         alive: true,
         can_lead: false,
+        leaves: false,
         leaders: 0,
         domain: Vec::new(),
     };

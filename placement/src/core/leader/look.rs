@@ -61,7 +61,9 @@ impl Leader {
             };
             let unheard = millis(self.stores.silence(peer.store, now));
             let silent_ms = progress.map_or(0, |progress| millis(progress.silent)).max(unheard);
-            let up = store.is_some_and(|store| self.stores.state(store, now) == StoreState::Up);
+            let state = store.map(|store| self.stores.state(store, now));
+            let leaves = state == Some(StoreState::Leaving);
+            let up = leaves || state == Some(StoreState::Up);
             let stopping = self.stores.last(peer.store).is_none_or(|heard| heard.stats.stopping);
             let label = |(key, value): (&String, &String)| format!("{key}={value}");
             Member {
@@ -78,6 +80,7 @@ impl Leader {
                 silent_ms,
                 alive,
                 can_lead: alive && up && !stopping && !info.pending.contains(&peer.id),
+                leaves,
                 leaders: self.leaders_of(info.region.id, peer.store),
                 domain: store.map_or(Vec::new(), |store| store.labels.iter().map(label).collect()),
             }

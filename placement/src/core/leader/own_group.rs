@@ -43,6 +43,7 @@ pub(super) fn group(
             silent_ms,
             alive,
             can_lead: alive && close && member.votes(),
+            leaves: false,
             leaders: 0,
             domain: vec![format!("host={host}")],
         }

@@ -45,7 +45,8 @@ impl Leader {
         let under_way = self.operators.iter().map(|operator| (operator.region, &operator.goal));
         let now_ms = self.time_ms(now);
         let view = ClusterView::of(sources, under_way, self.operators.busy(now_ms), now);
-        ClusterView { failed: self.operators.failed(now_ms), ..view }
+        let failed = self.operators.failed(now_ms);
+        ClusterView { failed, may_move: Self::may_plan(state), ..view }
     }
 
     /// Begins what a checker or a scheduler wants, and remembers why, or why not. True where it

@@ -333,7 +333,7 @@ impl Leader {
         leaving
             .filter(|(store, dead)| {
                 let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none())
-                    && !self.may_get_more(store.id);
+                    && !self.may_get_more(state, store.id, now);
                 // One that is alive says itself that it is empty.
                 let heard = self.stores.last(store.id);
                 let clean = *dead
@@ -347,15 +347,36 @@ impl Leader {
 
     /// True where a replica may be on its way to a store: somebody was told to add one there, and it
     /// is in no configuration that is reported yet.
-    fn may_get_more(&self, store: StoreId) -> bool {
-        let comes = |record: &Record| {
+    fn may_get_more(&self, state: &State, store: StoreId, now: Instant) -> bool {
+        let comes = |region: RegionId, record: &Record| {
             StoreId::from(record.node) == store
-                && match record.aim {
-                    Aim::Vote { .. } | Aim::Learn => record.state != Life::Removed,
-                    Aim::Leave { .. } => false,
+                && match (record.state, record.aim) {
+                    (Life::Removed, _) => self.may_yet_appear(state, region, record, now),
+                    (_, Aim::Vote { .. } | Aim::Learn) => true,
+                    (_, Aim::Leave { .. }) => false,
                 }
         };
         self.operators.iter().any(|operator| operator.goal.concerns(store))
-            || self.members.iter().any(|(region, record)| region != OWN && comes(record))
+            || self.members.iter().any(|(region, record)| region != OWN && comes(region, record))
+    }
+
+    /// A join that was rolled back, and whose order may have been followed all the same: until the
+    /// leader of its region was heard of after as long again as a join may take.
+    fn may_yet_appear(
+        &self,
+        state: &State,
+        region: RegionId,
+        record: &Record,
+        now: Instant,
+    ) -> bool {
+        if record.seen != 0 || record.peer.0 == 0 {
+            return false;
+        }
+        let join_ms = state.settings().limits().join_ms;
+        let since_ms = self.time_ms(now).saturating_sub(record.since_ms);
+        let leader = self.tree.get(region).and_then(|info| info.leader);
+        let heard = leader.and_then(|leader| self.stores.last(leader.store));
+        let silent = heard.map_or(Duration::MAX, |heard| now.since(heard.at));
+        Duration::from_millis(since_ms.saturating_sub(join_ms)) <= silent
     }
 }

@@ -28,6 +28,8 @@ pub struct Member {
     pub alive: bool,
     /// False where leadership should not go there: behind, stopping, or not alive.
     pub can_lead: bool,
+    /// True where leadership would soon have to go elsewhere: its process leaves the cluster.
+    pub leaves: bool,
     /// Groups that its process leads, or is about to lead: the fewer, the sooner it gets another.
     pub leaders: usize,
     /// Where it stands, from the widest label to the narrowest.

@@ -63,11 +63,14 @@ fn hand_over(look: &Look<'_>, leaving: &[PeerId], why: &str) -> Next {
     };
     let mut able = such(|member| member.can_lead);
     if able.is_empty() && group.is_joint() {
-        // It has to be left, also where all the others are on stores that shall not lead for long.
+        // It has to be left, also where all the others are behind or about to stop.
         able = such(|member| member.alive);
     }
-    // Plain voters before incoming ones, which have just caught up.
-    able.sort_by_key(|member| (member.role != Role::Voter, member.leaders, member.node));
+    // Where all have to go, one of them leads until it is its turn. Plain voters before incoming
+    // ones, which have just caught up.
+    able.sort_by_key(|member| {
+        (member.leaves, member.role != Role::Voter, member.leaders, member.node)
+    });
     match able.first() {
         Some(member) => Next::Transfer { to: member.node, why: why.to_owned() },
         None => Next::Wait(format!("{why}, and no other voter is able to lead now")),

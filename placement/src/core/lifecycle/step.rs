@@ -1,6 +1,6 @@
 //! One look at a group: what its members have become since the last one.
 
-use quorate_proto::{NodeId, PeerId, Role};
+use quorate_proto::{NodeId, PeerId, RegionId, Role};
 
 use super::change::{Change, Next, Severity, Stepped, Transition};
 use super::group::{Group, Member};
@@ -125,6 +125,25 @@ impl Look<'_> {
             }
         }
         self.adopt_demoted();
+        self.keep_unreplaced();
+    }
+
+    /// A voter that was to be replaced, by one that stands by now or replaces another: it stays.
+    fn keep_unreplaced(&mut self) {
+        let replaced: Vec<NodeId> = self
+            .records
+            .iter()
+            .filter_map(|record| match record.aim {
+                Aim::Vote { replacing } => replacing,
+                Aim::Learn | Aim::Leave { .. } => None,
+            })
+            .collect();
+        let group = self.group;
+        self.records.retain(|record| {
+            !matches!(record.aim, Aim::Leave { replaced_by: Some(_) })
+                || replaced.contains(&record.node)
+                || group.on(record.node).is_none_or(|member| member.role != Role::Voter)
+        });
     }
 
     /// A voter on its way out that nobody answers for: what demotes it was given up while the
@@ -343,19 +362,24 @@ impl Look<'_> {
         }
         let still = self.now_ms.saturating_sub(record.pace.moved_ms()) / 1_000;
         let reason = format!("no progress for {still} s: {why}");
-        record.enter(State::StandbyLearner, reason.clone(), self.now_ms);
+        self.enter_standby(record, &reason);
         record.stale = true;
         let what = format!("is stale, {reason}");
         self.tell(record.node, "member-stale", Severity::Warning, &what);
         true
     }
 
-    fn stands_by(&mut self, record: &mut Record, why: &str) {
-        if record.operator == 0 && matches!(record.aim, Aim::Vote { replacing: Some(_) }) {
-            // A split left it with that aim, and nobody pursues it.
+    fn enter_standby(&self, record: &mut Record, why: &str) {
+        // A split left it with its aim, or it is of placement's own group: nobody pursues it.
+        let pursued = record.operator != 0 && self.group.id != RegionId(0);
+        if !pursued && matches!(record.aim, Aim::Vote { replacing: Some(_) }) {
             record.aim = Aim::Vote { replacing: None };
         }
         record.enter(State::StandbyLearner, why, self.now_ms);
+    }
+
+    fn stands_by(&mut self, record: &mut Record, why: &str) {
+        self.enter_standby(record, why);
         let what = format!("stands by as a learner: {why}");
         self.tell(record.node, "member-standby", Severity::Info, &what);
     }

@@ -26,7 +26,7 @@ use quorate_proto::StoreId;
 
 use super::candidate::{Hindrance, Search};
 use super::sheet::Sheet;
-use crate::core::operators::Goal;
+use crate::core::operators::{Goal, Refused};
 use crate::core::policy::Tolerances;
 use crate::core::rule::RuleRole;
 use crate::core::tree::RegionInfo;
@@ -111,6 +111,7 @@ impl Scale {
             _ if by_count > 0 => format!("moves {by_count} replicas; then {spread}"),
             _ if by_size > 0 => format!("moves {by_size} replicas for their size; {spread}"),
             _ if even => spread,
+            _ if !sheet.view.may_move => format!("{spread}; {}", Refused::OldVersion),
             _ if sheet.moves_left() == 0 => format!("{spread}; waits for the moves under way"),
             Some((store, why)) => format!("{spread}; no replica may move: {store} {why}"),
             None => {

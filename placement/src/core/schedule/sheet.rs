@@ -69,7 +69,10 @@ impl<'a> Sheet<'a> {
 
     /// How many moves of replicas may still be drafted.
     pub(super) fn moves_left(&self) -> usize {
-        MAX_MOVES.saturating_sub(self.moves).min(self.room)
+        match self.view.may_move {
+            true => MAX_MOVES.saturating_sub(self.moves).min(self.room),
+            false => 0,
+        }
     }
 
     /// True while replicas are on the move, in this plan or since an earlier one.

@@ -5,9 +5,11 @@ use std::time::Duration;
 use quorate_placement::core::command::Command;
 use quorate_placement::core::leader::Leader;
 use quorate_placement::core::operators::Goal;
-use quorate_proto::{Peer, PeerId, Role, StoreId, Term};
+use quorate_placement::core::stores::StoreState;
+use quorate_proto::{Peer, PeerId, RegionId, Role, StoreId, Term};
 
 use super::moves::{move_replica, request};
+use super::stores::{remove, state};
 use super::{Cluster, FIRST};
 
 #[test]
@@ -121,18 +123,34 @@ fn a_joint_configuration_without_an_operator_is_completed() {
 }
 
 #[test]
-fn a_split_in_the_middle_of_a_move_moves_both_halves() {
+fn a_split_in_the_middle_of_a_move_that_stalls_keeps_no_store_in() {
     let mut cluster = Cluster::new(4, 1);
     cluster.stores.get_mut(&4).unwrap().stuck = true;
-    move_replica(&mut cluster, 2, 4);
+    remove(&mut cluster, 2, false, false).unwrap();
     cluster.seconds(5);
     assert_eq!(cluster.learners(FIRST), [4]);
-    // The child takes the left part, with a peer beside each of the parent's.
+    let id = split_off(&mut cluster);
+    // The learners of both go stale, and get on at last.
+    cluster.seconds(120);
+    for region in [FIRST, id] {
+        let stale = format!("{region} s4 is stale");
+        assert!(cluster.events().iter().any(|event| event.starts_with(&stale)), "{stale}");
+    }
+    cluster.stores.get_mut(&4).unwrap().stuck = false;
+    cluster.seconds(200);
+    for region in [FIRST, id] {
+        assert_eq!((cluster.voters(region), cluster.learners(region)), (vec![1, 3, 4], vec![]));
+    }
+    assert_eq!(state(&cluster, 2), StoreState::Left);
+}
+
+/// The first region splits: the child takes the left part, with a peer beside each of the parent's.
+fn split_off(cluster: &mut Cluster) -> RegionId {
     let hosted = cluster.regions.get_mut(&FIRST).unwrap();
     let mut child = hosted.region.clone();
     hosted.region.range.start = "h".into();
     hosted.region.epoch.version += 1;
-    child.id = quorate_proto::RegionId(500);
+    child.id = RegionId(500);
     child.range.end = "h".into();
     child.epoch.version += 1;
     for peer in &mut child.peers {
@@ -149,6 +167,17 @@ fn a_split_in_the_middle_of_a_move_moves_both_halves() {
     let id = child.region.id;
     cluster.regions.insert(id, child);
     cluster.report_all(false);
+    id
+}
+
+#[test]
+fn a_split_in_the_middle_of_a_move_moves_both_halves() {
+    let mut cluster = Cluster::new(4, 1);
+    cluster.stores.get_mut(&4).unwrap().stuck = true;
+    move_replica(&mut cluster, 2, 4);
+    cluster.seconds(5);
+    assert_eq!(cluster.learners(FIRST), [4]);
+    let id = split_off(&mut cluster);
     cluster.stores.get_mut(&4).unwrap().stuck = false;
     cluster.seconds(60);
     assert_eq!((cluster.voters(FIRST), cluster.learners(FIRST)), (vec![1, 3, 4], vec![]));

@@ -133,6 +133,36 @@ fn a_store_has_not_left_while_a_replica_is_on_its_way_to_it() {
 }
 
 #[test]
+fn a_store_has_not_left_while_a_join_that_was_rolled_back_may_be_followed() {
+    for late in [true, false] {
+        let mut cluster = Cluster::new(4, 1);
+        cluster.seconds(2);
+        let told = cluster.stores.get_mut(&1).unwrap();
+        (told.holds_all, told.held) = (true, Some(Vec::new()));
+        move_replica(&mut cluster, 3, 4);
+        cluster.stores.get_mut(&4).unwrap().dead = true;
+        cluster.leader.disconnected(StoreId(4));
+        remove(&mut cluster, 4, false, true).unwrap();
+        cluster.seconds(35);
+        assert!(cluster.events().iter().any(|event| event.contains("rolled back")));
+        assert_eq!(state(&cluster, 4), StoreState::Leaving);
+        let told = cluster.stores.get_mut(&1).unwrap();
+        told.holds_all = false;
+        let held = told.held.take().unwrap();
+        assert!(!held.is_empty(), "nothing was ordered");
+        if late {
+            held.into_iter().for_each(|order| cluster.obey(StoreId(1), order));
+            assert_eq!(cluster.learners(FIRST), [4]);
+            cluster.tick();
+            assert_eq!(state(&cluster, 4), StoreState::Leaving);
+        }
+        cluster.seconds(40);
+        assert_eq!((cluster.voters(FIRST), cluster.learners(FIRST)), (vec![1, 2, 3], vec![]));
+        assert_eq!(state(&cluster, 4), StoreState::Left);
+    }
+}
+
+#[test]
 fn a_move_under_way_does_not_keep_a_store_in() {
     let mut cluster = Cluster::new(4, 1);
     cluster.seconds(2);
@@ -152,6 +182,23 @@ fn a_move_under_way_does_not_keep_a_store_in() {
     cluster.seconds(60);
     assert_eq!(cluster.voters(FIRST), [2, 3, 4]);
     assert_eq!(state(&cluster, 1), StoreState::Left);
+}
+
+#[test]
+fn all_stores_are_exchanged_for_others_at_once() {
+    let mut cluster = Cluster::new(6, 6);
+    cluster.seconds(2);
+    for store in 1..=3 {
+        assert_eq!(remove(&mut cluster, store, false, false), Ok(7));
+    }
+    // Nobody of the voters shall lead for long, and one of them must.
+    cluster.seconds(240);
+    for region in 100..=106 {
+        assert_eq!(cluster.voters(RegionId(region)), [4, 5, 6], "r{region}: {:?}", cluster.done);
+    }
+    for store in 1..=3 {
+        assert_eq!(state(&cluster, store), StoreState::Left);
+    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub fn member(node: u64, role: Role) -> Member {
         silent_ms: 100,
         alive: true,
         can_lead: role == Role::Voter,
+        leaves: false,
         leaders: 0,
         domain: Vec::new(),
     }

@@ -232,6 +232,47 @@ fn the_only_voter_waits_for_one_that_could_lead() {
 }
 
 #[test]
+fn a_voter_whose_replacement_stands_by_stays_until_it_is_wanted_anew() {
+    let mut world = World::new(3, 3);
+    let exchange = Wish::Move { from: NodeId(1), to: NodeId(4) };
+    world.try_wish(&exchange, 0).unwrap();
+    for voter in 1..=3 {
+        world.member(voter).can_lead = false;
+    }
+    world.seconds(600);
+    assert_eq!(world.state(4), State::StandbyLearner);
+    assert_eq!(world.records.len(), 1, "the one that leads is to go no more: {:?}", world.records);
+    world.member(2).can_lead = true;
+    world.seconds(60);
+    assert_eq!(world.voters(), [1, 2, 3]);
+    world.try_wish(&exchange, 0).unwrap();
+    world.seconds(60);
+    assert_eq!(world.voters(), [2, 3, 4]);
+}
+
+#[test]
+fn voters_that_shall_all_go_lead_until_it_is_their_turn() {
+    let mut world = World::new(3, 3);
+    for voter in 1..=3 {
+        world.member(voter).leaves = true;
+    }
+    world.exchange(1, 4);
+    while world.voters().contains(&1) {
+        world.second();
+    }
+    world.seconds(5);
+    let leads = |world: &World| world.group.led_by().map(|member| member.node.0);
+    assert!(matches!(leads(&world), Some(2 | 3)), "{:?}", leads(&world));
+    // One that stays is chosen where there is one.
+    let leader = leads(&world).unwrap();
+    world.exchange(leader, 5);
+    while world.voters().contains(&leader) {
+        world.second();
+    }
+    assert_eq!(leads(&world), Some(4));
+}
+
+#[test]
 fn the_only_voter_stays_where_the_other_one_does_not_catch_up() {
     let mut world = World::new(1, 1);
     world.rates.insert(4, 10);

@@ -57,6 +57,20 @@ fn a_plan_keeps_to_its_room_and_counts_with_what_it_drafted() {
 }
 
 #[test]
+fn leaders_do_not_make_room_for_replicas_that_may_not_move() {
+    let mut model = Model::plain(4);
+    // Even as they are, but uneven once replicas would go to the empty store, leaders and all.
+    model.fill(&even(40, MIB));
+    model.observe(STEP);
+    let mut view = model.view();
+    view.may_move = false;
+    assert_eq!(model.schedulers.plan(&view, 100, model.now), []);
+    let status = model.schedulers.list().iter().find(|status| status.name == "balance-region");
+    let said = &status.unwrap().last;
+    assert!(said.contains("replicas are changed from cluster_version 2 on"), "{said}");
+}
+
+#[test]
 fn a_store_that_stops_gives_its_leaders_away() {
     let mut model = Model::plain(3);
     model.fill(&even(30, MIB));
