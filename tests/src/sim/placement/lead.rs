@@ -3,7 +3,7 @@
 use quorate_placement::core::command::{self, Command, MAX_SAVED_REGIONS};
 use quorate_placement::core::leader::{Leader, MemberAction};
 use quorate_placement::core::lifecycle::ReplicaRole;
-use quorate_placement::core::operators::Goal;
+use quorate_placement::core::operators::{Goal, Order};
 use quorate_placement::core::oracle::Oracle;
 use quorate_placement::core::report::Report;
 use quorate_placement::core::split;
@@ -81,6 +81,7 @@ impl MemberRole {
             self.propose(&command, waiting, host);
         }
         for (store, orders) in orders {
+            note_orders(store, &orders, host);
             let orders = orders.into_iter().map(Into::into).collect();
             let told = Told::Orders(wire::StoreOrders { orders, ..Default::default() });
             self.respond(store, 0, told, host);
@@ -263,11 +264,18 @@ impl MemberRole {
         let reported = session.leader.report(&known, report, now);
         let time_ms = session.oracle.clock_ms(wall);
         let orders = session.leader.orders_for(store, ORDERS, now);
+        note_orders(NodeId::from(store), &orders, host);
         let orders = orders.into_iter().map(Into::into).collect();
         if reported.activate {
             self.propose(&Command::ActivateStore(store), Waiting::Own, host);
         }
         Told::Orders(wire::StoreOrders { sequence, time_ms, orders, ..Default::default() })
+    }
+}
+
+fn note_orders(to: NodeId, orders: &[Order], host: &mut Host<'_>) {
+    for Order { region, step, reason, .. } in orders {
+        host.cx.note(format_args!("placement orders {to}: {region} {step:?}: {reason}"));
     }
 }
 

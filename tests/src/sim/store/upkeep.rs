@@ -52,7 +52,12 @@ impl StoreRole {
     }
 
     fn rotate(&mut self, hint: Option<NodeId>, host: &Host<'_>) {
-        self.placement = hint.unwrap_or_else(|| host.cx.next_member(self.placement));
+        let to = hint.unwrap_or_else(|| host.cx.next_member(self.placement));
+        if to != self.placement {
+            // Another one has heard nothing yet.
+            self.placement = to;
+            self.reporter.restart();
+        }
     }
 
     /// Every 50 ms.

@@ -5,8 +5,9 @@
 //!
 //! [`Knobs::settings`]: crate::sim::knobs::Knobs::settings
 
+use quorate_placement::core::leader::Leader;
 use quorate_placement::core::state::{State, StoreLife};
-use quorate_proto::{NodeId, Region, Role, StoreId};
+use quorate_proto::{NodeId, Region, RegionId, Role, StoreId};
 
 use super::World;
 use super::deeds::Deed;
@@ -157,9 +158,34 @@ impl World {
             return Some(format!("the store with data id {data_id} has not joined"));
         }
         if let Some(store) = self.leaving().first() {
-            return Some(format!("{store} has not left"));
+            return Some(self.what_keeps(*store));
         }
         self.out().first().map(|node| format!("{node} has left, and runs"))
+    }
+
+    /// What a store has left to give, as it and as placement know.
+    fn what_keeps(&self, store: StoreId) -> String {
+        let up = self.processes.get(&store.into()).and_then(|process| process.up.as_ref());
+        let role = up.and_then(|up| up.role.store());
+        let hosted = role.into_iter().flat_map(|role| role.directory.hosted());
+        let hosted: Vec<RegionId> = hosted.map(|local| local.id()).collect();
+        let listed = self.planner().into_iter().flat_map(|planner| planner.tree().iter());
+        let listed = listed.filter(|info| info.region.peer_on(store).is_some());
+        let listed: Vec<RegionId> = listed.map(|info| info.region.id).collect();
+        let said = listed.first().map(|region| self.said_of(*region)).unwrap_or_default();
+        format!("{store} has not left: it has {hosted:?}, placement lists {listed:?} there{said}")
+    }
+
+    /// What placement decided last for a region.
+    fn said_of(&self, region: RegionId) -> String {
+        let last = self.planner().and_then(|planner| planner.history().of(region).last());
+        last.map(|last| format!("; {}: {}", last.by, last.what)).unwrap_or_default()
+    }
+
+    /// Placement's leader.
+    fn planner(&self) -> Option<&Leader> {
+        let process = self.processes.get(&self.leader_of(GROUP)?)?;
+        Some(&process.up.as_ref()?.role.member()?.session.as_ref()?.leader)
     }
 
     /// Why a region has not the replicas that it shall have on the stores that are there.
@@ -170,7 +196,10 @@ impl World {
         let wanted = odd((self.cx.knobs.replicas as usize).min(self.staying().len()));
         let voters = region.peers.iter().filter(|peer| peer.role == Role::Voter).count();
         let (id, peers) = (region.id, &region.peers);
-        (voters != wanted).then(|| format!("{id} has {peers:?}, with {wanted} voters wanted"))
+        (voters != wanted).then(|| {
+            let said = self.said_of(id);
+            format!("{id} has {peers:?}, with {wanted} voters wanted{said}")
+        })
     }
 }
 
