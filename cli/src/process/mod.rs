@@ -5,6 +5,7 @@
 
 mod joined;
 pub(crate) mod panics;
+mod processor;
 mod telemetry;
 
 use std::io;
@@ -24,8 +25,9 @@ const ENDED_AT_ONCE: i32 = 130;
 /// Runs a placement member until it ends.
 ///
 /// # Errors
-/// Bad settings, or why the member cannot run.
+/// The wrong processor, bad settings, or why the member cannot run.
 pub(crate) async fn placement(matches: &ArgMatches) -> Outcome {
+    processor::check()?;
     let Layered { node, log, .. } =
         Layers::of_process::<PlacementConfig>(matches)?.apply::<PlacementConfig>()?;
     telemetry::start(&log)?;
@@ -36,8 +38,9 @@ pub(crate) async fn placement(matches: &ArgMatches) -> Outcome {
 /// Runs a store until it ends. Blocks: a store brings its own runtime.
 ///
 /// # Errors
-/// Bad settings, or why the store cannot run.
+/// The wrong processor, bad settings, or why the store cannot run.
 pub(crate) fn store(matches: &ArgMatches) -> Outcome {
+    processor::check()?;
     let Layered { node, log, .. } =
         Layers::of_process::<StoreConfig>(matches)?.apply::<StoreConfig>()?;
     telemetry::start(&log)?;
