@@ -361,7 +361,9 @@ impl Leader {
     }
 
     /// A join that was rolled back, and whose order may have been followed all the same: until the
-    /// leader of its region was heard of after as long again as a join may take.
+    /// leader of its region was heard of after as long again as a join may take, of which a new leader
+    /// of placement counts its own time only (placement time leaps ahead with it). Without a quorum
+    /// the change may lie in the region's log for any time.
     fn may_yet_appear(
         &self,
         state: &State,
@@ -372,11 +374,15 @@ impl Leader {
         if record.seen != 0 || record.peer.0 == 0 {
             return false;
         }
-        let join_ms = state.settings().limits().join_ms;
+        if self.watch.without_quorum().contains(&region) {
+            return true;
+        }
+        let join = Duration::from_millis(state.settings().limits().join_ms);
         let since_ms = self.time_ms(now).saturating_sub(record.since_ms);
+        let since = Duration::from_millis(since_ms).min(now.since(self.began.0));
         let leader = self.tree.get(region).and_then(|info| info.leader);
         let heard = leader.and_then(|leader| self.stores.last(leader.store));
         let silent = heard.map_or(Duration::MAX, |heard| now.since(heard.at));
-        Duration::from_millis(since_ms.saturating_sub(join_ms)) <= silent
+        since.saturating_sub(join) <= silent
     }
 }

@@ -261,6 +261,11 @@ impl MemberRole {
             return Told::Refused("started anew since; join again".to_owned());
         }
         let Some(session) = self.session_of(term) else { return Told::NotLeader(None) };
+        let heard = session.leader.stores().last(store);
+        if !report.full && heard.is_none_or(|heard| !heard.complete) {
+            // A stream ends with the term in which it was opened.
+            return Told::NotLeader(Some(host.node));
+        }
         let reported = session.leader.report(&known, report, now);
         let time_ms = session.oracle.clock_ms(wall);
         let orders = session.leader.orders_for(store, ORDERS, now);
