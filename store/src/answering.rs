@@ -42,8 +42,10 @@ impl Replies<Token> for Answering {
         if let Some(gone) = self.directory.taken_in(stranger.group) {
             return Some(stranger.answer_merged(gone.into, gone.region.as_ref().into()));
         }
-        // Where the queue is full, it will be called a stranger again.
-        let _ = self.strangers.try_send(stranger);
+        if !stranger.asks {
+            // Where the queue is full, it will be called a stranger again.
+            let _ = self.strangers.try_send(stranger);
+        }
         None
     }
 

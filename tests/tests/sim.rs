@@ -176,7 +176,7 @@ fn noticed(mutant: Mutant, seed: u64) -> Option<String> {
 }
 
 /// Bugs that need more seeds than a test may take, or that nothing notices yet. The score has them.
-const RARELY_NOTICED: [Mutant; 15] = [
+const RARELY_NOTICED: [Mutant; 16] = [
     // Only a loss of power within the milliseconds of a slow sync shows it.
     Mutant::PersistedBeforeSync,
     // A read that was admitted under the lease may see what was there when it was admitted; only
@@ -191,6 +191,7 @@ const RARELY_NOTICED: [Mutant; 15] = [
     Mutant::DestroyedWithoutTombstone,
     Mutant::LostIgnored,
     // Two losses have to meet. A pinned case shows each.
+    Mutant::AskersIgnored,
     Mutant::HostedUntold,
     Mutant::UnknownUntold,
     // Between the merge and its own stop a store must be asked for a key that was written meanwhile.

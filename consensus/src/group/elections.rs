@@ -90,6 +90,7 @@ impl<T> Group<T> {
             return false;
         }
         self.abdicate(context);
+        self.ask_around(context, effects);
         if self.ask_to_sleep(context, effects) {
             return true;
         }
@@ -196,9 +197,7 @@ impl<T> Group<T> {
         let to = self.members.iter().find(|m| m.node == node && m.is_incoming()).copied();
         if let Some(to) = to
             && self.is_leader()
-            && !context.nodes.is_silent(node)
-            && self.behind(to.peer).is_some_and(|behind| behind <= MAX_BEHIND)
-            && self.unapplied(to.peer) <= MAX_BEHIND
+            && self.may_take_over(&to, context)
         {
             self.wake();
             if self.knows_its_vote(&to) {
@@ -214,20 +213,22 @@ impl<T> Group<T> {
     /// predecessor had proposed to complete that. raft-rs would let it lead on, though nobody else
     /// could reach it with a request for a vote.
     fn abdicate(&mut self, context: &GroupContext<'_>) {
-        let raft = &self.node.raft;
-        let me = self.members.iter().find(|member| member.peer == self.peer);
-        if !self.is_leader()
-            || raft.lead_transferee.is_some()
-            || me.is_none_or(|me| me.role != Role::Learner)
-        {
+        if !self.is_leader() || self.votes() || self.node.raft.lead_transferee.is_some() {
             return;
         }
         let voters = self.members.iter().filter(|member| member.role == Role::Voter);
-        let heard = voters.filter(|member| !context.nodes.is_silent(member.node));
-        let matched = |member: &&Member| raft.prs().get(member.peer.0).map(|p| p.matched);
-        if let Some(node) = heard.max_by_key(matched).map(|member| member.node) {
+        let able = voters.filter(|member| self.may_take_over(member, context));
+        let behind = |member: &&Member| (self.behind(member.peer), self.unapplied(member.peer));
+        if let Some(node) = able.min_by_key(behind).map(|member| member.node) {
             self.transfer(node, context);
         }
+    }
+
+    /// True for one that can be heard and is not far behind, in its log or in applying.
+    fn may_take_over(&self, member: &Member, context: &GroupContext<'_>) -> bool {
+        !context.nodes.is_silent(member.node)
+            && self.behind(member.peer).is_some_and(|behind| behind <= MAX_BEHIND)
+            && self.unapplied(member.peer) <= MAX_BEHIND
     }
 
     /// True for a voter that has the commit index of the entry which made it one, as far as its

@@ -39,12 +39,7 @@ impl<T> Group<T> {
             HIBERNATE_ACK => return self.sleep_acknowledged(envelope, context),
             _ => {}
         }
-        if self.sleep.is_asleep()
-            && let Some(beat) = self.leader_node().and_then(|node| context.nodes.last_beat(node))
-        {
-            // While asleep, the beats of the leader's process are as good as word from the leader.
-            self.contact = self.contact.max(Some(beat));
-        }
+        self.count_beats(context);
         if self.sleep.is_asleep()
             && envelope.from_peer == self.node.raft.leader_id
             && message::asks_for_vote(envelope.kind)

@@ -14,6 +14,7 @@ use crate::shard::Plane;
 /// Kinds of envelopes beyond raft-rs's own.
 pub(crate) const HIBERNATE: u32 = 100;
 pub(crate) const HIBERNATE_ACK: u32 = 101;
+pub(crate) const WAKE: u32 = 102;
 pub(crate) const MERGED: u32 = 103;
 
 /// Why an envelope from the network was dropped.

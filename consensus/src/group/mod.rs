@@ -7,6 +7,7 @@
 //! Deliberately absent: automatic leaving of joint configurations, raft-rs's own lease reads, and
 //! any clock (see `docs/ARCHITECTURE.md`).
 
+mod asking;
 mod elections;
 mod fresh;
 mod guard;
@@ -47,7 +48,7 @@ pub use history::{durable_entries, has_records};
 use install::{Installing, Staged};
 use lease::LeaseClock;
 use log::GroupLog;
-pub(crate) use message::MERGED;
+pub(crate) use message::{MERGED, WAKE};
 use proposals::Proposals;
 use reads::ReadQueue;
 pub use records::forget_group;
@@ -130,6 +131,8 @@ pub(crate) struct Group<T> {
     /// Ticks in a row at which the quorum was found lost.
     lost_ticks: u32,
     is_published: bool,
+    /// When a replica without a vote asked the others last.
+    asked: Instant,
     /// Term and leader as published.
     known: (u64, u64),
     pub(crate) touched: bool,
@@ -202,6 +205,7 @@ impl<T> Group<T> {
             quiet: BTreeMap::new(),
             applied_there: BTreeMap::new(),
             opened: context.now,
+            asked: context.now,
             is_silent: false,
             lost_ticks: 0,
             is_published: false,
@@ -295,6 +299,7 @@ impl<T> Group<T> {
             effects.replies.push((token, Reply::Refused(Refusal::NoQuorum(lost))));
             return;
         }
+        self.count_beats(context);
         self.wake();
         self.reads.push(token, context.now);
     }

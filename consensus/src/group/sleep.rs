@@ -95,7 +95,8 @@ impl<T> Group<T> {
         let (silent, live): (Vec<&Member>, Vec<&Member>) =
             others.partition(|member| context.nodes.is_silent(member.node));
         let voters = self.members.iter().filter(|m| m.role == Role::Voter).count();
-        let live_voters = 1 + live.iter().filter(|m| m.role == Role::Voter).count();
+        let live_voters = live.iter().filter(|m| m.role == Role::Voter).count();
+        let live_voters = live_voters + usize::from(self.votes());
         if !settled || !self.is_level(context) || live_voters <= voters / 2 {
             return false;
         }
@@ -127,7 +128,9 @@ impl<T> Group<T> {
         self.leave_sleepers();
         let (term, last) = (self.node.raft.term, self.node.raft.raft_log.last_index());
         let mark = if self.is_leader() {
-            Some(Mark::led(self.id, term, last, self.nodes().collect()))
+            // Not of those that are no members and speak to it all the same: they do not sleep.
+            let others = self.members.iter().filter(|member| member.peer != self.peer);
+            Some(Mark::led(self.id, term, last, others.map(|member| member.node).collect()))
         } else {
             self.leader_node().map(|leader| Mark::followed(self.id, term, last, leader))
         };
@@ -216,6 +219,15 @@ impl<T> Group<T> {
         if self.is_leader() && raft.prs().get(to.0).is_some_and(|p| p.matched == last) {
             let envelope = message::own(self.id, HIBERNATE, self.peer, to, term, last);
             self.send(envelope, effects);
+        }
+    }
+
+    /// While asleep, the beats of the leader's process are as good as word from the leader.
+    pub(super) fn count_beats(&mut self, context: &GroupContext<'_>) {
+        if self.sleep.is_asleep()
+            && let Some(beat) = self.leader_node().and_then(|node| context.nodes.last_beat(node))
+        {
+            self.contact = self.contact.max(Some(beat));
         }
     }
 

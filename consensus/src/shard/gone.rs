@@ -22,12 +22,14 @@ pub struct Stranger {
     pub from: NodeId,
     /// The peer that speaks.
     pub from_peer: PeerId,
+    /// It only asks whether the group is still there: nobody waits for the peer.
+    pub asks: bool,
 }
 
 impl Stranger {
     /// The answer where the group is gone: `region`, as it was at last, was taken in by `into`.
     pub fn answer_merged(&self, into: RegionId, region: metapb::Region) -> Outgoing {
-        let Stranger { group, peer, from, from_peer } = *self;
+        let Stranger { group, peer, from, from_peer, asks: _ } = *self;
         let envelope = Envelope {
             kind: crate::group::MERGED,
             group: group.0,

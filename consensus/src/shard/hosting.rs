@@ -15,6 +15,9 @@ impl<T> Shard<T> {
             self.pending.merged.push(merged);
             return;
         }
+        if envelope.kind == crate::group::WAKE {
+            return self.asked(from, &envelope, now);
+        }
         // Ids of peers only grow: one that is older than the peer spoken to was replaced.
         if self.groups.get(&id).is_none_or(|group| group.peer() < peer) {
             // The group may be about to split off here, or to go and come again.
@@ -25,7 +28,13 @@ impl<T> Shard<T> {
             self.nodes.meet(from, now);
             self.pending.discards.extend(parking.discard);
             if parking.ask {
-                self.pending.strangers.push(Stranger { group: id, peer, from, from_peer });
+                self.pending.strangers.push(Stranger {
+                    group: id,
+                    peer,
+                    from,
+                    from_peer,
+                    asks: false,
+                });
             }
             return;
         }
@@ -37,6 +46,17 @@ impl<T> Shard<T> {
             group.meet(envelope.from_peer, from);
             group.step(envelope, context, effects);
         });
+    }
+
+    /// A replica without a vote hears no leader. It may be no member any more, so it is not met.
+    fn asked(&mut self, from: NodeId, envelope: &Envelope, now: Instant) {
+        let (id, peer) = (RegionId(envelope.group), PeerId(envelope.to_peer));
+        let from_peer = PeerId(envelope.from_peer);
+        if self.groups.get(&id).is_none_or(|group| group.peer() < peer) {
+            let asker = Stranger { group: id, peer, from, from_peer, asks: true };
+            return self.pending.strangers.push(asker);
+        }
+        self.with(id, now, |group, context, _| group.is_asked(from_peer, context));
     }
 
     pub(super) fn create(&mut self, new: NewGroup, now: Instant) {

@@ -186,7 +186,7 @@ impl Knobs {
         Self {
             stores,
             members: if growth { 1 } else { pick(&mut of("members"), &[1, 3, 3, 3]) },
-            replicas: pick(&mut of("replicas"), &[3, 3, 5]),
+            replicas: pick(&mut of("replicas"), &[1, 3, 3, 3, 5, 5]),
             shards: of("shards").random_range(1..=3),
             clients: of("clients").random_range(2..=6),
             keys: pick(&mut of("keys"), &[1, 2, 4, 12, 40, 80]),

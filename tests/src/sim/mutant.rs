@@ -58,6 +58,8 @@ pub enum Mutant {
     SourceStaysHosted,
     /// Nobody is told that a region is gone.
     MergedUntold,
+    /// Replicas that only ask are not told that their region was taken in.
+    AskersIgnored,
     /// Placement is told of the replicas that a store leads, and of no others.
     HostedUntold,
     /// Placement is not told of regions that it does not know.
@@ -78,7 +80,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 34] = [
+    pub const ALL: [Mutant; 35] = [
         Mutant::PersistedBeforeSync,
         Mutant::SkippedSync,
         Mutant::AnsweredBeforeApplied,
@@ -105,6 +107,7 @@ impl Mutant {
         Mutant::ServedWhileStopped,
         Mutant::SourceStaysHosted,
         Mutant::MergedUntold,
+        Mutant::AskersIgnored,
         Mutant::HostedUntold,
         Mutant::UnknownUntold,
         Mutant::NotedBeforeStaged,

@@ -197,12 +197,15 @@ impl StoreRole {
 
     /// Somebody speaks to a replica that is not here: asks placement for its region.
     pub(crate) fn stranger(&mut self, stranger: Stranger, host: &mut Host<'_>) -> Option<Outgoing> {
-        let told = !host.cx.is(Mutant::MergedUntold);
+        let ignored = stranger.asks && host.cx.is(Mutant::AskersIgnored);
+        let told = !ignored && !host.cx.is(Mutant::MergedUntold);
         if let Some(gone) = self.directory.taken_in(stranger.group).filter(|_| told) {
             return Some(stranger.answer_merged(gone.into, gone.region.as_ref().into()));
         }
-        let ask = Ask::RegionById(stranger.group);
-        self.ask(ask, Purpose::Stranger(stranger.peer), host);
+        if !stranger.asks {
+            let ask = Ask::RegionById(stranger.group);
+            self.ask(ask, Purpose::Stranger(stranger.peer), host);
+        }
         None
     }
 }

@@ -3,14 +3,13 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_consensus::engine::{Cf, Direction, MemoryEngine, Reader};
 use quorate_proto::wire::command::{PeerState, RegionState};
 use quorate_proto::{KeyRange, NodeId, PeerId, Region, RegionId, Role, StoreId};
 
-use quorate_store::core::{LocalRegion, keys};
+use quorate_store::core::keys;
 
 use super::World;
 use crate::sim::agenda::MS;
@@ -78,20 +77,13 @@ impl World {
         self.run_errands(gets);
     }
 
-    /// Replicas that think they are awake. A learner that has lost sight of its leader's process
-    /// is not looked at: it cannot campaign, so it wakes nobody, and stays up until the next word.
+    /// Replicas that think they are awake.
     fn awake(&self) -> Vec<(NodeId, RegionId)> {
         let mut awake = Vec::new();
         for process in self.processes.values() {
             let Some(store) = process.up.as_ref().and_then(|up| up.role.store()) else { continue };
             let locals = store.directory.all();
-            let votes = |local: &&Arc<LocalRegion>| {
-                let region = local.region();
-                let me = region.as_ref().and_then(|region| region.peer(local.peer()));
-                me.is_none_or(|me| me.role != Role::Learner)
-            };
-            let awake_ones = locals.iter().filter(|local| !local.view().is_asleep());
-            let not_asleep = awake_ones.filter(votes);
+            let not_asleep = locals.iter().filter(|local| !local.view().is_asleep());
             awake.extend(not_asleep.map(|local| (process.id, local.id())));
         }
         awake
