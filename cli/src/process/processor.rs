@@ -12,7 +12,14 @@ pub(super) fn check() -> Outcome {
 
     use crate::exit::Failure;
 
-    if is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("pclmulqdq") {
+    // What cargo told the compiler of C++, for whichever of the targets this is.
+    let flags = [
+        option_env!("CXXFLAGS_x86_64_unknown_linux_gnu"),
+        option_env!("CXXFLAGS_x86_64_unknown_linux_musl"),
+        option_env!("CXXFLAGS_x86_64_apple_darwin"),
+    ];
+    let needed = flags.iter().flatten().any(|flags| flags.contains("-msse4.2"));
+    if !needed || (is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("pclmulqdq")) {
         return Ok(());
     }
     Err(Failure::error(

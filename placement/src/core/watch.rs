@@ -41,6 +41,8 @@ pub struct Watch {
     led: BTreeMap<RegionId, (StoreId, Term)>,
     leaderless: BTreeSet<RegionId>,
     no_quorum: BTreeSet<RegionId>,
+    /// When a region was last seen without a leader or without a live majority.
+    unsteady: BTreeMap<RegionId, u64>,
     /// Regions that are stopped for a merge, and since when.
     stopped: BTreeMap<RegionId, u64>,
     /// Regions in a joint configuration: since when, and whether that was told.
@@ -198,6 +200,9 @@ impl Watch {
             let kind = kind.to_owned();
             news.push(News { at_ms, severity, kind, text, region, node: NodeId(0) });
         };
+        if !led || alive * 2 <= voters {
+            self.unsteady.insert(region, at_ms);
+        }
         // Only what was led once in this term of placement's leadership can be lost.
         if !led && self.led.contains_key(&region) && self.leaderless.insert(region) {
             let last = self.led[&region].0;
@@ -256,6 +261,7 @@ impl Watch {
         }
         self.leaderless.remove(&region);
         self.no_quorum.remove(&region);
+        self.unsteady.remove(&region);
         self.joint.remove(&region);
         self.stopped.remove(&region);
     }
@@ -276,6 +282,11 @@ impl Watch {
     pub fn stopped_for_long(&self, now_ms: u64) -> usize {
         let long = u64::try_from(STOPPED_FOR_LONG.as_millis()).unwrap_or(u64::MAX);
         self.stopped.values().filter(|since_ms| now_ms.saturating_sub(**since_ms) >= long).count()
+    }
+
+    /// When a region was last seen without a leader or without a live majority, in placement time.
+    pub fn unsteady_ms(&self, region: RegionId) -> Option<u64> {
+        self.unsteady.get(&region).copied()
     }
 
     /// Regions without a live majority.

@@ -32,7 +32,7 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<wire::StatusResponse, St
                 state: leader.stores().state(store, now).name().to_owned(),
                 last: leader.stores().last(store.id).map(|heard| last(store.id.0, heard)),
                 silent_ms: millis(leader.stores().silence(store.id, now)),
-                started_ms: 0,
+                not_left_because: leader.not_left_because(state, store, now).unwrap_or_default(),
             });
             let counts = leader.counts(state, now);
             let about = state.cluster();

@@ -93,7 +93,13 @@ impl Watcher {
             leaders: leads.count() as u64,
         });
         let mut rows = vec![self.leaving.line()];
-        rows.extend(self.who_waits(placement, &hosted).await?);
+        match entry.filter(|_| hosted.is_empty()) {
+            Some(entry) if entry.not_left_because.is_empty() => {}
+            Some(entry) => {
+                rows.push(format!("{store} has not left yet: {}", entry.not_left_because));
+            }
+            None => rows.extend(self.who_waits(placement, &hosted).await?),
+        }
         Ok(Some(rows))
     }
 

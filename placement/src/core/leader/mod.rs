@@ -6,10 +6,10 @@
 //! [`Leader::to_save`] and [`Leader::to_propose`] what to write.
 //!
 //! Its modules: [`advance`](self) takes a region one step on its way, `patrol` plans, `requests`
-//! does what people ask for, `store` judges stores that come and go, `own` changes placement's own
-//! group, from what `standing` knows of it, `merge` has regions taken in by others, `reports` takes
-//! in what stores say, `found` what nobody here had heard of, `look` describes, `around` tells what
-//! changed.
+//! does what people ask for, `store` judges stores that come and go, `leavers` says when one has
+//! left, `own` changes placement's own group, from what `standing` knows of it, `merge` has regions
+//! taken in by others, `reports` takes in what stores say, `found` what nobody here had heard of,
+//! `look` describes, `around` tells what changed.
 //!
 //! Time: stores are heard and plans are paced by the monotonic clock; deadlines and lifecycles,
 //! which outlive a leader, are in placement time. A leader counts it from a moment that no former
@@ -18,6 +18,7 @@
 mod advance;
 mod around;
 mod found;
+mod leavers;
 mod look;
 mod merge;
 mod outcome;

@@ -1,4 +1,4 @@
-//! Stores that join, leave, and have left.
+//! Stores that join, and stores that are to leave.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use quorate_consensus::time::Instant;
 use quorate_proto::{NodeId, Peer, RegionId, Role, StoreId};
 use thiserror::Error;
 
-use super::{Leader, OWN};
+use super::Leader;
 use crate::core::command::{Command, JoinRefusal, Joining, NOTES_SINCE};
 use crate::core::filter::{Filtered, hindrance, in_words};
-use crate::core::lifecycle::{Aim, Record, State as Life};
+use crate::core::lifecycle::Aim;
 use crate::core::operators::Refused;
 use crate::core::replacement;
 use crate::core::rule::RuleRole;
@@ -322,67 +322,5 @@ impl Leader {
         let rules = view.rules_of(info).iter().map(ToString::to_string).collect::<Vec<_>>();
         let (rules, why) = (rules.join("; "), in_words(&filtered));
         Err(RemoveRefusal::NoPlace { store: from, region: info.region.id, rules, why })
-    }
-
-    /// Stores that leave and have nothing left to give.
-    pub(super) fn leavers(&self, state: &State, now: Instant) -> Vec<Command> {
-        let leaving = state.stores().values().filter_map(|store| match store.life {
-            StoreLife::Leaving { dead, .. } => Some((store, dead)),
-            StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
-        });
-        leaving
-            .filter(|(store, dead)| {
-                let empty = self.tree.iter().all(|info| info.region.peer_on(store.id).is_none())
-                    && !self.may_get_more(state, store.id, now);
-                // One that is alive says itself that it is empty.
-                let heard = self.stores.last(store.id);
-                let clean = *dead
-                    || self.stores.is_lost(store, now)
-                    || heard.is_some_and(|heard| heard.complete && heard.stats.regions == 0);
-                empty && clean && !self.tree.is_empty()
-            })
-            .map(|(store, _)| Command::ChangeStore { store: store.id, life: StoreLife::Left })
-            .collect()
-    }
-
-    /// True where a replica may be on its way to a store: somebody was told to add one there, and it
-    /// is in no configuration that is reported yet.
-    fn may_get_more(&self, state: &State, store: StoreId, now: Instant) -> bool {
-        let comes = |region: RegionId, record: &Record| {
-            StoreId::from(record.node) == store
-                && match (record.state, record.aim) {
-                    (Life::Removed, _) => self.may_yet_appear(state, region, record, now),
-                    (_, Aim::Vote { .. } | Aim::Learn) => true,
-                    (_, Aim::Leave { .. }) => false,
-                }
-        };
-        self.operators.iter().any(|operator| operator.goal.concerns(store))
-            || self.members.iter().any(|(region, record)| region != OWN && comes(region, record))
-    }
-
-    /// A join that was rolled back, and whose order may have been followed all the same: until the
-    /// leader of its region was heard of after as long again as a join may take, of which a new leader
-    /// of placement counts its own time only (placement time leaps ahead with it). Without a quorum
-    /// the change may lie in the region's log for any time.
-    fn may_yet_appear(
-        &self,
-        state: &State,
-        region: RegionId,
-        record: &Record,
-        now: Instant,
-    ) -> bool {
-        if record.seen != 0 || record.peer.0 == 0 {
-            return false;
-        }
-        if self.watch.without_quorum().contains(&region) {
-            return true;
-        }
-        let join = Duration::from_millis(state.settings().limits().join_ms);
-        let since_ms = self.time_ms(now).saturating_sub(record.since_ms);
-        let since = Duration::from_millis(since_ms).min(now.since(self.began.0));
-        let leader = self.tree.get(region).and_then(|info| info.leader);
-        let heard = leader.and_then(|leader| self.stores.last(leader.store));
-        let silent = heard.map_or(Duration::MAX, |heard| now.since(heard.at));
-        since.saturating_sub(join) <= silent
     }
 }

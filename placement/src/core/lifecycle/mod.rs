@@ -40,6 +40,7 @@ mod change;
 mod group;
 mod limits;
 mod next;
+mod observe;
 mod pace;
 mod partners;
 mod proof;

@@ -24,6 +24,12 @@ pub fn state(cluster: &Cluster, store: u64) -> StoreState {
     cluster.leader.stores().state(known, cluster.now)
 }
 
+fn not_left_because(cluster: &Cluster, store: u64) -> String {
+    let state = &cluster.machine.state;
+    let store = &state.stores()[&StoreId(store)];
+    cluster.leader.not_left_because(state, store, cluster.now).unwrap_or_default()
+}
+
 #[test]
 fn a_store_that_is_silent_for_long_is_replaced() {
     let mut cluster = Cluster::new(4, 3);
@@ -51,8 +57,11 @@ fn a_store_that_is_silent_for_long_is_replaced() {
 fn a_store_leaves_leaders_first_and_its_return_is_refused() {
     let mut cluster = Cluster::new(4, 6);
     cluster.seconds(2);
+    assert_eq!(not_left_because(&cluster, 1), "");
     assert_eq!(remove(&mut cluster, 1, false, false), Ok(7));
+    assert_eq!(not_left_because(&cluster, 1), "regions have replicas there, such as r100");
     cluster.seconds(60);
+    assert_eq!(not_left_because(&cluster, 1), "");
     for region in 100..=106 {
         assert_eq!(cluster.voters(RegionId(region)), [2, 3, 4], "r{region}");
     }
@@ -146,6 +155,11 @@ fn a_store_has_not_left_while_a_join_that_was_rolled_back_may_be_followed() {
         cluster.seconds(35);
         assert!(cluster.events().iter().any(|event| event.contains("rolled back")));
         assert_eq!(state(&cluster, 4), StoreState::Leaving);
+        assert_eq!(
+            not_left_because(&cluster, 4),
+            "r100 was told to add a replica there, which was rolled back; its leader may have begun \
+             all the same, which shows within a minute, or once it has a quorum"
+        );
         let told = cluster.stores.get_mut(&1).unwrap();
         told.holds_all = false;
         let held = told.held.take().unwrap();
