@@ -12,10 +12,16 @@ use crate::core::state::{State, Store, StoreLife};
 
 impl Leader {
     /// Stores that leave and have nothing left to give.
-    pub(super) fn leavers(&self, state: &State, now: Instant) -> Vec<Command> {
+    pub(super) fn leavers(&mut self, state: &State, now: Instant) -> Vec<Command> {
         let stores = state.stores().values();
         let leaving = stores.filter(|store| matches!(store.life, StoreLife::Leaving { .. }));
+        let leaving: Vec<&Store> = leaving.map(AsRef::as_ref).collect();
+        self.listed.retain(|id, _| leaving.iter().any(|store| store.id == *id));
+        let has = |store: &&&Store| self.has_or_gets(state, store.id, now).is_some();
+        let listed: Vec<StoreId> = leaving.iter().filter(has).map(|store| store.id).collect();
+        self.listed.extend(listed.into_iter().map(|store| (store, now)));
         leaving
+            .into_iter()
             .filter(|store| self.not_left_because(state, store, now).is_none())
             .map(|store| Command::ChangeStore { store: store.id, life: StoreLife::Left })
             .collect()
@@ -27,34 +33,17 @@ impl Leader {
         if self.tree.is_empty() {
             return Some("no region is known yet".to_owned());
         }
-        if let Some(info) = self.tree.iter().find(|it| it.region.peer_on(store.id).is_some()) {
-            return Some(format!("regions have replicas there, such as {}", info.region.id));
-        }
-        if let Some(operator) = self.operators.iter().find(|it| it.goal.concerns(store.id)) {
-            return Some(format!("operator {} of {} is under way", operator.id, operator.region));
-        }
-        if let Some((region, record)) = self.on_its_way(state, store.id, now) {
-            return Some(match record.state {
-                Life::Removed => format!(
-                    "{region} was told to add a replica there, which was rolled back; its leader may \
-                     have begun all the same, which shows within a minute, or once it has a quorum"
-                ),
-                Life::Joining { .. }
-                | Life::Syncing
-                | Life::Ready { .. }
-                | Life::Pairing { .. }
-                | Life::Promoting { .. }
-                | Life::StandbyLearner
-                | Life::KeepAsLearner
-                | Life::Active
-                | Life::Zombie => format!("a replica of {region} is on its way there"),
-            });
+        if let Some(why) = self.has_or_gets(state, store.id, now) {
+            return Some(why);
         }
         if dead || self.stores.is_lost(store, now) {
             return None;
         }
-        // One that is alive says itself that it is empty.
-        match self.stores.last(store.id).filter(|heard| heard.complete) {
+        // One that is alive says itself that it is empty, after the last one was taken from it: what
+        // it said before, it said before that one came.
+        let since = self.listed.get(&store.id);
+        let heard = self.stores.last(store.id).filter(|heard| heard.complete);
+        match heard.filter(|heard| since.is_none_or(|since| heard.at > *since)) {
             Some(heard) if heard.stats.regions == 0 => None,
             Some(heard) => Some(format!(
                 "it still has {} of what others removed, or of regions that are gone",
@@ -62,6 +51,31 @@ impl Leader {
             )),
             None => Some("it has not told yet that it has nothing left".to_owned()),
         }
+    }
+
+    /// What a store has, or may get, as placement knows; in words.
+    fn has_or_gets(&self, state: &State, store: StoreId, now: Instant) -> Option<String> {
+        if let Some(info) = self.tree.iter().find(|it| it.region.peer_on(store).is_some()) {
+            return Some(format!("regions have replicas there, such as {}", info.region.id));
+        }
+        if let Some(operator) = self.operators.iter().find(|it| it.goal.concerns(store)) {
+            return Some(format!("operator {} of {} is under way", operator.id, operator.region));
+        }
+        self.on_its_way(state, store, now).map(|(region, record)| match record.state {
+            Life::Removed => format!(
+                "{region} was told to add a replica there, which was rolled back; its leader may \
+                     have begun all the same, which shows within a minute, or once it has a quorum"
+            ),
+            Life::Joining { .. }
+            | Life::Syncing
+            | Life::Ready { .. }
+            | Life::Pairing { .. }
+            | Life::Promoting { .. }
+            | Life::StandbyLearner
+            | Life::KeepAsLearner
+            | Life::Active
+            | Life::Zombie => format!("a replica of {region} is on its way there"),
+        })
     }
 
     /// A replica that may be on its way to a store: somebody was told to add one there, and it is in

@@ -99,6 +99,8 @@ pub struct Leader {
     destroyed: BTreeMap<(RegionId, PeerId), Epoch>,
     /// Stores that were let go, and when: the log does not show it yet.
     let_go: BTreeMap<StoreId, Instant>,
+    /// Stores that leave: when each was last seen to have a replica, or to be about to get one.
+    listed: BTreeMap<StoreId, Instant>,
     /// What the placement group itself waits for, in words.
     own_waits: String,
     /// Where the checkers go on.
@@ -146,6 +148,7 @@ impl Leader {
             touched: BTreeSet::new(),
             destroyed: BTreeMap::new(),
             let_go: BTreeMap::new(),
+            listed: BTreeMap::new(),
             own_waits: String::new(),
             patrolled: RegionId(0),
             next_plan: now,
