@@ -2,7 +2,7 @@
 //!
 //! It cannot campaign, so nobody else would ever notice it. Its leader may sleep without it, or may
 //! have removed it and forgotten it; or the group is gone, taken in by another one. A sleeping
-//! member that is asked by another one wakes up, and all go back to sleep together; a process whose
+//! leader that is asked by a member wakes up, and all go back to sleep together; a process whose
 //! group is gone says so (see [`Stranger`](crate::shard::Stranger)); one whose group goes on without
 //! the asker is silent: there placement removes the replica.
 
@@ -44,17 +44,14 @@ impl<T> Group<T> {
         }
     }
 
-    /// A peer asks. Whoever is no member asks in vain; so does one whose process is silent here: the
-    /// group slept without it, and wakes when it is back.
+    /// A peer asks its leader. Whoever is no member asks in vain; so does one whose process is silent
+    /// here: the group slept without it, and wakes when it is back. Followers sleep on: awake without
+    /// their leader, they would soon elect another one.
     pub(crate) fn is_asked(&mut self, from: PeerId, context: &GroupContext<'_>) {
         let asker = self.members.iter().find(|member| member.peer == from);
         let heard = asker.is_some_and(|asker| !context.nodes.is_silent(asker.node));
-        if !heard || !self.sleep.is_asleep() {
-            return;
-        }
-        self.count_beats(context);
-        self.wake();
-        if self.is_leader() {
+        if heard && self.is_leader() && self.sleep.is_asleep() {
+            self.wake();
             self.node.ping();
         }
     }

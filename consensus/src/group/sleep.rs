@@ -128,7 +128,7 @@ impl<T> Group<T> {
         self.leave_sleepers();
         let (term, last) = (self.node.raft.term, self.node.raft.raft_log.last_index());
         let mark = if self.is_leader() {
-            // Not of those that are no members and speak to it all the same: they do not sleep.
+            // Not of those that are no members and speak to it all the same: they are awake.
             let others = self.members.iter().filter(|member| member.peer != self.peer);
             Some(Mark::led(self.id, term, last, others.map(|member| member.node).collect()))
         } else {

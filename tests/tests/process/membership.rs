@@ -161,6 +161,23 @@ async fn replicas_move_to_a_fourth_store_while_placement_fails_over() {
     accounts.check(&cluster.client().await, 300).await;
 }
 
+fn removal(store: StoreId) -> wire::RemoveStoreRequest {
+    wire::RemoveStoreRequest { store_id: store.0, cancel: false, dead: false, with_store_id: 0 }
+}
+
+async fn has_left(placement: &PlacementClient, leaving: StoreId) {
+    eventually("the store has left", CHANGE * 2, || async {
+        let status = placement.status().await.map_err(|error| error.to_string())?;
+        let mut stores = status.stores.iter();
+        let store = stores.find(|it| it.store.as_ref().is_some_and(|it| it.id == leaving.0));
+        match store.ok_or("unknown")? {
+            store if store.state == "Left" => Ok(()),
+            store => Err(format!("{}: {}", store.state, store.not_left_because)),
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_leaves_and_does_not_come_back() {
     let mut cluster = Cluster::start(Shape::default()).await;
@@ -169,12 +186,7 @@ async fn a_store_leaves_and_does_not_come_back() {
     pause_balance(&placement).await;
     let three = cluster.store_ids();
     let leaving = three[0];
-    let request = wire::RemoveStoreRequest {
-        store_id: leaving.0,
-        cancel: false,
-        dead: false,
-        with_store_id: 0,
-    };
+    let request = removal(leaving);
     let refused = placement.remove_store(request).await.unwrap_err().to_string();
     assert!(refused.contains("add a store first, or lower `replicas`"), "{refused}");
 
@@ -189,18 +201,7 @@ async fn a_store_leaves_and_does_not_come_back() {
     .await;
     // Twelve letters and the last region.
     assert_eq!(replicas, 13);
-    eventually("the store has left", CHANGE * 2, || async {
-        let status = placement.status().await.map_err(|error| error.to_string())?;
-        let store = status
-            .stores
-            .iter()
-            .find(|one| one.store.as_ref().is_some_and(|store| store.id == leaving.0));
-        match store.map(|store| store.state.as_str()) {
-            Some("Left") => Ok(()),
-            other => Err(format!("{other:?}, {} operators", status.operators)),
-        }
-    })
-    .await;
+    has_left(&placement, leaving).await;
     let wanted = without(&three, leaving, fourth);
     for letter in all.iter().copied() {
         settled(&placement, letter, &wanted).await;
@@ -211,6 +212,37 @@ async fn a_store_leaves_and_does_not_come_back() {
     gone.ended(Duration::from_secs(60));
     gone.start();
     gone.refuses(RECOVERY, &["was taken out of this cluster", "empty data folder"]);
+    let accounts = load.stop().await;
+    accounts.check(&cluster.client().await, 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_stores_are_exchanged_for_others_at_once() {
+    let mut cluster = Cluster::start(Shape::default()).await;
+    cluster.spread().await;
+    let placement = cluster.placement().await;
+    let old = cluster.store_ids();
+    let load = Load::start(&clients(&cluster).await, LoadOptions::default());
+    let all = all_letters();
+    load.progress(&all, 20, RECOVERY).await;
+    let new: Vec<StoreId> = old.iter().map(|_| cluster.join_store(&[])).collect();
+    for store in &old {
+        eventually("the removal begins", RECOVERY, || async {
+            placement.remove_store(removal(*store)).await.map_err(|error| error.to_string())
+        })
+        .await;
+    }
+    for store in &old {
+        has_left(&placement, *store).await;
+    }
+    for letter in all.iter().copied() {
+        settled(&placement, letter, &new).await;
+    }
+    for mut gone in cluster.stores.drain(..old.len()) {
+        gone.terminate();
+        gone.ended(Duration::from_secs(60));
+    }
+    load.progress(&all, 20, RECOVERY).await;
     let accounts = load.stop().await;
     accounts.check(&cluster.client().await, 300).await;
 }

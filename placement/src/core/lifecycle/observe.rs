@@ -4,7 +4,7 @@ use quorate_proto::{NodeId, Role};
 
 use super::change::Severity;
 use super::group::Member;
-use super::limits::REMEMBER_REMOVED_MS;
+use super::limits::{Limits, REMEMBER_REMOVED_MS};
 use super::proof::can_commit;
 use super::step::{Look, ready_since};
 use super::{Aim, Record, State};
@@ -91,13 +91,12 @@ impl Look<'_> {
             }
             State::Joining { .. } => true,
             State::Removed => {
-                // One that may still be added, by an order that was followed late, lies in a log for
-                // as long as the group has no majority.
-                let may_appear = record.seen == 0 && can_commit(self.group).is_err();
-                let memory = REMEMBER_REMOVED_MS.max(self.limits.join_ms.saturating_mul(3));
-                let lately = self.now_ms.saturating_sub(record.since_ms) < memory;
+                if can_commit(self.group).is_err() {
+                    remember(record, self.limits, self.now_ms);
+                }
+                let lately = self.now_ms.saturating_sub(record.since_ms) < memory_ms(self.limits);
                 // What a person has cancelled is remembered until a person lets it go on.
-                record.held || (record.peer.0 != 0 && (lately || may_appear))
+                record.held || (record.peer.0 != 0 && lately)
             }
             State::Syncing
             | State::Ready { .. }
@@ -194,5 +193,20 @@ impl Look<'_> {
                 self.catches_up(record, member);
             }
         }
+    }
+}
+
+/// For how long a removed member is remembered.
+fn memory_ms(limits: &Limits) -> u64 {
+    REMEMBER_REMOVED_MS.max(limits.join_ms.saturating_mul(3))
+}
+
+/// One that was never seen may still be added, by an order that was followed late: that lies in a log
+/// for as long as the group has no leader, or no majority, and is remembered for longer. Its time
+/// begins anew, but seldom: each time is replicated.
+pub(super) fn remember(record: &mut Record, limits: &Limits, now_ms: u64) {
+    let age_ms = now_ms.saturating_sub(record.since_ms);
+    if record.state == State::Removed && record.seen == 0 && age_ms >= memory_ms(limits) / 2 {
+        record.since_ms = now_ms;
     }
 }

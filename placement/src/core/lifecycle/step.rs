@@ -5,6 +5,7 @@ use quorate_proto::{NodeId, PeerId, RegionId, Role};
 use super::change::{Change, Next, Severity, Stepped, Transition};
 use super::group::{Group, Member};
 use super::limits::Limits;
+use super::observe::remember;
 use super::{Aim, Record, State, next};
 
 /// One look at a group. See the module.
@@ -20,7 +21,9 @@ pub fn step(group: &Group, records: &[Record], limits: &Limits, now_ms: u64) -> 
             true => Next::Nothing,
             false => Next::Wait("the group has no leader that reports now".to_owned()),
         };
-        return Stepped { records: records.to_vec(), next, transitions: Vec::new() };
+        let mut records = records.to_vec();
+        records.iter_mut().for_each(|record| remember(record, limits, now_ms));
+        return Stepped { records, next, transitions: Vec::new() };
     }
     let mut look = Look {
         group,

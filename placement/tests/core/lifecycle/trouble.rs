@@ -106,6 +106,35 @@ fn a_join_that_is_not_seen_in_time_is_rolled_back_whole() {
 }
 
 #[test]
+fn a_join_that_lies_in_a_log_without_a_majority_is_remembered() {
+    for leaderless in [false, true] {
+        let mut world = World::new(3, 5);
+        world.add(4);
+        world.obeys = false;
+        world.seconds(world.limits.join_ms / 1_000);
+        assert_eq!(world.state(4), State::Removed);
+        let leader = world.group.leader;
+        for voter in [2, 3] {
+            world.member(voter).alive = leaderless;
+        }
+        world.group.leader = leader.filter(|_| !leaderless);
+        world.seconds(3_000);
+        for voter in [2, 3] {
+            world.member(voter).alive = true;
+        }
+        world.group.leader = leader;
+        world.second();
+        let peer = world.record(4).peer;
+        world.apply(Change::AddLearner { node: NodeId(4), peer });
+        world.obeys = true;
+        world.seconds(2);
+        assert_eq!(world.changes, [Change::RemoveLearner { peer }]);
+        world.seconds(700);
+        assert!(world.records.is_empty());
+    }
+}
+
+#[test]
 fn a_join_that_was_applied_just_in_time_is_kept() {
     let mut world = World::new(3, 5);
     world.add(4);
