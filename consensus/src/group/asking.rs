@@ -6,12 +6,14 @@
 //! group is gone says so (see [`Stranger`](crate::shard::Stranger)); one whose group goes on without
 //! the asker is silent: there placement removes the replica.
 
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use quorate_proto::{PeerId, Role};
 
 use super::message::WAKE;
 use super::{Group, GroupContext, message};
+use crate::hash::FixedState;
 use crate::shard::Effects;
 
 /// Silence of the leader before the others are asked. They are asked again whenever it has lasted
@@ -29,8 +31,7 @@ impl<T> Group<T> {
         }
         let heard = self.contact.unwrap_or(self.opened);
         let before = self.asked.since(heard);
-        // A golden section of the id spreads neighbours.
-        let part = self.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        let part = FixedState.hash_one(self.id) >> 56;
         let first = ASK_AFTER + SPREAD * part as u32 / 256;
         if context.now.since(heard) < (before * 2).min(before + ASK_AGAIN).max(first) {
             return;
@@ -38,9 +39,9 @@ impl<T> Group<T> {
         self.asked = context.now;
         // Those that are silent as well: a process that shares no group with this one sends no beats.
         let raft = &self.node.raft;
-        for to in self.members.iter().map(|member| member.peer).filter(|it| *it != self.peer) {
-            let last = raft.raft_log.last_index();
-            self.send(message::own(self.id, WAKE, self.peer, to, raft.term, last), effects);
+        let (term, last) = (raft.term, raft.raft_log.last_index());
+        for to in self.others() {
+            self.send(message::own(self.id, WAKE, self.peer, to.peer, term, last), effects);
         }
     }
 

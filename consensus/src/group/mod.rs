@@ -240,8 +240,12 @@ impl<T> Group<T> {
 
     /// The processes of the other members, and of those that speak to it.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let members = self.members.iter().filter(|m| m.peer != self.peer);
-        members.map(|member| member.node).chain(self.callers.values().copied())
+        self.others().map(|member| member.node).chain(self.callers.values().copied())
+    }
+
+    /// All members but this one.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.peer != self.peer)
     }
 
     pub(crate) fn node_of(&self, peer: u64) -> Option<NodeId> {

@@ -86,10 +86,7 @@ impl<T> Group<T> {
                 || self.unapplied(member.peer) > MAX_BEHIND
         };
         let all = self.node.raft.prs();
-        let others = || {
-            let others = self.members.iter().filter(|member| member.peer != self.peer);
-            others.filter_map(|member| Some((member, all.get(member.peer.0)?)))
-        };
+        let others = || self.others().filter_map(|member| Some((member, all.get(member.peer.0)?)));
         let settled = others().all(|(member, progress)| {
             member.role == Role::Voter
                 && !lags(member, progress)

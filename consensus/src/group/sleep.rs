@@ -91,9 +91,8 @@ impl<T> Group<T> {
             && raft.raft_log.persisted == last
             && raft.lead_transferee.is_none()
             && !joint;
-        let others = self.members.iter().filter(|member| member.peer != self.peer);
         let (silent, live): (Vec<&Member>, Vec<&Member>) =
-            others.partition(|member| context.nodes.is_silent(member.node));
+            self.others().partition(|member| context.nodes.is_silent(member.node));
         let voters = self.members.iter().filter(|m| m.role == Role::Voter).count();
         let live_voters = live.iter().filter(|m| m.role == Role::Voter).count();
         let live_voters = live_voters + usize::from(self.votes());
@@ -129,8 +128,8 @@ impl<T> Group<T> {
         let (term, last) = (self.node.raft.term, self.node.raft.raft_log.last_index());
         let mark = if self.is_leader() {
             // Not of those that are no members and speak to it all the same: they are awake.
-            let others = self.members.iter().filter(|member| member.peer != self.peer);
-            Some(Mark::led(self.id, term, last, others.map(|member| member.node).collect()))
+            let others = self.others().map(|member| member.node).collect();
+            Some(Mark::led(self.id, term, last, others))
         } else {
             self.leader_node().map(|leader| Mark::followed(self.id, term, last, leader))
         };

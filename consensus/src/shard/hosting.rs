@@ -15,28 +15,28 @@ impl<T> Shard<T> {
             self.pending.merged.push(merged);
             return;
         }
-        if envelope.kind == crate::group::WAKE {
-            return self.asked(from, &envelope, now);
-        }
+        let from_peer = PeerId(envelope.from_peer);
+        let asks = envelope.kind == crate::group::WAKE;
         // Ids of peers only grow: one that is older than the peer spoken to was replaced.
         if self.groups.get(&id).is_none_or(|group| group.peer() < peer) {
+            let stranger = Stranger { group: id, peer, from, from_peer, asks };
+            if asks {
+                return self.pending.strangers.push(stranger);
+            }
             // The group may be about to split off here, or to go and come again.
-            let from_peer = PeerId(envelope.from_peer);
             let parking = self.parked.park(id, from, envelope, now);
             // While it is found out what the peer is, the sender must hear that this process is
             // alive: a group may sleep without a peer that is taken for silent.
             self.nodes.meet(from, now);
             self.pending.discards.extend(parking.discard);
             if parking.ask {
-                self.pending.strangers.push(Stranger {
-                    group: id,
-                    peer,
-                    from,
-                    from_peer,
-                    asks: false,
-                });
+                self.pending.strangers.push(stranger);
             }
             return;
+        }
+        if asks {
+            // It may be no member any more, so it is not met.
+            return self.with(id, now, |group, context, _| group.is_asked(from_peer, context));
         }
         if self.groups.get(&id).is_some_and(|group| !group.is_initialised()) {
             // Its leader must hear that this process is alive, or the group may sleep without it.
@@ -46,17 +46,6 @@ impl<T> Shard<T> {
             group.meet(envelope.from_peer, from);
             group.step(envelope, context, effects);
         });
-    }
-
-    /// A replica without a vote hears no leader. It may be no member any more, so it is not met.
-    fn asked(&mut self, from: NodeId, envelope: &Envelope, now: Instant) {
-        let (id, peer) = (RegionId(envelope.group), PeerId(envelope.to_peer));
-        let from_peer = PeerId(envelope.from_peer);
-        if self.groups.get(&id).is_none_or(|group| group.peer() < peer) {
-            let asker = Stranger { group: id, peer, from, from_peer, asks: true };
-            return self.pending.strangers.push(asker);
-        }
-        self.with(id, now, |group, context, _| group.is_asked(from_peer, context));
     }
 
     pub(super) fn create(&mut self, new: NewGroup, now: Instant) {

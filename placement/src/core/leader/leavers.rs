@@ -13,29 +13,66 @@ use crate::core::state::{State, Store, StoreLife};
 impl Leader {
     /// Stores that leave and have nothing left to give.
     pub(super) fn leavers(&mut self, state: &State, now: Instant) -> Vec<Command> {
-        let stores = state.stores().values();
-        let leaving = stores.filter(|store| matches!(store.life, StoreLife::Leaving { .. }));
-        let leaving: Vec<&Store> = leaving.map(AsRef::as_ref).collect();
-        self.listed.retain(|id, _| leaving.iter().any(|store| store.id == *id));
-        let has = |store: &&&Store| self.has_or_gets(state, store.id, now).is_some();
-        let listed: Vec<StoreId> = leaving.iter().filter(has).map(|store| store.id).collect();
-        self.listed.extend(listed.into_iter().map(|store| (store, now)));
-        leaving
-            .into_iter()
-            .filter(|store| self.not_left_because(state, store, now).is_none())
-            .map(|store| Command::ChangeStore { store: store.id, life: StoreLife::Left })
-            .collect()
+        let stores = state.stores();
+        let leaves = |store: &Store| matches!(store.life, StoreLife::Leaving { .. });
+        self.listed.retain(|id, _| stores.get(id).is_some_and(|store| leaves(store)));
+        let mut left = Vec::new();
+        for store in stores.values().filter(|store| leaves(store)) {
+            if self.has_or_gets(state, store.id, now).is_some() {
+                self.listed.insert(store.id, now);
+            } else if self.not_known_empty(store, now).is_none() {
+                left.push(Command::ChangeStore { store: store.id, life: StoreLife::Left });
+            }
+        }
+        left
     }
 
     /// Why a store that leaves has not left yet; `None` for others, and where it is about to have.
     pub fn not_left_because(&self, state: &State, store: &Store, now: Instant) -> Option<String> {
-        let StoreLife::Leaving { dead, .. } = store.life else { return None };
+        match store.life {
+            StoreLife::Leaving { .. } => {
+                self.has_or_gets(state, store.id, now).or_else(|| self.not_known_empty(store, now))
+            }
+            StoreLife::Joining | StoreLife::Active | StoreLife::Left => None,
+        }
+    }
+
+    /// What a store has, or may get, as placement knows; in words.
+    fn has_or_gets(&self, state: &State, store: StoreId, now: Instant) -> Option<String> {
+        if let Some(info) = self.tree.iter().find(|it| it.region.peer_on(store).is_some()) {
+            return Some(format!("regions have replicas there, such as {}", info.region.id));
+        }
+        if let Some(operator) = self.operators.iter().find(|it| it.goal.concerns(store)) {
+            return Some(format!("operator {} of {} is under way", operator.id, operator.region));
+        }
+        // Somebody was told to add a replica there, and it is in no configuration that is reported yet.
+        let mut records = self.members.iter();
+        records.find_map(|(region, record)| {
+            if region == OWN || StoreId::from(record.node) != store {
+                return None;
+            }
+            match (record.state, record.aim) {
+                (Life::Removed, _) => self.may_yet_appear(state, region, record, now).then(|| {
+                    format!(
+                        "{region} was told to add a replica there, which was rolled back; its leader \
+                         may have begun all the same, which shows within a minute, or once it has a \
+                         quorum"
+                    )
+                }),
+                (_, Aim::Vote { .. } | Aim::Learn) => {
+                    Some(format!("a replica of {region} is on its way there"))
+                }
+                (_, Aim::Leave { .. }) => None,
+            }
+        })
+    }
+
+    /// Why a store that nothing is known of any more may not be empty all the same.
+    fn not_known_empty(&self, store: &Store, now: Instant) -> Option<String> {
         if self.tree.is_empty() {
             return Some("no region is known yet".to_owned());
         }
-        if let Some(why) = self.has_or_gets(state, store.id, now) {
-            return Some(why);
-        }
+        let dead = matches!(store.life, StoreLife::Leaving { dead: true, .. });
         if dead || self.stores.is_lost(store, now) {
             return None;
         }
@@ -51,50 +88,6 @@ impl Leader {
             )),
             None => Some("it has not told yet that it has nothing left".to_owned()),
         }
-    }
-
-    /// What a store has, or may get, as placement knows; in words.
-    fn has_or_gets(&self, state: &State, store: StoreId, now: Instant) -> Option<String> {
-        if let Some(info) = self.tree.iter().find(|it| it.region.peer_on(store).is_some()) {
-            return Some(format!("regions have replicas there, such as {}", info.region.id));
-        }
-        if let Some(operator) = self.operators.iter().find(|it| it.goal.concerns(store)) {
-            return Some(format!("operator {} of {} is under way", operator.id, operator.region));
-        }
-        self.on_its_way(state, store, now).map(|(region, record)| match record.state {
-            Life::Removed => format!(
-                "{region} was told to add a replica there, which was rolled back; its leader may \
-                     have begun all the same, which shows within a minute, or once it has a quorum"
-            ),
-            Life::Joining { .. }
-            | Life::Syncing
-            | Life::Ready { .. }
-            | Life::Pairing { .. }
-            | Life::Promoting { .. }
-            | Life::StandbyLearner
-            | Life::KeepAsLearner
-            | Life::Active
-            | Life::Zombie => format!("a replica of {region} is on its way there"),
-        })
-    }
-
-    /// A replica that may be on its way to a store: somebody was told to add one there, and it is in
-    /// no configuration that is reported yet.
-    fn on_its_way(
-        &self,
-        state: &State,
-        store: StoreId,
-        now: Instant,
-    ) -> Option<(RegionId, &Record)> {
-        self.members.iter().find(|(region, record)| {
-            *region != OWN
-                && StoreId::from(record.node) == store
-                && match (record.state, record.aim) {
-                    (Life::Removed, _) => self.may_yet_appear(state, *region, record, now),
-                    (_, Aim::Vote { .. } | Aim::Learn) => true,
-                    (_, Aim::Leave { .. }) => false,
-                }
-        })
     }
 
     /// A join that was rolled back, and whose order may have been followed all the same: until the
